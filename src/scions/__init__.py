@@ -1,0 +1,31 @@
+"""Scions: many domains from one frozen sentence-embedding model, one small adapter each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scions.registration import register as _register
+from scions.errors import ScionsError
+from scions.version import __version__
+
+if TYPE_CHECKING:
+    from scions.adapters.config import BottleneckConfig
+    from scions.evaluation import evaluate
+
+
+__all__ = ["BottleneckConfig", "ScionsError", "__version__", "evaluate", "train"]
+
+_LAZY = {
+    "BottleneckConfig": "scions.adapters.config",
+    "evaluate": "scions.evaluation",
+    "train": "scions.training",
+}
+
+_register()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'scions' has no attribute {name!r}")

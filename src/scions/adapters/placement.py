@@ -1,0 +1,226 @@
+"""Where adapters sit: the table of architectures, and the sites found in a model by it.
+
+Sites are matched by whole module paths. Matching by suffix, as PEFT does by default, would let BERT's
+``output.dense`` also hit ``attention.output.dense``, and ``LayerNorm`` the one of the embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+from scions.adapters.config import BottleneckConfig
+from scions.errors import AdapterError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Module paths of one kind of layer; ``{n}`` is the layer's number."""
+
+    layer: str
+    attention: str
+    feedforward: str
+    attention_norm: str
+    feedforward_norm: str
+    feedforward_input: str
+
+
+_BERT = Architecture(
+    layer="encoder.layer.{n}",
+    attention="attention.output.dense",
+    feedforward="output.dense",
+    attention_norm="attention.output.LayerNorm",
+    feedforward_norm="output.LayerNorm",
+    feedforward_input="intermediate.dense",
+)
+_LLAMA = Architecture(
+    layer="layers.{n}",
+    attention="self_attn.o_proj",
+    feedforward="mlp.down_proj",
+    attention_norm="input_layernorm",
+    feedforward_norm="post_attention_layernorm",
+    feedforward_input="mlp.gate_proj",
+)
+_GEMMA = Architecture(
+    layer="layers.{n}",
+    attention="self_attn.o_proj",
+    feedforward="mlp.down_proj",
+    attention_norm="post_attention_layernorm",
+    feedforward_norm="post_feedforward_layernorm",
+    feedforward_input="mlp.gate_proj",
+)
+ARCHITECTURES: dict[str, Architecture] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
+    "distilbert": Architecture(
+        layer="transformer.layer.{n}",
+        attention="attention.out_lin",
+        feedforward="ffn.lin2",
+        attention_norm="sa_layer_norm",
+        feedforward_norm="output_layer_norm",
+        feedforward_input="ffn.lin1",
+    ),
+    "mpnet": Architecture(
+        layer="encoder.layer.{n}",
+        attention="attention.attn.o",
+        feedforward="output.dense",
+        attention_norm="attention.LayerNorm",
+        feedforward_norm="output.LayerNorm",
+        feedforward_input="intermediate.dense",
+    ),
+    "modernbert": Architecture(
+        layer="layers.{n}",
+        attention="attn.Wo",
+        feedforward="mlp.Wo",
+        attention_norm="attn_norm",
+        feedforward_norm="mlp_norm",
+        feedforward_input="mlp.Wi",
+    ),
+    **dict.fromkeys(("qwen3", "qwen2", "llama", "mistral"), _LLAMA),
+    **dict.fromkeys(("gemma3_text", "gemma2"), _GEMMA),
+}
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Full names of the modules an adapter takes part in, in the model's order.
+
+    ``bottlenecks`` are output projections; ``norms`` are trained copies of layer norms; ``inputs`` maps a parallel
+    bottleneck to the projection whose input it reads; ``layers`` are the adapted layers themselves.
+    """
+
+    bottlenecks: tuple[str, ...]
+    norms: tuple[str, ...]
+    inputs: dict[str, str]
+    layers: tuple[str, ...] = ()
+
+
+def find_sites(model: nn.Module, config: BottleneckConfig) -> Sites:
+    """The modules of ``model`` that an adapter of ``config`` wraps.
+
+    Raises:
+        AdapterError: the architecture is unknown or nothing matches; the message lists the linear layers there are.
+    """
+    modules = dict(_named_modules(model))
+    if config.target_modules is not None:
+        return _named_targets(modules, config.target_modules)
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    architecture = ARCHITECTURES.get(str(model_type))
+    if architecture is None:
+        raise AdapterError(
+            f"no placement is known for the architecture {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). "
+            f"Name the output projections with target_modules; {_linear_layers(modules)}"
+        )
+    head, tail = architecture.layer.split("{n}")
+    pattern = re.compile(rf"^(?P<layer>(?:.*\.)?{re.escape(head)}(?P<n>\d+){re.escape(tail)})$")
+    layers = sorted(
+        (int(match["n"]), match["layer"])
+        for match in map(pattern.match, modules)
+        if match and _is_layer(match["layer"], architecture, modules)
+    )
+    if not layers:
+        raise AdapterError(
+            f"the model says it is {model_type!r}, but no layer named like {architecture.layer!r} with "
+            f"{architecture.feedforward!r} is in it; {_linear_layers(modules)}"
+        )
+    if config.layers is not None:
+        if config.layers > len(layers):
+            raise AdapterError(f"layers={config.layers}, but the model has only {len(layers)} layers")
+        layers = layers[-config.layers :]
+    bottlenecks: list[str] = []
+    norms: list[str] = []
+    inputs: dict[str, str] = {}
+    for _, layer in layers:
+        if config.placement == "houlsby":
+            bottlenecks.append(f"{layer}.{architecture.attention}")
+            norms.append(f"{layer}.{architecture.attention_norm}")
+        bottlenecks.append(f"{layer}.{architecture.feedforward}")
+        norms.append(f"{layer}.{architecture.feedforward_norm}")
+        if config.placement == "parallel":
+            inputs[bottlenecks[-1]] = f"{layer}.{architecture.feedforward_input}"
+    # ModernBERT's first attention norm is nn.Identity: it has nothing to train.
+    norms = [name for name in norms if _has_weight(modules[name])] if config.train_norms else []
+    return Sites(tuple(bottlenecks), tuple(norms), inputs, tuple(layer for _, layer in layers))
+
+
+def count_layers(model: nn.Module) -> int:
+    """How many layers an adapter could sit in."""
+    return len(find_sites(model, BottleneckConfig(placement="pfeiffer")).bottlenecks)
+
+
+def rank_for_share(model: nn.Module, config: BottleneckConfig, share: float) -> int:
+    """The largest rank whose trained tensors, layer norms included, are at most ``share`` of the model's parameters.
+
+    Parameters of adapters already in the model do not count as the model's.
+
+    Raises:
+        AdapterError: even rank 1 is above ``share``; the message names the least share that works.
+    """
+    modules = dict(_named_modules(model))
+    total = sum(p.numel() for name, p in model.named_parameters() if "bottleneck_" not in name)
+    sites = find_sites(model, config)
+    fixed = sum(p.numel() for name in sites.norms for p in _base(modules[name]).parameters(recurse=False))
+    per_rank = 0
+    for name in sites.bottlenecks:
+        width_in, width_out = site_width(modules, sites, name)
+        per_rank += width_in + width_out + 1
+        fixed += width_out
+    rank = int((share * total - fixed) // per_rank)
+    if rank < 1:
+        least = (fixed + per_rank) / total
+        raise AdapterError(f"a trainable share of {share:.2%} is too small here: rank 1 takes {least:.2%}")
+    return rank
+
+
+def site_width(modules: dict[str, nn.Module], sites: Sites, name: str) -> tuple[int, int]:
+    """Input and output width of the bottleneck at ``name``."""
+    projection = _base(modules[name])
+    width_out = int(projection.out_features)  # type: ignore[arg-type]
+    if name in sites.inputs:
+        return int(_base(modules[sites.inputs[name]]).in_features), width_out  # type: ignore[arg-type]
+    return width_out, width_out
+
+
+def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    # What a tuner put inside a wrapped module is not a site of its own.
+    return [(name, module) for name, module in model.named_modules() if not _INNER.search(name)]
+
+
+_INNER = re.compile(r"\.(base_layer|bottleneck_\w+|lora_\w+)(\.|$)")
+
+
+def _base(module: nn.Module) -> nn.Module:
+    while hasattr(module, "base_layer"):
+        module = module.base_layer
+    return module
+
+
+def _is_layer(layer: str, architecture: Architecture, modules: dict[str, nn.Module]) -> bool:
+    return all(f"{layer}.{part}" in modules for part in (architecture.attention, architecture.feedforward))
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return getattr(_base(module), "weight", None) is not None
+
+
+def _named_targets(modules: dict[str, nn.Module], targets: str | list[str]) -> Sites:
+    if isinstance(targets, str):
+        found = [name for name in modules if re.fullmatch(targets, name)]
+        missing = [] if found else [targets]
+    else:
+        found = [name for name in modules if name in set(targets)]
+        missing = sorted(set(targets) - set(found))
+    wrong = [name for name in found if not hasattr(_base(modules[name]), "out_features")]
+    if missing or wrong:
+        raise AdapterError(
+            f"target_modules: {'no module is named ' + ', '.join(missing) if missing else ''}"
+            f"{'not a linear layer: ' + ', '.join(wrong) if wrong else ''}; {_linear_layers(modules)}"
+        )
+    return Sites(tuple(found), (), {})
+
+
+def _linear_layers(modules: dict[str, nn.Module]) -> str:
+    names = [name for name, module in modules.items() if isinstance(_base(module), nn.Linear)]
+    numbered = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names)
+    return "linear layers found: " + (", ".join(numbered) or "none")

@@ -1,0 +1,23 @@
+"""Read, recognise, split: training data in the formats people have, and a corpus that is always there."""
+
+from __future__ import annotations
+
+from scions.data.checks import check_trainable, fingerprint
+from scions.data.docstrings import drift_pairs, read_docstrings
+from scions.data.parts import read_splits
+from scions.data.reading import read
+from scions.data.shapes import Shape, Splits, Table
+from scions.data.splits import split
+
+__all__ = [
+    "Shape",
+    "Splits",
+    "Table",
+    "check_trainable",
+    "drift_pairs",
+    "fingerprint",
+    "read",
+    "read_docstrings",
+    "read_splits",
+    "split",
+]

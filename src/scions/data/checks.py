@@ -1,0 +1,50 @@
+"""Whether a table can be learned from, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+
+from scions.data.leaks import row_content
+from scions.data.shapes import Shape, Table
+from scions.errors import DataError
+
+
+def check_trainable(table: Table) -> None:
+    """Raise DataError where nothing can be learned: no rows, one class, equal scores, a score not finite."""
+    if not len(table):
+        raise DataError(f"{table.source}: no rows to train on")
+    if table.shape in (Shape.LABELLED, Shape.BINARY):
+        labels = set(table.columns["label"])
+        if len(labels) == 1:
+            need = "both 0 and 1" if table.shape is Shape.BINARY else "at least two"
+            hint = "; rows that all match train as pairs: --shape pairs" if labels == {1} else ""
+            raise DataError(
+                f"{table.source}: all {len(table)} labels are {labels.pop()!r}; "
+                f"{need} are needed to learn from{hint}"
+            )
+    if table.shape is Shape.SCORED:
+        scores = table.columns["score"]
+        for row, score in enumerate(scores, start=1):
+            if not math.isfinite(score):
+                raise DataError(
+                    f"{table.source}, row {row}: the score is {score}; it must be a finite number"
+                )
+        if len(set(scores)) == 1:
+            raise DataError(
+                f"{table.source}: all {len(table)} scores are {scores[0]}; scores must differ to learn from"
+            )
+
+
+def fingerprint(table: Table) -> str:
+    """SHA-256 (64 hex digits) over shape, rows and corpus; neither row order nor file format changes it.
+
+    Notes, source and groups do not count.
+    """
+    digest = hashlib.sha256(json.dumps(["scions-table-1", table.shape.value]).encode())
+    for content in sorted(row_content(table)):
+        digest.update(b"\n" + content.encode())
+    for item in sorted((table.corpus or {}).items()):
+        digest.update(b"\n" + json.dumps(item).encode())
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""A source, as a user names it, to train, dev and test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+
+from scions.data.beir import is_beir, qrels_files, read_beir
+from scions.data.columns import AmbiguousColumns
+from scions.data.docstrings import read_docstrings
+from scions.data.files import missing, read_rows
+from scions.data.leaks import overlap, without, without_duplicates, without_leaks
+from scions.data.reading import part_files, read, unknown_folder
+from scions.data.shapes import Shape, Splits, Table
+from scions.data.splits import hold_out
+from scions.errors import DataError, UsageError
+
+BUILT_IN = "docstrings"
+
+
+def read_splits(
+    source: str,
+    *,
+    dev: str | None = None,
+    test: str | None = None,
+    shape: Shape | str | None = None,
+    columns: Mapping[str, str] | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+) -> Splits:
+    """Read train, dev and test from a file, a folder, or the built-in corpus ("docstrings:numpy,scipy").
+    `dev` and `test` name files (or folders with that part) used instead of the source's own. Parts that are
+    missing are split off train by group. `shape` and `columns` speak of train; dev and test are recognised by
+    themselves and may have another shape (`columns` is used where the file has them, `shape` where the names
+    leave a doubt). Duplicate rows are removed, and so are rows of train standing in dev or test and rows of
+    dev standing in test. `limit` keeps that many rows of train, drawn with `seed`. Raises DataError or
+    UsageError.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit must be at least 1 row; found {limit}")
+    wanted = None if shape is None else Shape.of(shape)
+    notes: list[str] = []
+    found: dict[str, Table] = {}
+    name, _, packages = str(source).partition(":")
+    if name == BUILT_IN:
+        if wanted not in (None, Shape.RETRIEVAL) or columns:
+            raise UsageError(f"{source}: the built-in corpus has shape retrieval and no columns to choose")
+        chosen = [one.strip() for one in packages.split(",") if one.strip()]
+        built = read_docstrings(chosen or None, seed=seed)
+        found, notes = {"train": built.train, "dev": built.dev, "test": built.test}, list(built.notes)
+    else:
+        given = {part for part, path in (("dev", dev), ("test", test)) if path is not None}
+        found = _own_parts(Path(source), wanted, columns, given)
+    for part, path in (("dev", dev), ("test", test)):
+        if path is not None:
+            found[part] = _held(Path(path), part, wanted, columns)
+    cleaned = {part: without_duplicates(table) for part, table in found.items()}
+    for part in ("train", "dev", "test"):
+        notes += [f"{part}: {note}" for note in cleaned[part].notes] if part in cleaned else []
+    splits = _complete(cleaned, notes, seed)
+    share = overlap(splits.train, splits.test)
+    splits.notes.append(
+        f"{100 * share:.1f} % of the distinct texts in test rows also occur in train, in other rows"
+    )
+    if limit is not None and limit < len(splits.train):
+        kept = sorted(Random(seed).sample(range(len(splits.train)), limit))
+        splits.notes.append(f"train limited to {limit} of {len(splits.train)} rows")
+        splits.train = splits.train.take(kept)
+    return splits
+
+
+def _own_parts(
+    path: Path, shape: Shape | None, columns: Mapping[str, str] | None, given: set[str]
+) -> dict[str, Table]:
+    """The parts the source itself holds, without those `given` by the user."""
+    if not path.exists():
+        raise missing(path)
+    if not path.is_dir():
+        return {"train": read(path, shape=shape, columns=columns)}
+    if is_beir(path):
+        if shape is Shape.TEXTS:
+            # the documents train; where the folder judges held-out queries, those are dev and test
+            held = {"dev", "test"} - given
+            judged = read_beir(path) if held & set(qrels_files(path)) else {}
+            return {"train": read(path, shape=shape), **{p: t for p, t in judged.items() if p in held}}
+        if shape not in (None, Shape.RETRIEVAL):
+            raise DataError(
+                f"{path}: a BEIR folder gives shape retrieval, or its documents as texts; not {shape.value}"
+            )
+        tables = read_beir(path)
+        if "train" not in tables:
+            if len(tables) > 1 or set(tables) & {"dev", "test"}:
+                raise DataError(
+                    f"{path}: no qrels/train.tsv to train on; the folder has qrels for {', '.join(tables)}"
+                )
+            tables = {"train": next(iter(tables.values()))}
+        return {part: table for part, table in tables.items() if part in {"train", "dev", "test"} - given}
+    files = part_files(path)
+    if "train" not in files:
+        raise unknown_folder(path)
+    found = {"train": read(files["train"], shape=shape, columns=columns)}
+    for part in sorted({"dev", "test"} & set(files) - given):
+        found[part] = _held(files[part], part, shape, columns)
+    return found
+
+
+def _held(path: Path, part: str, shape: Shape | None, columns: Mapping[str, str] | None) -> Table:
+    """A held-out part: recognised by itself; words on train count where they fit or are needed."""
+    if path.is_dir():
+        return read(path, part=part)
+    own = None
+    if columns and path.exists() and set(columns.values()) <= set(read_rows(path).columns):
+        own = columns
+    try:
+        return read(path, columns=own)
+    except AmbiguousColumns:
+        if shape in (None, Shape.RETRIEVAL):
+            raise
+        return read(path, shape=shape, columns=own)
+
+
+def _complete(found: dict[str, Table], notes: list[str], seed: int) -> Splits:
+    """Split the missing parts off train, and see that no row stands in two parts."""
+    shares = {name: share for name, share in (("test", 0.2), ("dev", 0.1)) if name not in found}
+    if shares:
+        train = found["train"]
+        for part in ("dev", "test"):
+            if part in found:
+                train, count = without(train, found[part])
+                notes += [f"removed {count} rows of train that also stand in {part}"] if count else []
+        parts, more = hold_out(train, shares, seed)
+        found = {**found, **parts}
+        notes += more
+    return without_leaks(Splits(found["train"], found["dev"], found["test"], notes))

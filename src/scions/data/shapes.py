@@ -1,0 +1,124 @@
+"""The shapes training data can have, and the table that carries one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from scions.errors import DataError, UsageError
+
+
+class Shape(str, Enum):
+    """What the rows of a table say about texts; the value is the name a user writes after `--shape`."""
+
+    TEXTS = "texts"
+    PAIRS = "pairs"
+    TRIPLETS = "triplets"
+    SCORED = "scored"
+    BINARY = "binary"
+    LABELLED = "labelled"
+    CANDIDATES = "candidates"
+    RETRIEVAL = "retrieval"
+
+    @classmethod
+    def of(cls, name: Shape | str) -> Shape:
+        """The shape of that name. Raises UsageError, listing the names, where there is none."""
+        try:
+            return cls(name)
+        except ValueError:
+            known = ", ".join(shape.value for shape in cls)
+            raise UsageError(f"unknown shape {str(name)!r}; the shapes are: {known}") from None
+
+
+COLUMNS: dict[Shape, tuple[str, ...]] = {
+    Shape.TEXTS: ("text",),
+    Shape.PAIRS: ("anchor", "positive"),
+    Shape.TRIPLETS: ("anchor", "positive", "negative"),
+    Shape.SCORED: ("sentence1", "sentence2", "score"),
+    Shape.BINARY: ("sentence1", "sentence2", "label"),
+    Shape.LABELLED: ("text", "label"),
+    Shape.CANDIDATES: ("query", "positive", "negative"),
+    Shape.RETRIEVAL: ("query", "relevant"),
+}
+"""The canonical columns of each shape; the first is always the row's first text."""
+
+
+@dataclass
+class Table:
+    """Rows of one shape, column by column.
+    `columns` holds exactly the names of `COLUMNS[shape]`, lists of one length: texts are `str`; `score` is
+    `float`; `label` is `int` 0/1 (BINARY) or `str` (LABELLED); `positive` and `negative` of CANDIDATES are
+    `list[str]`; `relevant` is `dict[document id, grade]` into `corpus` (id -> text, RETRIEVAL only). Rows of
+    one `group` stay on one side of a split. `notes` tell people what was dropped or noticed while reading.
+    Raises DataError where names or lengths do not fit the shape.
+    """
+
+    shape: Shape
+    columns: dict[str, list[Any]]
+    source: str
+    corpus: dict[str, str] | None = None
+    group: list[str] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        wanted = COLUMNS[self.shape]
+        if set(self.columns) != set(wanted):
+            found = ", ".join(self.columns) or "none"
+            raise DataError(
+                f"{self.source}: shape {self.shape.value} has columns {', '.join(wanted)}; found {found}"
+            )
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if self.group is not None:
+            lengths["group"] = len(self.group)
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"{self.source}: columns of different lengths: {lengths}")
+        if (self.corpus is not None) != (self.shape is Shape.RETRIEVAL):
+            raise DataError(f"{self.source}: a corpus belongs to shape retrieval, and only there")
+
+    def __len__(self) -> int:
+        return len(self.columns[COLUMNS[self.shape][0]])
+
+    def take(self, indices: Sequence[int]) -> Table:
+        """A table of the rows at `indices`, in that order; corpus (shared, not copied) and notes are kept."""
+        return Table(
+            shape=self.shape,
+            columns={name: [values[i] for i in indices] for name, values in self.columns.items()},
+            source=self.source,
+            corpus=self.corpus,
+            group=None if self.group is None else [self.group[i] for i in indices],
+            notes=list(self.notes),
+        )
+
+    def row_texts(self) -> Iterator[list[str]]:
+        """The texts of each row, first column first; RETRIEVAL: the query, then its relevant documents."""
+        if self.shape is Shape.RETRIEVAL:
+            corpus = self.corpus or {}
+            for query, relevant in zip(self.columns["query"], self.columns["relevant"], strict=True):
+                yield [query, *(corpus[i] for i in relevant if i in corpus)]
+        elif self.shape is Shape.CANDIDATES:
+            for query, positive, negative in zip(
+                *(self.columns[name] for name in COLUMNS[self.shape]), strict=True
+            ):
+                yield [query, *positive, *negative]
+        else:
+            names = [name for name in COLUMNS[self.shape] if name not in ("score", "label")]
+            for values in zip(*(self.columns[name] for name in names), strict=True):
+                yield list(values)
+
+    def texts(self) -> list[str]:
+        """Distinct texts in order of first appearance (RETRIEVAL: all queries, then the whole corpus)."""
+        if self.shape is Shape.RETRIEVAL:
+            return list(dict.fromkeys([*self.columns["query"], *(self.corpus or {}).values()]))
+        return list(dict.fromkeys(text for texts in self.row_texts() for text in texts))
+
+
+@dataclass
+class Splits:
+    """Three disjoint tables: train changes weights, dev chooses settings, test is scored once."""
+
+    train: Table
+    dev: Table
+    test: Table
+    notes: list[str] = field(default_factory=list)

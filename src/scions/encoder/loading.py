@@ -1,0 +1,120 @@
+"""One door to every encoder: a base, an adapter on its base, or any SentenceTransformer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scions.errors import AdapterError, ScionsError
+from scions.store import (
+    Manifest,
+    base_fingerprint,
+    base_id,
+    check_name,
+    find_adapter,
+    load_base,
+    read_adapter,
+    resolve_base,
+)
+from scions.store.manifest import FILE_NAME
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+BASE = "base"
+
+
+def load_encoder(
+    name_or_path: str | Path | None = None,
+    *,
+    base: str | None = None,
+    root: Path | None = None,
+    device: str | None = None,
+) -> SentenceTransformer:
+    """Load what ``name_or_path`` names, ready to encode.
+
+    Args:
+        name_or_path: None or ``"base"``: the base alone. An adapter's name under ``root``, or its folder: the adapter
+            on its base, active under its own name. Anything else: a SentenceTransformer's folder or id on the Hub.
+        base: the base to use; None takes the adapter's own, or the default.
+        root: where adapters lie; None is `scions.store.default_root`.
+        device: where to load; None takes the GPU where there is one.
+
+    Raises:
+        AdapterError: no such adapter, a damaged one (found before anything is built), or one of another base.
+        ScionsError: the base or model is not there or cannot be loaded.
+    """
+    options: dict[str, Any] = {} if device is None else {"device": device}
+    if name_or_path is None or str(name_or_path) == BASE:
+        return load_base(base, **options)
+    folder, why_not = adapter_folder(name_or_path, root)
+    if folder is not None:
+        return _load_adapter(folder, base, options)
+    try:
+        return load_base(str(name_or_path), **options)
+    except AdapterError:
+        raise
+    except ScionsError as error:
+        if why_not is None or "/" in str(name_or_path):
+            raise
+        raise AdapterError(f"{why_not} Nor is it a model: {error}") from error
+
+
+def adapter_folder(name_or_path: str | Path, root: Path | None = None) -> tuple[Path | None, str | None]:
+    """The folder of an adapter published by Scions, or None and, where nothing of that name lies here, why.
+
+    Raises:
+        AdapterError: the folder holds a bare PEFT adapter without what is needed to load it safely.
+    """
+    try:
+        folder = find_adapter(name_or_path, root)
+    except AdapterError as error:
+        return None, str(error)
+    if (folder / FILE_NAME).is_file():
+        return folder, None
+    if (folder / "modules.json").is_file() or (folder / "config.json").is_file():
+        return None, None
+    read_adapter(folder)
+    raise AdapterError(f"{folder}: no {FILE_NAME}")
+
+
+def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> SentenceTransformer:
+    manifest = Manifest.read(folder)
+    if manifest.method == "full":
+        return _settled(load_base(folder, **options), manifest)
+    name = check_name(folder.name)
+    wanted = base or manifest.base.id
+    place = _base_place(wanted, base, folder, manifest)
+    # Everything about the adapter is checked while nothing is loaded yet; only a base that is still to be downloaded
+    # shows its weights later.
+    known = base_fingerprint(place) if Path(place).is_dir() else None
+    config, manifest, weights = read_adapter(folder, known, base_name=base_id(wanted))
+    model = load_base(place, **options)
+    if known is None:
+        read_adapter(folder, base_fingerprint(model), base_name=base_id(wanted))
+
+    from scions.encoder.grafting import graft_weights
+
+    graft_weights(model, name, config, weights)
+    return _settled(model, manifest)
+
+
+def _base_place(wanted: str, given: str | None, folder: Path, manifest: Manifest) -> str:
+    try:
+        return resolve_base(wanted)
+    except ScionsError as error:
+        if given is not None:
+            raise
+        raise ScionsError(
+            f"{folder}: the base of adapter {manifest.name!r} is not to be had: {error}. "
+            "If it lies elsewhere, name it with --base (base=)"
+        ) from error
+
+
+def _settled(model: SentenceTransformer, manifest: Manifest) -> SentenceTransformer:
+    """The prompts and the length (in tokens) with which the adapter was trained and judged."""
+    if manifest.prompts:
+        model.prompts = {**(model.prompts or {}), **manifest.prompts}
+    if manifest.max_length > 0:
+        model.max_seq_length = manifest.max_length
+    return model

@@ -1,0 +1,61 @@
+"""The space an encoder's vectors lie in, as a record that goes with every file of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scions.store import adapter_fingerprint, base_fingerprint, base_id, space_fingerprint
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class Space:
+    """``base`` and ``adapter`` are for people, ``fingerprint`` decides: vectors compare only where it is the same."""
+
+    fingerprint: str
+    base: str
+    adapter: str | None
+    pooling: str
+    dimensions: int
+
+
+def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base: str | None = None) -> Space:
+    """The space of ``encoder``; ``adapter`` is the folder of the adapter active in it, None for a bare model.
+
+    Args:
+        encoder: what `load_encoder` returned.
+        adapter: its adapter's folder.
+        base: what to call the base; None takes the place it was loaded from.
+
+    Raises:
+        ScionsError: the weights of base or adapter cannot be read.
+    """
+    pooling, dimensions = pooling_of(encoder), int(encoder.get_embedding_dimension() or 0)
+    weights = None if adapter is None else adapter_fingerprint(adapter)
+    fingerprint = space_fingerprint(base_fingerprint(encoder), weights, pooling=pooling, dimensions=dimensions)
+    name = base_id(base or _origin(encoder))
+    return Space(fingerprint, name, None if adapter is None else adapter.name, pooling, dimensions)
+
+
+def pooling_of(encoder: SentenceTransformer) -> str:
+    """How token vectors become one: the pooling's mode, then later modules that change it, as ``mean`` or ``cls+dense``.
+
+    Normalisation does not count: the cosine is the same without it.
+    """
+    parts = []
+    for module in list(encoder)[1:]:
+        mode = getattr(module, "pooling_mode", None)
+        if mode is not None:
+            parts.append(mode if isinstance(mode, str) else "+".join(mode))
+        elif type(module).__name__ not in ("Normalize", "Dropout"):
+            parts.append(type(module).__name__.lower())
+    return "+".join(parts) or type(encoder[0]).__name__.lower()
+
+
+def _origin(encoder: SentenceTransformer) -> str:
+    network = getattr(encoder[0], "auto_model", None)
+    return str(getattr(network, "name_or_path", "") or "unknown/in-memory")

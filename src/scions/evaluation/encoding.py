@@ -1,0 +1,79 @@
+"""What evaluation asks of an encoder, and texts turned into checked unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from scions.errors import ScionsError
+
+
+class Encoder(Protocol):
+    """Anything that turns n texts into an `[n, dimensions]` array; a SentenceTransformer is one.
+
+    It is called with `batch_size=`, `show_progress_bar=False`, `convert_to_numpy=True` and
+    `normalize_embeddings=True`. Where it also has `encode_query` and `encode_document` (sentence-transformers >= 5),
+    queries and documents go through those, so that a model's prompts are honoured.
+    """
+
+    def encode(self, sentences: list[str], **kwargs: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors of distinct texts: `matrix[place[text]]` is the float32 vector of `text`."""
+
+    place: dict[str, int]
+    matrix: np.ndarray
+
+    def of(self, texts: Iterable[str]) -> np.ndarray:
+        """`[n, dimensions]`, a row for each of n texts."""
+        return self.matrix[[self.place[text] for text in texts]]
+
+
+def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64, role: str | None = None) -> Vectors:
+    """Encode each distinct text once. role: None, "query" or "document".
+
+    Raises ScionsError where the encoder returns another shape than `[texts, dimensions]`, NaN or infinity.
+    """
+    distinct = list(dict.fromkeys(texts))
+    method = getattr(encoder, f"encode_{role}", None) if role else None
+    encode = method if callable(method) else encoder.encode
+    matrix = np.asarray(
+        encode(
+            distinct,
+            batch_size=batch_size,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+        ),
+        dtype=np.float32,
+    )
+    if matrix.ndim != 2 or len(matrix) != len(distinct):
+        raise ScionsError(
+            f"The encoder returned an array of shape {matrix.shape} for {len(distinct)} texts; "
+            f"expected ({len(distinct)}, dimensions)."
+        )
+    broken = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(broken):
+        raise ScionsError(
+            f"The encoder returned NaN or infinity for {len(broken)} of {len(distinct)} texts, first for text "
+            f"{int(broken[0]) + 1}: {_shortened(distinct[int(broken[0])])!r}. Its weights are damaged, or its "
+            "precision overflows: try fp32."
+        )
+    # An encoder of one's own may ignore normalize_embeddings; a dot product below means a cosine all the same.
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return Vectors({text: i for i, text in enumerate(distinct)}, matrix / np.maximum(length, 1e-12))
+
+
+def cosines(encoder: Encoder, first: Sequence[str], second: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
+    """Cosine of each row's two texts: `[n]` float32."""
+    vectors = encode_texts(encoder, [*first, *second], batch_size=batch_size)
+    return np.asarray(np.einsum("nd,nd->n", vectors.of(first), vectors.of(second)))
+
+
+def _shortened(text: str, width: int = 80) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,176 @@
+"""Batches of frozen vectors with the loss of each data shape, for fitting a linear map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scions.data.shapes import Shape, Table
+from scions.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    Mapped = Callable[[torch.Tensor], torch.Tensor]
+    Loss = Callable[[Mapped], torch.Tensor]
+
+LARGEST_BATCH = 256
+SMALLEST_BATCH = 16
+BATCHES = 20  # an epoch, where there are rows enough: a few hundred rows must not end after ten steps
+SCALE = 20.0
+VectorsOf = Callable[[Sequence[str], "str | None"], np.ndarray]
+
+
+def batches_of(train: Table, vectors_of: VectorsOf, seed: int) -> Callable[[], Iterator[Loss]]:
+    """A function that yields one epoch of losses. Each loss takes the map: `[n, dimensions]` -> unit `[n, dimensions]`.
+
+    vectors_of: texts and role (None, "query", "document") -> `[n, dimensions]` frozen vectors.
+    Raises DataError where the table holds nothing this shape can learn from.
+    """
+    rng = np.random.default_rng(seed)
+    if train.shape in (Shape.SCORED, Shape.BINARY):
+        return _graded(train, vectors_of, rng)
+    if train.shape is Shape.LABELLED:
+        return _labelled(train, vectors_of, rng)
+    return _contrastive(train, vectors_of, rng)
+
+
+def cosent(first: torch.Tensor, second: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
+    """log(1 + sum of exp(scale (cos_i - cos_j)) over rows with gold_i < gold_j). Unit `[n, d]` twice, gold `[n]`."""
+    import torch
+
+    cosine = SCALE * (first * second).sum(dim=1)
+    gap = cosine[:, None] - cosine[None, :]
+    gap = gap[gold[:, None] < gold[None, :]]
+    return torch.logsumexp(torch.cat([gap.new_zeros(1), gap]), dim=0)
+
+
+def info_nce(queries: torch.Tensor, documents: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of finding document i for query i among all documents that are not ignored.
+
+    queries: unit `[n, d]`; documents: unit `[m >= n, d]`; ignored: bool `[n, m]`, never true at (i, i).
+    """
+    import torch
+
+    scores = (SCALE * queries @ documents.T).masked_fill(ignored, float("-inf"))
+    return torch.nn.functional.cross_entropy(scores, torch.arange(len(queries)))
+
+
+def same_label_nce(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Supervised contrast (Khosla et al., 2020): mean log-likelihood of the rows that share one's label.
+
+    vectors: unit `[n, d]`; labels: `[n]`, each at least twice.
+    """
+    import torch
+
+    self_pairs = torch.eye(len(vectors), dtype=torch.bool)
+    likely = (SCALE * vectors @ vectors.T).masked_fill(self_pairs, float("-inf")).log_softmax(dim=1)
+    same = (labels[:, None] == labels[None, :]) & ~self_pairs
+    return -(likely.masked_fill(~same, 0.0).sum(dim=1) / same.sum(dim=1)).mean()
+
+
+def _graded(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
+    import torch
+
+    first = torch.from_numpy(vectors_of(train.columns["sentence1"], None))
+    second = torch.from_numpy(vectors_of(train.columns["sentence2"], None))
+    gold_column = train.columns["score" if train.shape is Shape.SCORED else "label"]
+    gold = torch.tensor([float(x) for x in gold_column])
+
+    def epoch() -> Iterator[Loss]:
+        for rows in _chunks(rng.permutation(len(gold))):
+            yield lambda mapped, rows=rows: cosent(mapped(first[rows]), mapped(second[rows]), gold[rows])  # type: ignore[misc]
+
+    return epoch
+
+
+def _labelled(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
+    import torch
+
+    vectors = torch.from_numpy(vectors_of(train.columns["text"], None))
+    rows_of: dict[str, list[int]] = {}
+    for row, label in enumerate(train.columns["label"]):
+        rows_of.setdefault(str(label), []).append(row)
+    groups = [np.array(rows) for rows in rows_of.values() if len(rows) > 1]
+    if len(groups) < 2:
+        raise DataError(f"{train.source}: a linear map needs two labels or more with two rows each.")
+    size = batch_size(len(vectors))
+    at_once = min(len(groups), size // 4)
+    each = max(2, size // at_once)
+
+    def epoch() -> Iterator[Loss]:
+        for _ in range(max(1, len(vectors) // size)):
+            picked = [
+                (label, rng.permutation(groups[label])[:each])
+                for label in rng.choice(len(groups), at_once, replace=False)
+            ]
+            rows = torch.from_numpy(np.concatenate([rows for _, rows in picked]))
+            labels = torch.tensor([label for label, found in picked for _ in found])
+            yield lambda mapped, rows=rows, labels=labels: same_label_nce(mapped(vectors[rows]), labels)  # type: ignore[misc]
+
+    return epoch
+
+
+def _contrastive(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
+    import torch
+
+    rows = list(_triples(train))
+    if len(rows) < 2:
+        raise DataError(f"{train.source}: a linear map needs at least two pairs to contrast; found {len(rows)}.")
+    queries = {text: i for i, text in enumerate(dict.fromkeys(q for q, _, _ in rows))}
+    documents = {t: i for i, t in enumerate(dict.fromkeys(t for _, p, n in rows for t in (p, *n)))}
+    query_vectors = torch.from_numpy(vectors_of(list(queries), "query"))
+    document_vectors = torch.from_numpy(vectors_of(list(documents), "document"))
+    relevant = np.unique([queries[q] * len(documents) + documents[p] for q, p, _ in rows])
+
+    def epoch() -> Iterator[Loss]:
+        for chunk in _chunks(rng.permutation(len(rows))):
+            part = [rows[i] for i in chunk.tolist()]
+            asked = [queries[q] for q, _, _ in part]
+            hard = [documents[n[int(rng.integers(len(n)))]] for _, _, n in part if n]
+            offered = [*(documents[p] for _, p, _ in part), *hard]
+            # Another positive of the same query is no negative, wherever in the batch it comes from.
+            both = np.array(asked)[:, None] * len(documents) + np.array(offered)
+            ignored = torch.from_numpy(np.isin(both, relevant)).fill_diagonal_(False)
+            yield lambda mapped, a=asked, o=offered, i=ignored: info_nce(  # type: ignore[misc]
+                mapped(query_vectors[a]), mapped(document_vectors[o]), i
+            )
+
+    return epoch
+
+
+def _triples(train: Table) -> Iterator[tuple[str, str, list[str]]]:
+    """(query, one positive, its negatives) of every shape that has such."""
+    if train.shape is Shape.RETRIEVAL:
+        corpus = train.corpus or {}
+        for query, judged in zip(train.columns["query"], train.columns["relevant"], strict=True):
+            for key, grade in judged.items():
+                if grade > 0 and key in corpus:
+                    yield query, corpus[key], []
+    elif train.shape is Shape.CANDIDATES:
+        columns = train.columns
+        for query, good, bad in zip(columns["query"], columns["positive"], columns["negative"], strict=True):
+            for positive in good:
+                yield query, positive, list(bad)
+    elif train.shape is Shape.TRIPLETS:
+        columns = train.columns
+        for row in zip(columns["anchor"], columns["positive"], columns["negative"], strict=True):
+            yield row[0], row[1], [row[2]]
+    else:
+        for anchor, positive in zip(train.columns["anchor"], train.columns["positive"], strict=True):
+            yield anchor, positive, []
+
+
+def batch_size(rows: int) -> int:
+    """Rows in a batch: 256, fewer (but 16 at least) where that would leave an epoch fewer than 20 batches."""
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, rows // BATCHES))
+
+
+def _chunks(order: np.ndarray) -> Iterator[np.ndarray]:
+    size = batch_size(len(order))
+    for start in range(0, len(order), size):
+        # A lone row has nothing to be compared with.
+        if len(order) - start > 1:
+            yield order[start : start + size]

@@ -1,0 +1,53 @@
+"""Rows of two sentences: graded similarity (Spearman) and same-or-not (average precision)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scions.data.shapes import Shape, Table
+from scions.errors import DataError
+from scions.evaluation import metrics
+from scions.evaluation.encoding import Encoder, cosines
+from scions.evaluation.outcome import BinaryOfUnits, Evaluation, SpearmanOfUnits, concluded
+
+
+def scored(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
+    """`spearman` of cosine against score. Raises DataError where all scores are equal, so that no order exists."""
+    gold = np.asarray(table.columns["score"], dtype=np.float64)
+    if len(set(gold.tolist())) < 2:
+        raise DataError(f"{table.source}: all {len(gold)} scores equal {gold[0]:g}; Spearman needs different ones.")
+    return similarity_evaluation(_cosines(encoder, table, batch_size), gold, _rows(table))
+
+
+def similarity_evaluation(similarities: np.ndarray, gold: np.ndarray, rows: list[str]) -> Evaluation:
+    """The Evaluation of `[n]` similarities against `[n]` gold scores; rows: a text that tells each row apart."""
+    return concluded(Shape.SCORED, "spearman", {"spearman": SpearmanOfUnits(similarities, gold)}, rows)
+
+
+def binary(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
+    """`average_precision` and `roc_auc` of cosine against label: neither needs a threshold.
+
+    Raises DataError where a label is neither 0 nor 1, or only one of them occurs.
+    """
+    labels = np.asarray(table.columns["label"])
+    found = sorted({str(x) for x in labels.tolist()})
+    if not set(labels.tolist()) == {0, 1}:
+        raise DataError(f"{table.source}: labels 0 and 1 must both occur and no others; found {', '.join(found[:5])}.")
+    labels, similarities = labels.astype(np.int64), _cosines(encoder, table, batch_size)
+    return concluded(
+        Shape.BINARY,
+        "average_precision",
+        {
+            "average_precision": BinaryOfUnits(metrics.average_precision, similarities, labels),
+            "roc_auc": BinaryOfUnits(metrics.roc_auc, similarities, labels),
+        },
+        _rows(table),
+    )
+
+
+def _cosines(encoder: Encoder, table: Table, batch_size: int) -> np.ndarray:
+    return cosines(encoder, table.columns["sentence1"], table.columns["sentence2"], batch_size=batch_size)
+
+
+def _rows(table: Table) -> list[str]:
+    return [f"{a}\t{b}" for a, b in zip(table.columns["sentence1"], table.columns["sentence2"], strict=True)]

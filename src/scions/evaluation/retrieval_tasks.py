@@ -1,0 +1,161 @@
+"""Finding the right document: pairs, triplets, a corpus, the halves of plain texts, and short candidate lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scions.data.shapes import Shape, Table
+from scions.errors import DataError
+from scions.evaluation import metrics
+from scions.evaluation.encoding import Encoder, encode_texts
+from scions.evaluation.halves import halves
+from scions.evaluation.outcome import Evaluation, MeanOfUnits, Recompute, concluded
+from scions.evaluation.ranking import DOCUMENTS_AT_ONCE, RESOLUTION, nearest
+
+DEPTH = 100
+
+
+@dataclass(frozen=True)
+class Search:
+    """Queries, the documents they search, and the grade (> 0) of each relevant document position, by query."""
+
+    queries: list[str]
+    documents: list[str]
+    relevant: list[dict[int, float]]
+
+
+def retrieval(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
+    """`ndcg@10` (grades as gain), `mrr@10`, `map@100`, `recall@10`, `recall@100`; a unit is a query.
+
+    RETRIEVAL searches its corpus. PAIRS and TRIPLETS search the distinct positives (and negatives) of the table, and
+    all positives that stand beside equal anchors are relevant. A query without a relevant document is left out. A
+    document that is the query's own text, and not relevant to it, is left out of that query's ranking: any encoder
+    puts it first.
+    """
+    search = _of_corpus(table) if table.shape is Shape.RETRIEVAL else _of_pairs(table)
+    return _searched(encoder, search, table.shape, batch_size)
+
+
+def texts(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
+    """`halves_ndcg@10` and its like: the first half of each text looks for its second half among all second halves.
+
+    A proxy for tables without labels: it says whether texts of one topic lie together, not whether a task is served.
+    Raises DataError where fewer than 20 texts have the 8 words that cutting needs.
+    """
+    first, second = halves(table.columns["text"], table.source)
+    pairs = Table(Shape.PAIRS, {"anchor": first, "positive": second}, table.source)
+    return _searched(encoder, _of_pairs(pairs), Shape.TEXTS, batch_size, prefix="halves_")
+
+
+def candidates(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
+    """`map`, `mrr` and `ndcg@10` of each query over its own candidates.
+
+    A query without a positive has nothing to find and is left out. Of equal cosines the negative stands first, so that
+    an encoder that tells nothing apart gains nothing.
+    """
+    rows = [
+        (query, list(good), list(bad))
+        for query, good, bad in zip(
+            table.columns["query"], table.columns["positive"], table.columns["negative"], strict=True
+        )
+        if good
+    ]
+    if not rows:
+        raise DataError(f"{table.source}: no query has a positive candidate.")
+    asked = encode_texts(encoder, [row[0] for row in rows], batch_size=batch_size, role="query")
+    offered = encode_texts(
+        encoder, [text for row in rows for text in (*row[1], *row[2])], batch_size=batch_size, role="document"
+    )
+    width = max(len(good) + len(bad) for _, good, bad in rows)
+    ranked, ideal = np.zeros((len(rows), width)), np.zeros((len(rows), width))
+    for i, (query, good, bad) in enumerate(rows):
+        similarity = offered.of([*bad, *good]) @ asked.of([query])[0]
+        order = np.argsort(-np.round(similarity / RESOLUTION), kind="stable")
+        ranked[i, : len(order)] = order >= len(bad)
+        ideal[i, : len(good)] = 1
+    units: dict[str, Recompute] = {
+        "map": MeanOfUnits(metrics.average_precision_at_k(ranked, ideal.sum(axis=1), width)),
+        "mrr": MeanOfUnits(metrics.reciprocal_rank_at_k(ranked, width)),
+        "ndcg@10": MeanOfUnits(metrics.ndcg_at_k(ranked, ideal, 10)),
+    }
+    return concluded(Shape.CANDIDATES, "map", units, [row[0] for row in rows])
+
+
+def _searched(encoder: Encoder, search: Search, shape: Shape, batch_size: int, prefix: str = "") -> Evaluation:
+    vectors = encode_texts(encoder, search.queries, batch_size=batch_size, role="query").of(search.queries)
+    blocks = _encoded_blocks(encoder, search.documents, batch_size)
+    found = nearest(vectors, blocks, len(search.documents), DEPTH, _own_texts(search))
+    ranked = np.array(
+        [[grades.get(p, 0.0) for p in row] for grades, row in zip(search.relevant, found.tolist(), strict=True)]
+    )
+    count = np.array([len(grades) for grades in search.relevant])
+    ideal = np.zeros((len(count), min(int(count.max()), DEPTH)))
+    for i, grades in enumerate(search.relevant):
+        best = sorted(grades.values(), reverse=True)[:DEPTH]
+        ideal[i, : len(best)] = best
+    units: dict[str, Recompute] = {
+        f"{prefix}ndcg@10": MeanOfUnits(metrics.ndcg_at_k(ranked, ideal, 10)),
+        f"{prefix}mrr@10": MeanOfUnits(metrics.reciprocal_rank_at_k(ranked, 10)),
+        f"{prefix}map@100": MeanOfUnits(metrics.average_precision_at_k(ranked, count, 100)),
+        f"{prefix}recall@10": MeanOfUnits(metrics.recall_at_k(ranked, count, 10)),
+        f"{prefix}recall@100": MeanOfUnits(metrics.recall_at_k(ranked, count, 100)),
+    }
+    return concluded(shape, f"{prefix}ndcg@10", units, search.queries)
+
+
+def _encoded_blocks(encoder: Encoder, documents: list[str], batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
+    # A block's vectors are dropped before the next is encoded: a million documents never lie in memory together.
+    for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
+        block = documents[start : start + DOCUMENTS_AT_ONCE]
+        yield start, encode_texts(encoder, block, batch_size=batch_size, role="document").of(block)
+
+
+def _own_texts(search: Search) -> tuple[np.ndarray, np.ndarray]:
+    asked: dict[str, list[int]] = {}
+    for number, query in enumerate(search.queries):
+        asked.setdefault(query, []).append(number)
+    pairs = [
+        (number, position)
+        for position, document in enumerate(search.documents)
+        for number in asked.get(document, ())
+        if position not in search.relevant[number]
+    ]
+    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def _of_corpus(table: Table) -> Search:
+    if not table.corpus:
+        raise DataError(f"{table.source}: a retrieval table needs a corpus of documents, and this one has none.")
+    place = {key: position for position, key in enumerate(table.corpus)}
+    queries: list[str] = []
+    relevant: list[dict[int, float]] = []
+    for row, (query, judged) in enumerate(zip(table.columns["query"], table.columns["relevant"], strict=True)):
+        missing = next((key for key in judged if key not in place), None)
+        if missing is not None:
+            raise DataError(
+                f"{table.source}, row {row + 1}: relevant document {missing!r} is not among the "
+                f"{len(place)} documents of the corpus."
+            )
+        grades = {place[key]: float(grade) for key, grade in judged.items() if grade > 0}
+        if grades:
+            queries.append(query)
+            relevant.append(grades)
+    if not queries:
+        raise DataError(f"{table.source}: no query has a relevant document (a grade above 0).")
+    return Search(queries, list(table.corpus.values()), relevant)
+
+
+def _of_pairs(table: Table) -> Search:
+    columns: Sequence[list[str]] = [table.columns["positive"]]
+    if table.shape is Shape.TRIPLETS:
+        columns = [*columns, table.columns["negative"]]
+    documents = list(dict.fromkeys(text for column in columns for text in column))
+    place = {text: position for position, text in enumerate(documents)}
+    judged: dict[str, dict[int, float]] = {}
+    for anchor, positive in zip(table.columns["anchor"], table.columns["positive"], strict=True):
+        judged.setdefault(anchor, {})[place[positive]] = 1.0
+    return Search(list(judged), documents, list(judged.values()))

@@ -1,0 +1,151 @@
+"""The adapters of a folder: what there is, what is broken, and reading one with every check."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scions.errors import AdapterError
+from scions.store.manifest import FILE_NAME, Manifest
+from scions.store.names import check_name
+from scions.store.weights import check_weights, read_weights, weights_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG_NAME = "adapter_config.json"
+ROOT_VARIABLE = "SCIONS_ADAPTERS"
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """One folder of the registry. `problem` says why it cannot be read by Scions, None where it can."""
+
+    name: str
+    path: Path
+    manifest: Manifest | None = None
+    problem: str | None = None
+
+
+def default_root() -> Path:
+    """Where adapters live: the environment's SCIONS_ADAPTERS, else `adapters` in the working folder."""
+    return Path(os.environ.get(ROOT_VARIABLE) or "adapters").expanduser()
+
+
+def list_adapters(root: str | Path | None = None) -> list[AdapterEntry]:
+    """The folders under `root` (default: `default_root()`) by name; none if `root` does not exist.
+
+    A broken one is listed with its problem. Hidden folders, among them publications under way, are left out.
+    The weights' header and size are checked, their values are not read.
+
+    Raises:
+        AdapterError: `root` is a file or cannot be read.
+    """
+    place = default_root() if root is None else Path(root)
+    try:
+        folders = sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise AdapterError(f"{place}: cannot be read as a folder of adapters: {error.strerror}") from error
+    return [_entry(place / name) for name in folders if not name.startswith(".")]
+
+
+def find_adapter(name_or_path: str | Path, root: str | Path | None = None) -> Path:
+    """The folder of an adapter given by its name under `root`, or by its path.
+
+    A path may lead anywhere: check what comes from strangers with `check_name` first.
+
+    Raises:
+        AdapterError: there is none; close names and all names there are are given.
+    """
+    place = default_root() if root is None else Path(root)
+    text = os.fspath(name_or_path)
+    if not text:
+        raise AdapterError("no adapter was named: an empty name")
+    path = Path(text).expanduser()
+    is_name = path.name == text and not text.startswith(".")
+    if is_name and (place / text).is_dir():
+        return place / text
+    if path.is_dir() and ((path / CONFIG_NAME).is_file() or not is_name):
+        return path
+    names = [entry.name for entry in list_adapters(place)]
+    close = difflib.get_close_matches(path.name, names, n=3)
+    meant = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+    have = f"{place} holds {', '.join(names)}." if names else f"{place} holds no adapters."
+    raise AdapterError(f"no adapter {text!r}.{meant} {have}")
+
+
+def read_adapter(
+    path: str | Path, base_sha256: str | None = None, *, base_name: str | None = None
+) -> tuple[dict[str, Any], Manifest, dict[str, Tensor]]:
+    """Read an adapter's folder: PEFT's configuration, the manifest and the tensors (see `read_weights`).
+
+    Args:
+        path: the folder.
+        base_sha256: `base_fingerprint` of the base it is to be loaded onto; None skips the comparison.
+        base_name: what to call that base in a message.
+
+    Raises:
+        AdapterError: a part is missing or damaged, or it was trained on another base (both are named).
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such folder")
+    config = read_config(folder)
+    if not (folder / FILE_NAME).is_file():
+        raise AdapterError(f"{folder}: no {FILE_NAME}: it is a PEFT adapter that Scions did not publish")
+    manifest = Manifest.read(folder)
+    if base_sha256 is not None and base_sha256 != manifest.base.weights_sha256:
+        other = (
+            f"{base_name} (weights {base_sha256[:12]})"
+            if base_name
+            else f"the base with weights {base_sha256[:12]}"
+        )
+        raise AdapterError(
+            f"{folder}: adapter {manifest.name!r} was trained on {manifest.base.id} "
+            f"(weights {manifest.base.weights_sha256[:12]}) and cannot be loaded onto {other}"
+        )
+    return config, manifest, read_weights(folder)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """PEFT's `adapter_config.json` as an object with at least `peft_type`.
+
+    Raises:
+        AdapterError: it is missing, no JSON object or names no `peft_type`.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise AdapterError(f"{folder}: no {CONFIG_NAME}") from None
+    except OSError as error:
+        raise AdapterError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise AdapterError(f"{path}: is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise AdapterError(f"{path}: expected an object, found {type(config).__name__}")
+    if not isinstance(config.get("peft_type"), str):
+        raise AdapterError(f"{path}: peft_type: expected a string, found {config.get('peft_type')!r}")
+    return config
+
+
+def _entry(folder: Path) -> AdapterEntry:
+    manifest = None
+    try:
+        check_name(folder.name)
+        read_config(folder)
+        check_weights(weights_path(folder))
+        if not (folder / FILE_NAME).is_file():
+            return AdapterEntry(folder.name, folder, None, f"no {FILE_NAME}")
+        manifest = Manifest.read(folder)
+    except AdapterError as error:
+        # The folder stands in the entry already: the problem need not repeat it.
+        problem = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
+        return AdapterEntry(folder.name, folder, manifest, problem)
+    return AdapterEntry(folder.name, folder, manifest, None)

@@ -1,0 +1,135 @@
+"""Every batch of a training, laid out before it starts.
+
+The whole plan follows from the seed alone, so a resumed training sees exactly the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from scions.training.examples import Examples
+from scions.training.tokens import Tokens
+
+# Two texts this close by the base's vectors say the same: one is no negative for the other's anchor.
+SAME_TEXT = 0.95
+
+
+@dataclass
+class Batch:
+    """Places of texts ``[rows, columns]``, with scores or classes ``[rows]`` where there are such."""
+
+    columns: np.ndarray
+    scores: np.ndarray | None = None
+    keys: np.ndarray | None = None
+
+
+def plan_batches(examples: Examples, batch_size: int, epochs: float, seed: int) -> list[Batch]:
+    """The batches of all epochs in order. A last batch of fewer than two rows is dropped."""
+    steps = max(1, round(epochs * max(1, -(-len(examples) // batch_size))))
+    batches: list[Batch] = []
+    epoch = 0
+    while len(batches) < steps:
+        rng = np.random.default_rng([seed, epoch])
+        rows = _class_pairs(examples, rng) if examples.keys is not None else rng.permutation(len(examples))[:, None]
+        for start in range(0, len(rows), batch_size):
+            chosen = rows[start : start + batch_size]
+            if len(chosen) >= 2 or len(rows) < 2:
+                batches.append(_batch(examples, chosen))
+        epoch += 1
+    return batches[:steps]
+
+
+def _batch(examples: Examples, rows: np.ndarray) -> Batch:
+    first = rows[:, 0]
+    if examples.keys is not None:
+        return Batch(examples.columns[rows, 0], keys=examples.keys[first])
+    return Batch(examples.columns[first], scores=None if examples.scores is None else examples.scores[first])
+
+
+def _class_pairs(examples: Examples, rng: np.random.Generator) -> np.ndarray:
+    """Rows ``[rows, 2]`` of one class each, the classes taking turns so that every batch is balanced."""
+    assert examples.keys is not None
+    members = [rng.permutation(np.flatnonzero(examples.keys == key)) for key in np.unique(examples.keys)]
+    members = [rows for rows in members if len(rows) >= 2]
+    pairs: list[tuple[int, int]] = []
+    turns = max(1, len(examples) // max(1, len(members)))
+    for turn in range(turns):
+        for which in rng.permutation(len(members)):
+            rows = members[which]
+            i = turn % len(rows)
+            # The partner is drawn anew each time: within an epoch a small class meets different pairs.
+            j = (i + 1 + rng.integers(len(rows) - 1)) % len(rows)
+            pairs.append((rows[i], rows[j]))
+    return np.array(pairs)
+
+
+class PlannedSteps(Dataset):
+    """One item a step: the pieces to encode and how their rows form the batch.
+
+    Args:
+        batches: the plan.
+        tokens: tokenised texts.
+        examples: gives what is known to be relevant.
+        vectors: the base's normalised vectors ``[texts, dimensions]``; near-equal texts are masked by them.
+        distinct: encode a text that occurs twice in a step once (not where dropout makes the two passes differ).
+        packed: give features for `packed_forward` instead of padded ones.
+    """
+
+    def __init__(
+        self,
+        batches: list[Batch],
+        tokens: Tokens,
+        examples: Examples,
+        vectors: np.ndarray | None = None,
+        distinct: bool = True,
+        packed: bool = False,
+    ) -> None:
+        self.batches, self.tokens, self.examples = batches, tokens, examples
+        self.vectors, self.distinct, self.packed = vectors, distinct, packed
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        batch = self.batches[step]
+        if self.distinct:
+            places, index = np.unique(batch.columns, return_inverse=True)
+        else:
+            places, index = batch.columns.ravel(), np.arange(batch.columns.size)
+        item: dict[str, Any] = {
+            "pieces": [
+                (torch.from_numpy(piece.copy()), self.tokens.features(places[piece], self.packed))
+                for piece in self.tokens.pieces(places)
+            ],
+            "index": torch.from_numpy(index.reshape(batch.columns.shape).copy()),
+        }
+        if batch.scores is not None:
+            item["scores"] = torch.from_numpy(batch.scores)
+        else:
+            item["mask"] = torch.from_numpy(self.false_negatives(batch))
+        return item
+
+    def false_negatives(self, batch: Batch) -> np.ndarray:
+        """``[rows, rows * (columns - 1)]``: True where a candidate must not count as a row's negative.
+
+        Candidates are ordered as in the objective: all positives, then all first negatives, and so on.
+        """
+        anchors, positives = batch.columns[:, 0], batch.columns[:, 1]
+        candidates = batch.columns[:, 1:].T.ravel()
+        rows = len(anchors)
+        mask = (candidates[None] == positives[:, None]) | (candidates[None] == anchors[:, None])
+        if batch.keys is not None:
+            mask |= np.tile(batch.keys, batch.columns.shape[1] - 1)[None] == batch.keys[:, None]
+        for row, anchor in enumerate(anchors):
+            known = self.examples.relevant.get(int(anchor))
+            if known is not None and len(known) > 1:
+                mask[row] |= np.isin(candidates, list(known))
+        if self.vectors is not None:
+            mask |= self.vectors[positives] @ self.vectors[candidates].T > SAME_TEXT
+        mask[np.arange(rows), np.arange(rows)] = False
+        return mask

@@ -1,0 +1,121 @@
+"""Training rows as numbers: which distinct texts go together, and what must not count as a negative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scions.data import Shape, Table
+from scions.errors import UsageError
+
+
+@dataclass
+class Examples:
+    """Rows over distinct texts.
+
+    Attributes:
+        texts: the distinct texts, prompts included; all numbers below are places in this list.
+        columns: ``[rows, columns]``: anchor, positive, then negatives; a single column for labelled texts.
+        scores: ``[rows]`` similarity to learn, or None.
+        keys: ``[rows]`` class of a labelled text, or None.
+        relevant: for an anchor, every text known to be relevant to it: never its negative.
+    """
+
+    texts: list[str]
+    columns: np.ndarray
+    scores: np.ndarray | None = None
+    keys: np.ndarray | None = None
+    relevant: dict[int, set[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+class _Texts:
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        return self.places.setdefault(text, len(self.places))
+
+
+def to_examples(table: Table, objective: str, query_prompt: str = "", document_prompt: str = "") -> Examples:
+    """The rows of ``table`` for ``objective`` (contrastive, cosent or simcse)."""
+    texts = _Texts()
+    if objective == "simcse":
+        single = [texts(document_prompt + text) for text in table.texts()]
+        return Examples(list(texts.places), np.array([single, single]).T)
+    builder = _BUILDERS.get(table.shape)
+    if builder is None:
+        raise UsageError(f"{table.shape.value} data can only be trained with the objective 'simcse'")
+    return builder(
+        table.columns, table.corpus or {}, texts, lambda t: query_prompt + t, lambda t: document_prompt + t
+    )
+
+
+Columns = dict[str, list]
+Prompt = Callable[[str], str]
+
+
+def _pairs(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
+    rows = [
+        [texts(query(anchor)), *(texts(document(other)) for other in others)]
+        for anchor, *others in zip(*(columns[name] for name in columns if name in _PAIR_COLUMNS), strict=True)
+    ]
+    relevant: dict[int, set[int]] = {}
+    for row in rows:
+        relevant.setdefault(row[0], set()).add(row[1])
+    return Examples(list(texts.places), np.array(rows), relevant=relevant)
+
+
+_PAIR_COLUMNS = ("anchor", "positive", "negative")
+
+
+def _scored(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
+    # Neither side of a scored pair is the query: both get the documents' prompt.
+    left, right = ([texts(document(text)) for text in columns[name]] for name in ("sentence1", "sentence2"))
+    scores = columns["score"] if "score" in columns else columns["label"]
+    return Examples(list(texts.places), np.array([left, right]).T, scores=np.array(scores, dtype=np.float32))
+
+
+def _labelled(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
+    places = np.array([[texts(document(text))] for text in columns["text"]])
+    _, keys = np.unique(np.array(columns["label"]), return_inverse=True)
+    return Examples(list(texts.places), places, keys=keys)
+
+
+def _candidates(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
+    rows, relevant = [], {}
+    for anchor, positives, negatives in zip(columns["query"], columns["positive"], columns["negative"], strict=True):
+        place = texts(query(anchor))
+        wrong = [texts(document(text)) for text in negatives]
+        right = [texts(document(text)) for text in positives]
+        relevant.setdefault(place, set()).update(right)
+        # Every positive once, each time beside another of the negatives.
+        rows += [[place, good, wrong[i % len(wrong)] if wrong else -1] for i, good in enumerate(right)]
+    columns = np.array(rows)
+    # One column for all rows: without a negative in every row there is none (mining may add one later).
+    return Examples(list(texts.places), columns if (columns >= 0).all() else columns[:, :2], relevant=relevant)
+
+
+def _retrieval(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
+    rows, relevant = [], {}
+    for anchor, judged in zip(columns["query"], columns["relevant"], strict=True):
+        place = texts(query(anchor))
+        right = [texts(document(corpus[name])) for name, grade in judged.items() if grade > 0]
+        relevant.setdefault(place, set()).update(right)
+        rows += [[place, good] for good in right]
+    return Examples(list(texts.places), np.array(rows), relevant=relevant)
+
+
+_BUILDERS = {
+    Shape.PAIRS: _pairs,
+    Shape.TRIPLETS: _pairs,
+    Shape.SCORED: _scored,
+    Shape.BINARY: _scored,
+    Shape.LABELLED: _labelled,
+    Shape.CANDIDATES: _candidates,
+    Shape.RETRIEVAL: _retrieval,
+}

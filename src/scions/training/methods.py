@@ -1,0 +1,95 @@
+"""What is trained: adapters on a frozen base, or all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from scions.errors import AdapterError, UsageError
+
+DEFAULT_SHARE = 0.036
+
+
+@dataclass
+class Trained:
+    """What a method made trainable: the tensors, their share of the base's parameters, and the rank (0 for full)."""
+
+    parameters: dict[str, nn.Parameter]
+    share: float
+    rank: int
+
+    @property
+    def count(self) -> int:
+        """Number of trained values."""
+        return sum(p.numel() for p in self.parameters.values())
+
+
+def graft(
+    model: SentenceTransformer,
+    method: str,
+    trainable_share: float | None = None,
+    rank: int | None = None,
+    layers: int | None = None,
+) -> Trained:
+    """Add an adapter named ``default`` to ``model``, or make all of it trainable (``full``).
+
+    ``default`` is the one name under which sentence-transformers' trainer can resume.
+
+    Raises:
+        UsageError: share and rank both given, or an option the method has not.
+        AdapterError: the architecture has no place for the method, or the share is too small.
+    """
+    if trainable_share is not None and rank is not None:
+        raise UsageError("give either a trainable share or a rank, not both")
+    total = sum(p.numel() for p in model.parameters())
+    share = DEFAULT_SHARE if trainable_share is None else trainable_share
+    if method == "full":
+        if rank is not None or trainable_share is not None or layers is not None:
+            raise UsageError("method 'full' trains every parameter: it takes no rank, share or layers")
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, 0)
+    if not 0 < share < 1:
+        raise UsageError(f"the trainable share must lie between 0 and 100 %, got {share:.1%}")
+    transformer: Any = model[0].auto_model
+    if method == "lora":
+        config, used = _lora(transformer, total, share, rank, layers)
+    else:
+        config, used = _bottleneck(transformer, total, method, share, rank, layers)
+    model.add_adapter(config, "default")
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, used)
+
+
+def _bottleneck(
+    transformer: nn.Module, total: int, method: str, share: float, rank: int | None, layers: int | None
+) -> tuple[Any, int]:
+    from scions.adapters.config import BottleneckConfig
+    from scions.adapters.placement import rank_for_share
+
+    config = BottleneckConfig(placement=method, layers=layers, rank=rank or 1)
+    if rank is None:
+        config.rank = rank_for_share(transformer, config, share)
+    return config, config.rank
+
+
+def _lora(transformer: nn.Module, total: int, share: float, rank: int | None, layers: int | None) -> tuple[Any, int]:
+    from peft import LoraConfig
+
+    from scions.adapters.config import BottleneckConfig
+    from scions.adapters.placement import find_sites
+
+    sites = find_sites(transformer, BottleneckConfig(placement="houlsby", layers=layers))
+    linear = {
+        name: module
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and any(name.startswith(layer + ".") for layer in sites.layers)
+    }
+    per_rank = sum(module.in_features + module.out_features for module in linear.values())
+    if rank is None:
+        rank = int(share * total // per_rank)
+        if rank < 1:
+            raise AdapterError(f"a share of {share:.2%} is too small for LoRA: rank 1 takes {per_rank / total:.2%}")
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(linear), lora_dropout=0.0), rank

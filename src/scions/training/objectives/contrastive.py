@@ -1,0 +1,28 @@
+"""Multiple negatives ranking, with false negatives masked."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+
+def contrastive_loss(columns: torch.Tensor, mask: torch.Tensor, scale: float) -> torch.Tensor:
+    """Cross-entropy of every anchor over all candidates of the batch (InfoNCE).
+
+    Sources: van den Oord et al. 2018 (arXiv 1807.03748), eq. 4; Henderson et al. 2017 (arXiv 1705.00652) for
+    positives of the batch as negatives; Gao et al. 2021 (arXiv 2104.08821), eq. 1, where both columns are one text.
+
+    Args:
+        columns: ``[columns, rows, dimensions]``: anchors, positives, then any negatives.
+        mask: ``[rows, rows * (columns - 1)]`` bool, True where a candidate is no negative of the row; the row's
+            own positive is never masked.
+        scale: inverse temperature.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    vectors = F.normalize(columns.float(), dim=-1)
+    candidates = vectors[1:].flatten(0, 1)
+    logits = scale * vectors[0] @ candidates.T
+    logits = logits.masked_fill(mask, float("-inf"))
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))

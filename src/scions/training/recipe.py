@@ -1,0 +1,122 @@
+"""From the shape of the data to the settings of a training, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from scions.data import Shape
+from scions.errors import UsageError
+
+METHODS = ("houlsby", "pfeiffer", "parallel", "lora", "full")
+
+# Chosen on development sets, one seed: benchmarks/results/domain_adaptation, column "lr".
+LEARNING_RATES = {"houlsby": 1e-3, "pfeiffer": 1e-3, "parallel": 1e-3, "lora": 1e-3, "full": 5e-5}
+
+_OBJECTIVES = {
+    Shape.PAIRS: ("contrastive", "pairs: the other positives of the batch are the negatives"),
+    Shape.TRIPLETS: ("contrastive", "triplets: the given negatives and the other positives of the batch"),
+    Shape.CANDIDATES: ("contrastive", "candidates: a given negative a query and the other positives of the batch"),
+    Shape.RETRIEVAL: ("contrastive", "queries with relevant documents: negatives from the batch and mined"),
+    Shape.LABELLED: ("contrastive", "labels: class-balanced batches, texts of one class attract each other"),
+    Shape.SCORED: ("cosent", "scores: only their order counts, so their scale does not matter"),
+    Shape.BINARY: ("cosent", "0/1 pairs: every 1 should be closer than every 0"),
+    Shape.TEXTS: ("simcse", "plain text: two dropout passes of a text are each other's positive"),
+}
+OBJECTIVES = ("contrastive", "cosent", "simcse")
+
+
+@dataclass
+class Recipe:
+    """The settings of one training. ``reasons`` says of each why it is so.
+
+    ``max_length`` is in tokens, ``batch_size`` in rows; ``scale`` is the inverse temperature of the objective.
+    """
+
+    objective: str
+    batch_size: int
+    learning_rate: float
+    epochs: float
+    max_length: int
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    scale: float = 20.0
+    hard_negatives: int = 0
+    dropout: bool = False
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def choose_recipe(
+    shape: Shape,
+    rows: int,
+    token_lengths: list[int],
+    model_max_length: int,
+    method: str,
+    **overrides: Any,
+) -> Recipe:
+    """The recipe for ``rows`` training rows whose texts are ``token_lengths`` long; ``overrides`` win.
+
+    Raises:
+        UsageError: an override that is no setting, or an objective the data's shape cannot serve.
+    """
+    if method not in METHODS:
+        raise UsageError(f"method {method!r} is unknown; choose from {', '.join(METHODS)}")
+    objective, why = _OBJECTIVES[shape]
+    batch_size = 32 if rows < 500 else 64
+    epochs, why_epochs = _epochs(rows)
+    longest = sorted(token_lengths)[int(0.95 * (len(token_lengths) - 1))] if token_lengths else model_max_length
+    max_length = max(16, min(128, longest, model_max_length))
+    recipe = Recipe(
+        objective=objective,
+        batch_size=batch_size,
+        learning_rate=LEARNING_RATES[method],
+        epochs=epochs,
+        max_length=max_length,
+        hard_negatives=1 if shape in (Shape.RETRIEVAL, Shape.CANDIDATES) else 0,
+        dropout=objective == "simcse",
+        reasons={
+            "objective": why,
+            "batch_size": "small data: more steps" if batch_size == 32 else "enough negatives, quick on a CPU",
+            "learning_rate": f"best for {method} on development sets of five domains",
+            "epochs": why_epochs,
+            "max_length": f"95 % of the texts have at most {longest} tokens; more than 128 trains slowly for little",
+        },
+    )
+    names = {f.name for f in fields(Recipe)} - {"reasons"}
+    for name, value in overrides.items():
+        if name not in names:
+            raise UsageError(f"{name!r} is no setting of a recipe; there are {', '.join(sorted(names))}")
+        if value is not None:
+            setattr(recipe, name, value)
+            recipe.reasons[name] = "given"
+    _check(recipe, shape, model_max_length)
+    return recipe
+
+
+def _epochs(rows: int) -> tuple[float, str]:
+    if rows >= 50_000:
+        return 1.0, "enough rows to see each once"
+    if rows >= 1_000:
+        return 3.0, "a few thousand rows: each seen three times; the best epoch on held-out rows is kept"
+    return 10.0, "few rows: each seen ten times; the best epoch on held-out rows is kept"
+
+
+def _check(recipe: Recipe, shape: Shape, model_max_length: int) -> None:
+    if recipe.objective not in OBJECTIVES:
+        raise UsageError(f"objective {recipe.objective!r} is unknown; choose from {', '.join(OBJECTIVES)}")
+    recipe.dropout = recipe.objective == "simcse"
+    scored = shape in (Shape.SCORED, Shape.BINARY)
+    if (recipe.objective == "cosent") != scored and recipe.objective != "simcse":
+        natural = _OBJECTIVES[shape][0]
+        raise UsageError(f"{shape.value} data cannot train with {recipe.objective!r}; use {natural!r} or 'simcse'")
+    if recipe.batch_size < 2:
+        raise UsageError(f"batch size must be at least 2, got {recipe.batch_size}")
+    if not 0 < recipe.learning_rate < 1:
+        raise UsageError(f"learning rate must lie between 0 and 1, got {recipe.learning_rate}")
+    if recipe.epochs <= 0:
+        raise UsageError(f"epochs must be above 0, got {recipe.epochs}")
+    if not 8 <= recipe.max_length <= model_max_length:
+        raise UsageError(f"max length must be 8 to {model_max_length} tokens (the base's), got {recipe.max_length}")

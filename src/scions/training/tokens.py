@@ -1,0 +1,95 @@
+"""Texts tokenised once, and batches of them cut into pieces of like length.
+
+A step's texts, queries and passages together, are sorted by length and cut where padding or size would grow too
+much; each piece is one pass through the model. So short queries are never padded to long passages, and texts that
+occur twice in a step are encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+
+# Tokens of one pass: enough work for an operator to be worth its call, little enough to stay near the caches.
+PIECE_TOKENS = 8192
+
+
+class Tokens:
+    """The token ids of distinct texts.
+
+    Args:
+        model: gives the tokeniser.
+        texts: distinct texts.
+        max_length: longer texts are cut; ``truncated`` counts them.
+    """
+
+    def __init__(self, model: SentenceTransformer, texts: Sequence[str], max_length: int) -> None:
+        self.tokenizer: Any = model.tokenizer
+        self.ids: list[list[int]] = []
+        self.truncated = 0
+        for start in range(0, len(texts), 4096):
+            batch = list(texts[start : start + 4096])
+            encoded = self.tokenizer(
+                batch, truncation=True, max_length=max_length, padding=False, return_attention_mask=False
+            )
+            self.ids += encoded["input_ids"]
+            if encoded.encodings is not None:
+                self.truncated += sum(bool(item.overflowing) for item in encoded.encodings)
+        self.lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+    def pieces(self, places: np.ndarray, piece_tokens: int = PIECE_TOKENS) -> list[np.ndarray]:
+        """``places`` (numbers of texts) sorted by length and cut into pieces; as positions into ``places``."""
+        order = np.argsort(self.lengths[places], kind="stable")[::-1]
+        pieces: list[np.ndarray] = []
+        start = 0
+        while start < len(order):
+            longest = int(self.lengths[places[order[start]]])
+            end = min(len(order), start + max(1, piece_tokens // longest))
+            pieces.append(order[start:end])
+            start = end
+        return pieces
+
+    def features(self, places: np.ndarray, packed: bool) -> dict[str, torch.Tensor]:
+        """Model input for the texts at ``places``, which stand longest first.
+
+        Padded: ``input_ids`` and ``attention_mask``, ``[texts, longest]``; packed: ``input_ids`` ``[tokens]`` and
+        ``lengths`` ``[texts]`` (see `scions.encoder.packed`).
+        """
+        if packed:
+            ids = np.concatenate([self.ids[i] for i in places])
+            return {"input_ids": torch.from_numpy(ids), "lengths": torch.from_numpy(self.lengths[places])}
+        padded = self.tokenizer.pad({"input_ids": [self.ids[i] for i in places]}, return_tensors="pt")
+        return {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
+
+
+def encode_pieces(model: nn.Module, pieces: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> torch.Tensor:
+    """Embed every piece and put the rows in their places: ``[texts, dimensions]``, float32.
+
+    Args:
+        model: maps features to ``sentence_embedding``.
+        pieces: positions of the piece's rows, and its features.
+    """
+    positions = torch.cat([position for position, _ in pieces])
+    vectors = torch.cat([model(dict(features))["sentence_embedding"].float() for _, features in pieces])
+    return vectors[torch.argsort(positions)]
+
+
+@torch.no_grad()
+def encode_all(model: nn.Module, tokens: Tokens, packed: bool, piece_tokens: int = PIECE_TOKENS) -> np.ndarray:
+    """Normalised vectors of all texts, ``[texts, dimensions]`` float32, without gradients."""
+    device = next(model.parameters()).device
+    parts: list[np.ndarray] = []
+    pieces = tokens.pieces(np.arange(len(tokens.ids)), piece_tokens)
+    for piece in pieces:
+        features = {name: value.to(device) for name, value in tokens.features(piece, packed).items()}
+        vectors = nn.functional.normalize(model(features)["sentence_embedding"].float(), dim=-1)
+        parts.append(vectors.cpu().numpy())
+    result = np.empty((len(tokens.ids), parts[0].shape[1]), dtype=np.float32)
+    result[np.concatenate(pieces)] = np.concatenate(parts)
+    return result

@@ -1,0 +1,149 @@
+"""sentence-transformers' trainer, fed with planned steps.
+
+Its optimiser, schedule, clipping, checkpoints and distributed running are used as they are. Ours are the batch (see
+`batches`), one pass for all columns of a row (see `tokens`), and checkpoints that hold the trained tensors alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from torch import nn
+from torch.utils.data import DataLoader
+
+from scions.errors import ScionsError
+from scions.training.batches import PlannedSteps
+from scions.training.methods import Trained
+from scions.training.objectives import contrastive_loss, cosent_loss
+from scions.training.precision import autocast
+from scions.training.recipe import Recipe
+from scions.training.selection import Selection
+from scions.training.tokens import encode_pieces
+
+COMPLETE = "complete"
+TENSORS = "trained.safetensors"
+BEST = "best.safetensors"
+SELECTION = "selection.json"
+
+
+class TrainingDiverged(ScionsError):
+    """The loss is no longer a number."""
+
+
+class AdapterTrainer(SentenceTransformerTrainer):
+    """Trains ``trained`` on planned steps.
+
+    Raises:
+        TrainingDiverged: from ``train``, at the first loss that is not finite.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        arguments: SentenceTransformerTrainingArguments,
+        steps: PlannedSteps,
+        trained: Trained,
+        recipe: Recipe,
+        selection: Selection,
+        bf16: bool,
+        callbacks: list[Any],
+    ) -> None:
+        from datasets import Dataset
+
+        self.steps, self.trained, self.recipe, self.selection = steps, trained, recipe, selection
+        self.bf16 = bf16
+        self.last_loss = math.nan
+        # The dataset given here only has the right length: `get_train_dataloader` serves the steps themselves.
+        rows = Dataset.from_dict({"step": list(range(len(steps)))})
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            loss=nn.Identity(),
+            callbacks=callbacks,
+        )
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """None: the card is written from the verdict."""
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(self.steps, batch_size=1, shuffle=False, collate_fn=_only)
+        self.accelerator.even_batches = False
+        self._train_dataloader = self.accelerator.prepare(loader)
+        return self._train_dataloader
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        # The trainer would collect the parameters of its loss module; ours are known by name.
+        matrices = [p for p in self.trained.parameters.values() if p.ndim > 1]
+        vectors = [p for p in self.trained.parameters.values() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": self.recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        with autocast(self.args.device, self.bf16):
+            vectors = encode_pieces(model, inputs["pieces"])
+        columns = vectors[inputs["index"].T]
+        if "scores" in inputs:
+            loss = cosent_loss(columns, inputs["scores"], self.recipe.scale)
+        else:
+            loss = contrastive_loss(columns, inputs["mask"], self.recipe.scale)
+        self.last_loss = float(loss.detach())
+        if not math.isfinite(self.last_loss):
+            raise TrainingDiverged(
+                f"training diverged: the loss is {self.last_loss} at step {self.state.global_step + 1} of "
+                f"{len(self.steps)}. Try a lower --learning-rate (now {self.recipe.learning_rate:g}); nothing was published"
+            )
+        return (loss, {}) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(_contiguous(self.trained.parameters), folder / TENSORS)
+        if self.selection.best is not None:
+            save_file(_contiguous(self.selection.best), folder / BEST)
+        (folder / SELECTION).write_text(json.dumps(self.selection.history))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        copy_into(self.trained.parameters, load_file(folder / TENSORS))
+        best = load_file(folder / BEST) if (folder / BEST).exists() else None
+        self.selection.restore(json.loads((folder / SELECTION).read_text()), best)
+
+
+def mark_complete(folder: Path) -> None:
+    """Say of a checkpoint that all of it was written."""
+    with open(folder / COMPLETE, "w") as file:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The last complete checkpoint in ``run``; one cut short by a crash is passed over."""
+    found = [path for path in run.glob("checkpoint-*") if (path / COMPLETE).exists()]
+    return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1])) if found else None
+
+
+@torch.no_grad()
+def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor]) -> None:
+    """Copy ``tensors`` into parameters of the same names."""
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
+
+
+def _contiguous(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _only(items: list[Any]) -> Any:
+    return items[0]
