@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -12,9 +14,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 WORDS = """
-    a the of and to in court contract party shall claim damages judge law clause seller buyer patient dose drug
-    fever treatment doctor trial cell protein engine valve pump battery motor device signal network model data
-""".split()
+    a the of and to in court contract party shall claim damages judge law clause seller buyer patient dose
+    drug fever treatment doctor trial cell protein engine valve pump battery motor device signal network model
+    data
+""".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +55,78 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def adapters_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def adapters_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default place of adapters is this test's own."""
     root = tmp_path / "adapters"
     monkeypatch.setenv("SCIONS_ADAPTERS", str(root))
-    yield root
+    return root
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def publish_adapter(tiny_base: Path, adapters_aside: Path) -> Callable[..., tuple[Path, Any]]:
+    """Write the folder of an adapter whose weights are far from the identity; returns it and the model it came from."""
+
+    def make(name: str = "legal", config: Any = None, seed: int = 1, **changes: Any) -> tuple[Path, Any]:
+        import torch
+        from safetensors.torch import save_file
+
+        from scions import BottleneckConfig
+        from scions.store import load_base
+
+        model = load_base(tiny_base, device="cpu")
+        given = config or BottleneckConfig(rank=3)
+        model.add_adapter(given, "default")
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {}
+        for key, parameter in model[0].auto_model.named_parameters():
+            if ".default." in key:
+                parameter.data.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+                tensors["base_model.model." + key.replace(".default.", ".")] = parameter.data.clone()
+        model.eval()
+        folder = adapters_aside / name
+        folder.mkdir(parents=True)
+        content = {**given.to_dict(), "peft_type": given.peft_type.value}
+        (folder / "adapter_config.json").write_text(json.dumps(content, default=sorted))
+        save_file(tensors, folder / "adapter_model.safetensors")
+        (folder / "scions.json").write_text(_manifest(tiny_base, name, **changes).to_json())
+        return folder, model
+
+    return make
+
+
+@pytest.fixture
+def a_manifest() -> Callable[..., Any]:
+    return _manifest
+
+
+def _manifest(folder: Path, name: str, /, **changes: Any) -> Any:
+    from scions.store import Base, DataRecord, Initialisation, Manifest, base_fingerprint
+
+    values: dict[str, Any] = {
+        "name": name,
+        "base": Base(
+            id=str(folder), weights_sha256=base_fingerprint(folder), architecture="bert", hidden_size=32, layers=2
+        ),
+        "method": "houlsby",
+        "placement": {},
+        "rank": 3,
+        "trainable_parameters": 10,
+        "trainable_share": 0.036,
+        "initialisation": Initialisation(seed=0, id="0"),
+        "data": DataRecord(source="legal.jsonl", fingerprint="0", shape="pairs", rows={"train": 8}),
+        "pooling": "mean",
+        "max_length": 16,
+        "seed": 0,
+        "space_fingerprint": "0",
+    }
+    return Manifest(**(values | changes))

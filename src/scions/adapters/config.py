@@ -43,16 +43,10 @@ class BottleneckConfig(PeftConfig):
         if self.placement not in PLACEMENTS:
             raise UsageError(f"placement {self.placement!r} is unknown; choose from {', '.join(PLACEMENTS)}")
         if self.activation not in ACTIVATIONS:
-            raise UsageError(
-                f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}"
-            )
+            raise UsageError(f"activation {self.activation!r} is unknown; choose from {', '.join(ACTIVATIONS)}")
         if not isinstance(self.rank, int) or self.rank < 1:
             raise UsageError(f"rank must be a whole number of at least 1, got {self.rank!r}")
         if self.layers is not None and (not isinstance(self.layers, int) or self.layers < 1):
-            raise UsageError(
-                f"layers must be a whole number of at least 1 (the upper ones), got {self.layers!r}"
-            )
+            raise UsageError(f"layers must be a whole number of at least 1 (the upper ones), got {self.layers!r}")
         if self.placement == "parallel" and self.target_modules is not None:
-            raise UsageError(
-                "placement 'parallel' needs a known architecture; use houlsby with target_modules"
-            )
+            raise UsageError("placement 'parallel' needs a known architecture; use houlsby with target_modules")

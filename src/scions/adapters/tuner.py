@@ -34,13 +34,10 @@ class BottleneckModel(BaseTuner):
         parts = {part for name, _ in model.named_modules() for part in name.split(".")[:-1]}
         for name in self.peft_config:
             if name in parts and name not in _adapter_names(model):
-                raise AdapterError(
-                    f"an adapter cannot be named {name!r}: the base model has a module of that name"
-                )
+                raise AdapterError(f"an adapter cannot be named {name!r}: the base model has a module of that name")
         self._sites = find_sites(model, peft_config)
         self._widths = {
-            name: site_width(dict(model.named_modules()), self._sites, name)
-            for name in self._sites.bottlenecks
+            name: site_width(dict(model.named_modules()), self._sites, name) for name in self._sites.bottlenecks
         }
         self._root = model
         # Read by _check_target_module_exists, which PEFT calls on the class with the config alone.
@@ -86,9 +83,7 @@ class BottleneckModel(BaseTuner):
         linear.update_layer(adapter_name, peft_config, width_in, current_key, inference_mode=inference)
 
     def _check_merge_allowed(self) -> None:
-        raise AdapterError(
-            "a bottleneck adapter has a non-linearity inside: it cannot be merged into the base"
-        )
+        raise AdapterError("a bottleneck adapter has a non-linearity inside: it cannot be merged into the base")
 
 
 def _adapter_names(model: nn.Module) -> set[str]:

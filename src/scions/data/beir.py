@@ -31,9 +31,7 @@ def qrels_files(folder: Path) -> dict[str, Path]:
         if dot and kind.lower() in ("tsv", "tsv.gz"):
             part = next((part for part, names in PART_NAMES.items() if stem.lower() in names), stem)
             if part in found:
-                raise DataError(
-                    f"{folder}: {found[part].name} and {path.name} are both judgements for {part}"
-                )
+                raise DataError(f"{folder}: {found[part].name} and {path.name} are both judgements for {part}")
             found[part] = path
     return found
 
@@ -55,9 +53,7 @@ def _by_id(path: Path) -> tuple[dict[str, str], int]:
     for i, row in enumerate(rows.rows):
         key = row.get("_id", row.get("id"))
         if key is None or key == "" or isinstance(key, (bool, float, list, dict)):
-            raise DataError(
-                f"{rows.where(i)}: an entry needs an '_id', found fields {', '.join(row) or 'none'}"
-            )
+            raise DataError(f"{rows.where(i)}: an entry needs an '_id', found fields {', '.join(row) or 'none'}")
         name = str(key)
         if name in seen:
             raise DataError(f"{rows.where(i)}: '_id' {name!r} stands twice in {path.name}")
@@ -116,9 +112,7 @@ def _table(path: Path, queries: dict[str, str], corpus: dict[str, str], notes: l
     notes = list(notes)
     if strays:
         first = ", ".join(map(str, strays[:5])) + (", …" if len(strays) > 5 else "")
-        notes.append(
-            f"{path.name}: {len(strays)} judgements with unknown or empty ids left out (lines {first})"
-        )
+        notes.append(f"{path.name}: {len(strays)} judgements with unknown or empty ids left out (lines {first})")
     if useless:
         notes.append(f"{path.name}: {useless} judgements with score 0 or less left out: not relevant")
     if not relevant:

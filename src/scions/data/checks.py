@@ -21,16 +21,13 @@ def check_trainable(table: Table) -> None:
             need = "both 0 and 1" if table.shape is Shape.BINARY else "at least two"
             hint = "; rows that all match train as pairs: --shape pairs" if labels == {1} else ""
             raise DataError(
-                f"{table.source}: all {len(table)} labels are {labels.pop()!r}; "
-                f"{need} are needed to learn from{hint}"
+                f"{table.source}: all {len(table)} labels are {labels.pop()!r}; {need} are needed to learn from{hint}"
             )
     if table.shape is Shape.SCORED:
         scores = table.columns["score"]
         for row, score in enumerate(scores, start=1):
             if not math.isfinite(score):
-                raise DataError(
-                    f"{table.source}, row {row}: the score is {score}; it must be a finite number"
-                )
+                raise DataError(f"{table.source}, row {row}: the score is {score}; it must be a finite number")
         if len(set(scores)) == 1:
             raise DataError(
                 f"{table.source}: all {len(table)} scores are {scores[0]}; scores must differ to learn from"

@@ -88,15 +88,11 @@ def _checked(rows: Rows, mapping: Mapping[str, str], shape: Shape | None) -> lis
         if column not in rows.columns:
             near = difflib.get_close_matches(column, rows.columns, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(
-                f"{rows.path}: no column {column!r}{hint}. Columns found: {', '.join(rows.columns)}"
-            )
+            raise DataError(f"{rows.path}: no column {column!r}{hint}. Columns found: {', '.join(rows.columns)}")
     names = set(mapping) - {"group"}
     allowed = [one for one in ([shape] if shape else _FILE_SHAPES) if names <= set(COLUMNS[one])]
     if not allowed:
-        shapes = "; ".join(
-            f"{one.value}: {', '.join(COLUMNS[one])}" for one in ([shape] if shape else _FILE_SHAPES)
-        )
+        shapes = "; ".join(f"{one.value}: {', '.join(COLUMNS[one])}" for one in ([shape] if shape else _FILE_SHAPES))
         raise UsageError(f"columns {', '.join(sorted(names))} do not belong to one shape ({shapes})")
     return allowed
 
@@ -165,9 +161,7 @@ class _Finder:
         unknown = self.unknown_texts()
         if len(sides) == 1:
             if unknown and not self.roles["label"] and not told:
-                ambiguous(
-                    self.rows, f"{sides[0]!r} is one side of a pair, and no other column has a known name"
-                )
+                ambiguous(self.rows, f"{sides[0]!r} is one side of a pair, and no other column has a known name")
             self.roles["text"] = sides
         elif not sides and len(unknown) == 1:
             self.roles["text"] = unknown
@@ -215,12 +209,7 @@ def _choose(finder: _Finder, allowed: list[Shape]) -> Shape:
     roles = finder.roles
     if not (roles["first"] and roles["second"]):
         guess = Shape.LABELLED if roles["label"] else Shape.TEXTS
-    elif any(
-        isinstance(value, list)
-        for role in ("second", "third")
-        if roles[role]
-        for value in finder.values(role)
-    ):
+    elif any(isinstance(value, list) for role in ("second", "third") if roles[role] for value in finder.values(role)):
         guess = Shape.CANDIDATES
     elif roles["third"]:
         guess = Shape.TRIPLETS

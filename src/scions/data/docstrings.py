@@ -109,9 +109,7 @@ def drift_pairs(n: int = 1000, seed: int = 0) -> list[tuple[str, str]]:
     """
     entries = _standard_library(max(n, 300), seed)
     if len(entries) < 2:
-        raise DataError(
-            "drift: the standard library of this Python has no source files to read docstrings from"
-        )
+        raise DataError("drift: the standard library of this Python has no source files to read docstrings from")
     random = Random(seed)
     by_module: dict[str, list[Docstring]] = {}
     for entry in entries:

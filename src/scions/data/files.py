@@ -58,9 +58,7 @@ def missing(path: Path) -> DataError:
         return DataError(f"{path}: no such file, and no folder {path.parent}")
     names = [entry.name for entry in path.parent.iterdir()]
     near = difflib.get_close_matches(path.name, names, n=1)
-    return DataError(
-        f"{path}: no such file or folder" + (f"; did you mean {path.parent / near[0]}?" if near else "")
-    )
+    return DataError(f"{path}: no such file or folder" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
 
 
 def read_bytes(path: Path) -> bytes:
@@ -71,9 +69,7 @@ def read_bytes(path: Path) -> bytes:
         data = path.read_bytes()
         return gzip.decompress(data) if path.name.lower().endswith(".gz") else data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: not a whole gzip file ({error}); compress it again or name it without .gz"
-        ) from error
+        raise DataError(f"{path}: not a whole gzip file ({error}); compress it again or name it without .gz") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -96,9 +92,7 @@ def read_text(path: Path) -> str:
     nul = text.find("\0")
     if nul >= 0:
         line = text.count("\n", 0, nul) + 1
-        raise DataError(
-            f"{path}:{line}: holds a NUL character, so it is UTF-16 or no text file; convert it to UTF-8"
-        )
+        raise DataError(f"{path}:{line}: holds a NUL character, so it is UTF-16 or no text file; convert it to UTF-8")
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
     return text
@@ -114,9 +108,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def read_txt(path: Path) -> Rows:
     """One text a line; blank lines are skipped."""
     numbered = list(_lines(path))
-    return Rows(
-        str(path), ["text"], [{"text": line} for _, line in numbered], [number for number, _ in numbered]
-    )
+    return Rows(str(path), ["text"], [{"text": line} for _, line in numbered], [number for number, _ in numbered])
 
 
 def read_jsonl(path: Path) -> Rows:
@@ -128,18 +120,10 @@ def read_jsonl(path: Path) -> Rows:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = (
-                f"{error.msg} at column {error.colno}"
-                if isinstance(error, json.JSONDecodeError)
-                else str(error)
-            )
-            hint = (
-                "; one JSON object a line is needed, not one array" if line.lstrip().startswith("[") else ""
-            )
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            hint = "; one JSON object a line is needed, not one array" if line.lstrip().startswith("[") else ""
             start = excerpt(line)
-            raise DataError(
-                f"{path}:{number}: not valid JSON ({reason}){hint}; the line starts {start}"
-            ) from error
+            raise DataError(f"{path}:{number}: not valid JSON ({reason}){hint}; the line starts {start}") from error
         if not isinstance(row, dict):
             kind = type(row).__name__
             raise DataError(f"{path}:{number}: a JSON object a line is needed, found {kind}: {excerpt(row)}")

@@ -69,9 +69,7 @@ def without_leaks(splits: Splits) -> Splits:
         notes += [f"removed {count} rows of train that also stand in {name}"] if count else []
     for name, part, before in (("dev", dev, splits.dev), ("train", train, splits.train)):
         if len(before) and not len(part):
-            raise DataError(
-                f"{before.source}: every row of {name} also stands in the held-out parts; use other files"
-            )
+            raise DataError(f"{before.source}: every row of {name} also stands in the held-out parts; use other files")
     return Splits(train, dev, splits.test, notes)
 
 

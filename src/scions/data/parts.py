@@ -60,9 +60,7 @@ def read_splits(
         notes += [f"{part}: {note}" for note in cleaned[part].notes] if part in cleaned else []
     splits = _complete(cleaned, notes, seed)
     share = overlap(splits.train, splits.test)
-    splits.notes.append(
-        f"{100 * share:.1f} % of the distinct texts in test rows also occur in train, in other rows"
-    )
+    splits.notes.append(f"{100 * share:.1f} % of the distinct texts in test rows also occur in train, in other rows")
     if limit is not None and limit < len(splits.train):
         kept = sorted(Random(seed).sample(range(len(splits.train)), limit))
         splits.notes.append(f"train limited to {limit} of {len(splits.train)} rows")
@@ -70,9 +68,7 @@ def read_splits(
     return splits
 
 
-def _own_parts(
-    path: Path, shape: Shape | None, columns: Mapping[str, str] | None, given: set[str]
-) -> dict[str, Table]:
+def _own_parts(path: Path, shape: Shape | None, columns: Mapping[str, str] | None, given: set[str]) -> dict[str, Table]:
     """The parts the source itself holds, without those `given` by the user."""
     if not path.exists():
         raise missing(path)
@@ -91,9 +87,7 @@ def _own_parts(
         tables = read_beir(path)
         if "train" not in tables:
             if len(tables) > 1 or set(tables) & {"dev", "test"}:
-                raise DataError(
-                    f"{path}: no qrels/train.tsv to train on; the folder has qrels for {', '.join(tables)}"
-                )
+                raise DataError(f"{path}: no qrels/train.tsv to train on; the folder has qrels for {', '.join(tables)}")
             tables = {"train": next(iter(tables.values()))}
         return {part: table for part, table in tables.items() if part in {"train", "dev", "test"} - given}
     files = part_files(path)

@@ -25,9 +25,7 @@ def part_files(folder: Path) -> dict[str, Path]:
         part = part_name(path.name.split(".")[0])
         if path.is_file() and part in PART_NAMES and extension(path) in FORMATS:
             if part in found:
-                raise DataError(
-                    f"{folder}: {found[part].name} and {path.name} are both {part}; keep one of them"
-                )
+                raise DataError(f"{folder}: {found[part].name} and {path.name} are both {part}; keep one of them")
             found[part] = path
     return found
 
@@ -66,9 +64,7 @@ def read(
         if wanted is Shape.TEXTS:
             return read_corpus(path)
         if wanted not in (None, Shape.RETRIEVAL):
-            raise DataError(
-                f"{path}: a BEIR folder gives shape retrieval, or its documents as texts; not {wanted}"
-            )
+            raise DataError(f"{path}: a BEIR folder gives shape retrieval, or its documents as texts; not {wanted}")
         chosen = _one_part(path, list(qrels_files(path)), part)
         return read_beir(path)[chosen]
     files = part_files(path)

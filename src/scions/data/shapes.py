@@ -66,9 +66,7 @@ class Table:
         wanted = COLUMNS[self.shape]
         if set(self.columns) != set(wanted):
             found = ", ".join(self.columns) or "none"
-            raise DataError(
-                f"{self.source}: shape {self.shape.value} has columns {', '.join(wanted)}; found {found}"
-            )
+            raise DataError(f"{self.source}: shape {self.shape.value} has columns {', '.join(wanted)}; found {found}")
         lengths = {name: len(values) for name, values in self.columns.items()}
         if self.group is not None:
             lengths["group"] = len(self.group)
@@ -98,9 +96,7 @@ class Table:
             for query, relevant in zip(self.columns["query"], self.columns["relevant"], strict=True):
                 yield [query, *(corpus[i] for i in relevant if i in corpus)]
         elif self.shape is Shape.CANDIDATES:
-            for query, positive, negative in zip(
-                *(self.columns[name] for name in COLUMNS[self.shape]), strict=True
-            ):
+            for query, positive, negative in zip(*(self.columns[name] for name in COLUMNS[self.shape]), strict=True):
                 yield [query, *positive, *negative]
         else:
             names = [name for name in COLUMNS[self.shape] if name not in ("score", "label")]

@@ -84,16 +84,10 @@ def _documented(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, st
     for node in body:
         if isinstance(node, (ast.If, ast.Try)):
             yield from _documented([*node.body, *node.orelse], prefix)
-        if not isinstance(
-            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        ) or node.name.startswith("_"):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or node.name.startswith("_"):
             continue
         first = node.body[0]
-        if (
-            isinstance(first, ast.Expr)
-            and isinstance(first.value, ast.Constant)
-            and isinstance(first.value.value, str)
-        ):
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
             yield prefix + node.name, first.value.value
         if isinstance(node, ast.ClassDef):
             yield from _documented(node.body, f"{prefix}{node.name}.")
@@ -140,7 +134,5 @@ def _first_sentence(paragraph: str) -> tuple[str, str]:
 
 
 def _flat(paragraph: str) -> str:
-    lines = (
-        line for line in paragraph.split("\n") if not _UNDERLINE.match(line) and not _DROPPED_LINE.match(line)
-    )
+    lines = (line for line in paragraph.split("\n") if not _UNDERLINE.match(line) and not _DROPPED_LINE.match(line))
     return " ".join(" ".join(lines).split())

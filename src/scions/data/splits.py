@@ -69,9 +69,7 @@ def _greedy(sizes: Counter[int], targets: dict[str, int], random: Random) -> dic
                 room[name] -= sizes[group]
                 break
     for name in targets:
-        if (
-            name not in side.values()
-        ):  # every group is larger than the part: the smallest one left makes it up
+        if name not in side.values():  # every group is larger than the part: the smallest one left makes it up
             left = [group for group in order if group not in side]
             if left:
                 side[min(left, key=lambda group: sizes[group])] = name
@@ -82,9 +80,7 @@ def _greedy(sizes: Counter[int], targets: dict[str, int], random: Random) -> dic
     return dict(zip(by_size, sorted(targets, key=lambda name: targets[name]), strict=False))
 
 
-def _stratified(
-    groups: list[int], labels: list[str], targets: dict[str, int], random: Random
-) -> dict[int, str]:
+def _stratified(groups: list[int], labels: list[str], targets: dict[str, int], random: Random) -> dict[int, str]:
     """The same share of each label to each part; at least one group where a label has one for every side."""
     sizes = Counter(groups)
     first_label: dict[int, str] = {}

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from scions.data.columns import AmbiguousColumns, recognise
 from scions.data.files import _FIELD_LIMIT, FORMATS, Rows, excerpt, extension, missing, read_bytes
@@ -71,8 +71,9 @@ def _checked(values: Iterator[tuple[str, Any]], what: str) -> Iterator[str]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    opened: IO[bytes] = gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")  # type: ignore[assignment]
-    return opened
+    if path.name.lower().endswith(".gz"):
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return open(path, "rb")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -104,6 +105,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _jsonl(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
+    known = False
     for number, line in _lines(path):
         if not line.strip():
             continue
@@ -116,7 +118,8 @@ def _jsonl(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
             continue
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: a JSON object a line is needed, found {excerpt(row)}")
-        column = column if column in row else _column(path, list(row), row, column, number)
+        if not known:
+            column, known = _column(path, list(row), row, column, number), True
         yield f"{path}:{number}", row.get(column)
 
 
@@ -143,7 +146,9 @@ def _csv(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
                 place = header.index(_column(path, header, dict(zip(header, cells, strict=True)), column, line))
             yield f"{path}:{line}", cells[place]
     except csv.Error as error:
-        raise DataError(f"{path}:{start}: broken quoting ({error}); a quote in a quoted field is written twice") from error
+        raise DataError(
+            f"{path}:{start}: broken quoting ({error}); a quote in a quoted field is written twice"
+        ) from error
     finally:
         csv.field_size_limit(limit)
 
@@ -152,7 +157,7 @@ def _parquet(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
+    rows = 0
     with ExitStack() as stack:
         try:
             zipped = path.name.lower().endswith(".gz")
@@ -164,8 +169,9 @@ def _parquet(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:
                 sample = next(file.iter_batches(batch_size=1)).to_pylist()[0]
                 column = _column(path, names, sample, column, 1)
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=[column]):
-                for number, value in enumerate(batch.column(0).to_pylist(), start=number + 1):
-                    yield f"{path}, row {number}", value
+                for value in batch.column(0).to_pylist():
+                    rows += 1
+                    yield f"{path}, row {rows}", value
         except (pa.ArrowException, OSError, ValueError) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(f"{path}: not a readable parquet file ({first})") from error

@@ -110,9 +110,7 @@ def build(rows: Rows, recognised: Recognised) -> Table:
     for column, places in dropped.items():
         first = ", ".join(map(str, places[:5])) + (", …" if len(places) > 5 else "")
         many = "" if len(places) == 1 else "s"
-        notes.append(
-            f"dropped {len(places)} row{many} with nothing in column {column!r} ({rows.unit}{many} {first})"
-        )
+        notes.append(f"dropped {len(places)} row{many} with nothing in column {column!r} ({rows.unit}{many} {first})")
     if count * 2 > len(rows.rows):
         raise DataError(
             f"{rows.path}: {count} of {len(rows.rows)} rows have nothing in a needed column; "

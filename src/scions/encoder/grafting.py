@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from scions.errors import AdapterError
+from scions.errors import AdapterError, ScionsError
 
 _FILE_PREFIX = "base_model.model."
 _SHOWN = 4
@@ -84,7 +84,7 @@ def to_peft_config(config: Mapping[str, Any], adapter_name: str) -> Any:
     fields = {key: value for key, value in config.items() if key != "peft_type"} | {"inference_mode": True}
     try:
         return kind(**fields)
-    except (TypeError, ValueError, AdapterError) as error:
+    except (TypeError, ValueError, ScionsError) as error:
         raise AdapterError(f"adapter {adapter_name!r}: its adapter_config.json does not fit: {error}") from error
 
 

@@ -59,26 +59,76 @@ class Pack:
             first = last
         return cls(lengths, positions, groups)
 
-    def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int, bias: Any = None
-    ) -> torch.Tensor:
-        """Self-attention within each text: ``[tokens, width]`` three times in, once out."""
-        width = query.shape[-1]
+    def attend(self, projected: torch.Tensor, heads: int, bias: Any = None) -> torch.Tensor:
+        """Self-attention within each text.
+
+        Args:
+            projected: ``[tokens, 3 * width]``: queries, keys, values.
+            heads: number of heads.
+            bias: added to the scores, ``[1, heads, longest, longest]``, or None.
+
+        Returns:
+            ``[tokens, width]``.
+        """
+        width = projected.shape[1] // 3
         results = []
         for padded, mask, flat in self.groups:
             texts, longest = padded.shape
-
-            def split(x: torch.Tensor, padded: torch.Tensor = padded) -> torch.Tensor:
-                return x[padded].view(*padded.shape, heads, width // heads).transpose(1, 2)
-
+            split = _Pad.apply(projected, padded.flatten(), flat).view(texts, longest, 3, heads, width // heads)
+            query, key, value = split.permute(2, 0, 3, 1, 4)
             attention_mask: Any = mask
             if bias is not None:
                 attention_mask = bias[:, :, :longest, :longest].to(query.dtype)
                 if mask is not None:
                     attention_mask = attention_mask.masked_fill(~mask, float("-inf"))
-            context = F.scaled_dot_product_attention(split(query), split(key), split(value), attn_mask=attention_mask)
-            results.append(context.transpose(1, 2).reshape(texts * longest, width)[flat])
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+            results.append(_Unpad.apply(context.transpose(1, 2).reshape(texts * longest, width), flat))
         return torch.cat(results) if len(results) > 1 else results[0]
+
+
+class _Pad(torch.autograd.Function):
+    """Packed tokens of a group at their padded places. Indexing's own gradient would add up token by token."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, padded: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(padded, flat)
+        ctx.tokens = len(x)
+        return x.index_select(0, padded)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        padded, flat = ctx.saved_tensors
+        # What flows back at padding is zero: its keys are masked and its queries' results dropped.
+        real = gradients[0].index_select(0, flat)
+        if len(real) == ctx.tokens:
+            return real, None, None
+        whole = real.new_zeros(ctx.tokens, real.shape[1])
+        return whole.index_copy_(0, padded[flat], real), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """The real tokens of a padded layout."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(flat)
+        ctx.places = len(x)
+        return x.index_select(0, flat)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (flat,) = ctx.saved_tensors
+        whole = gradients[0].new_zeros(ctx.places, gradients[0].shape[1])
+        return whole.index_copy_(0, flat, gradients[0]), None
+
+
+def _project(x: torch.Tensor, *projections: nn.Module) -> torch.Tensor:
+    """Queries, keys and values side by side, ``[tokens, 3 * width]``; one product where all three are frozen."""
+    if all(type(p) is nn.Linear and p.bias is not None and not p.weight.requires_grad for p in projections):
+        # Joining the weights anew in every pass costs far less than two more products and their gradients.
+        weight = torch.cat([p.weight for p in projections])  # type: ignore[misc]
+        return F.linear(x, weight, torch.cat([p.bias for p in projections]))  # type: ignore[misc]
+    return torch.cat([p(x) for p in projections], dim=-1)
 
 
 def supports(model: Any) -> bool:
@@ -158,14 +208,14 @@ def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor
 
 def _bert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
     attention, out, feedforward = layer.attention.self, layer.attention.output, layer.output
-    context = pack.attend(attention.query(x), attention.key(x), attention.value(x), attention.num_attention_heads)
+    context = pack.attend(_project(x, attention.query, attention.key, attention.value), attention.num_attention_heads)
     x = out.LayerNorm(out.dropout(out.dense(context)) + x)
     return feedforward.LayerNorm(feedforward.dropout(feedforward.dense(layer.intermediate(x))) + x)
 
 
 def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
     attention, feedforward = layer.attention, layer.ffn
-    context = pack.attend(attention.q_lin(x), attention.k_lin(x), attention.v_lin(x), attention.n_heads)
+    context = pack.attend(_project(x, attention.q_lin, attention.k_lin, attention.v_lin), attention.n_heads)
     x = layer.sa_layer_norm(attention.out_lin(context) + x)
     inner = feedforward.activation(feedforward.lin1(x))
     return layer.output_layer_norm(feedforward.dropout(feedforward.lin2(inner)) + x)
@@ -174,7 +224,7 @@ def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> to
 def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
     block, feedforward = layer.attention, layer.output
     attention = block.attn
-    context = pack.attend(attention.q(x), attention.k(x), attention.v(x), attention.num_attention_heads, extra)
+    context = pack.attend(_project(x, attention.q, attention.k, attention.v), attention.num_attention_heads, extra)
     x = block.LayerNorm(block.dropout(attention.o(context)) + x)
     return feedforward.LayerNorm(feedforward.dropout(feedforward.dense(layer.intermediate(x))) + x)
 

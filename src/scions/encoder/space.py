@@ -42,7 +42,7 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
 
 
 def pooling_of(encoder: SentenceTransformer) -> str:
-    """How token vectors become one: the pooling's mode, then later modules that change it, as ``mean`` or ``cls+dense``.
+    """How token vectors become one: the pooling's mode, then later modules, as ``mean`` or ``cls+dense``.
 
     Normalisation does not count: the cosine is the same without it.
     """

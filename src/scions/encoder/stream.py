@@ -76,7 +76,7 @@ def embed_file(
         normalize: vectors of length 1.
         dtype: ``float32`` or ``float16``.
         resume: go on after the last complete chunk of an interrupted run.
-        force: replace ``output``, and forget an interrupted run.
+        force: replace ``output``; without ``resume``, forget an interrupted run too.
         on_progress: called with rows done and rows in all, after every chunk.
 
     Raises:
@@ -112,7 +112,7 @@ def embed_file(
     start = time.perf_counter()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        if resume and matrix.exists() and not force:
+        if resume and matrix.exists():
             truncated = matrix.reopen(settings)
         else:
             matrix.start(rows, space.dimensions, dtype, settings)

@@ -56,7 +56,9 @@ class GrowingMatrix:
             before, self._header, self.rows = state["settings"], int(state["header"]), int(state["done"])
             truncated = int(state["truncated"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ScionsError(f"{self.state_path}: cannot be gone on with ({error}); start over with --force") from error
+            raise ScionsError(
+                f"{self.state_path}: cannot be gone on with ({error}); start over with --force instead of --resume"
+            ) from error
         differing = [
             f"{name} was {before.get(name)!r} and is {settings.get(name)!r}"
             for name in dict.fromkeys([*before, *settings])
@@ -65,11 +67,13 @@ class GrowingMatrix:
         if differing:
             raise ScionsError(
                 f"{self.path}: was begun otherwise and cannot be resumed: {'; '.join(differing)}. "
-                "Start over with --force, or go on with what it was begun with"
+                "Go on with what it was begun with, or start over with --force instead of --resume"
             )
         end = self._header + self.rows * int(settings["dimensions"]) * np.dtype(settings["dtype"]).itemsize
         if self.path.stat().st_size < end:
-            raise ScionsError(f"{self.path}: is shorter than its state says; start over with --force")
+            raise ScionsError(
+                f"{self.path}: is shorter than its state says; start over with --force instead of --resume"
+            )
         os.truncate(self.path, end)
         self._state = state
         return truncated
@@ -127,7 +131,9 @@ def record_path(output: Path) -> Path:
 def check_output(output: Path, source: Path, dtype: str) -> None:
     """Raises UsageError for an unknown kind of file or dtype, or where the source would be overwritten."""
     if output.suffix.lower() not in FORMATS:
-        raise UsageError(f"{output}: vectors are written as {', '.join(FORMATS)}; found {output.suffix or 'no ending'!r}")
+        raise UsageError(
+            f"{output}: vectors are written as {', '.join(FORMATS)}; found {output.suffix or 'no ending'!r}"
+        )
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}")
     if output.is_dir():

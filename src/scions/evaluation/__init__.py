@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scions.evaluation.bootstrap import Interval, interval, paired_difference, two_level_difference
-from scions.evaluation.encoding import Encoder
+from scions.evaluation.encoding import Encoder, Remembering
 from scions.evaluation.linear_map import LinearMap, fit_linear_map
 from scions.evaluation.outcome import Evaluation
 from scions.evaluation.similarity_drift import drift, drift_of
@@ -16,6 +16,7 @@ __all__ = [
     "Evaluation",
     "Interval",
     "LinearMap",
+    "Remembering",
     "dev_score",
     "drift",
     "drift_of",

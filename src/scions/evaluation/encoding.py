@@ -69,6 +69,31 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
     return Vectors({text: i for i, text in enumerate(distinct)}, matrix / np.maximum(length, 1e-12))
 
 
+class Remembering:
+    """An encoder that asks another for each text once, by role; its vectors must not change meanwhile."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.known: dict[str | None, dict[str, np.ndarray]] = {}
+
+    def encode(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
+        return self.of(sentences, None, int(kwargs.get("batch_size", 64)))
+
+    def encode_query(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
+        return self.of(sentences, "query", int(kwargs.get("batch_size", 64)))
+
+    def encode_document(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
+        return self.of(sentences, "document", int(kwargs.get("batch_size", 64)))
+
+    def of(self, texts: Sequence[str], role: str | None, batch_size: int) -> np.ndarray:
+        known = self.known.setdefault(role, {})
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            vectors = encode_texts(self.encoder, missing, batch_size=batch_size, role=role)
+            known.update(zip(missing, vectors.of(missing), strict=True))
+        return np.stack([known[text] for text in texts])
+
+
 def cosines(encoder: Encoder, first: Sequence[str], second: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
     """Cosine of each row's two texts: `[n]` float32."""
     vectors = encode_texts(encoder, [*first, *second], batch_size=batch_size)

@@ -9,7 +9,7 @@ import numpy as np
 
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
-from scions.evaluation.encoding import Encoder, encode_texts
+from scions.evaluation.encoding import Encoder, Remembering, encode_texts
 from scions.evaluation.linear_batches import batches_of
 from scions.evaluation.tasks import dev_score
 
@@ -50,31 +50,6 @@ class LinearMap:
         return np.asarray(mapped / np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), 1e-12))
 
 
-class _Remembering:
-    """An encoder that asks the base for each text once, by role: every setting tried sees the same frozen vectors."""
-
-    def __init__(self, base: Encoder) -> None:
-        self.base = base
-        self.known: dict[str | None, dict[str, np.ndarray]] = {}
-
-    def encode(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        return self.of(sentences, None, int(kwargs.get("batch_size", 64)))
-
-    def encode_query(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        return self.of(sentences, "query", int(kwargs.get("batch_size", 64)))
-
-    def encode_document(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        return self.of(sentences, "document", int(kwargs.get("batch_size", 64)))
-
-    def of(self, texts: Sequence[str], role: str | None, batch_size: int) -> np.ndarray:
-        known = self.known.setdefault(role, {})
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        if missing:
-            vectors = encode_texts(self.base, missing, batch_size=batch_size, role=role)
-            known.update(zip(missing, vectors.of(missing), strict=True))
-        return np.stack([known[text] for text in texts])
-
-
 def fit_linear_map(
     encoder: Encoder, train: Table, dev: Table, *, seed: int = 0, epochs: int = 10, batch_size: int = 64
 ) -> LinearMap:
@@ -87,7 +62,7 @@ def fit_linear_map(
     """
     if len(train) == 0:
         raise DataError(f"{train.source}: there are no rows to learn a linear map from.")
-    frozen = _Remembering(encoder)
+    frozen = Remembering(encoder)
     width = frozen.of([next(train.row_texts())[0]], None, batch_size).shape[1]
     best = LinearMap(frozen, np.eye(width))
     base_score = best.dev_score = dev_score(best, dev, batch_size=batch_size, seed=seed)
@@ -113,7 +88,7 @@ def fit_linear_map(
 
 
 def _descend(
-    frozen: _Remembering,
+    frozen: Remembering,
     train: Table,
     rate: float,
     epochs: int,

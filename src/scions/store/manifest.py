@@ -173,6 +173,4 @@ def _check(manifest: Manifest) -> None:
     except ValueError:
         moment = None
     if moment is None or moment.utcoffset() is None or moment.utcoffset():
-        raise FieldError(
-            f"created: {manifest.created!r}, expected ISO 8601 in UTC such as 2026-01-31T12:00:00Z"
-        )
+        raise FieldError(f"created: {manifest.created!r}, expected ISO 8601 in UTC such as 2026-01-31T12:00:00Z")

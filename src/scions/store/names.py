@@ -91,11 +91,7 @@ def _shown(name: object) -> str:
 
 
 def _suggest(name: object) -> str:
-    plain = (
-        unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-        if isinstance(name, str)
-        else ""
-    )
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode() if isinstance(name, str) else ""
     cleaned = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[:MAX_LENGTH].rstrip("-_")
     for candidate in (cleaned, f"{cleaned}-domain", f"my-{cleaned}"):
         if _problem(candidate) is None:

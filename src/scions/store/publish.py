@@ -21,9 +21,7 @@ from scions.errors import AdapterError, ScionsError
 # `force` deletes what it replaces, so it only replaces what can be told to be a published model.
 MARKERS = ("scions.json", "adapter_config.json", "modules.json")
 
-_LEFTOVER = re.compile(
-    r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<pid>\d+)-(?P<place>[0-9a-f]{8})[0-9a-f]{8}"
-)
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<pid>\d+)-(?P<place>[0-9a-f]{8})[0-9a-f]{8}")
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FOREIGN_AGE = 24 * 3600.0  # seconds after which what another machine left behind counts as abandoned
 
@@ -125,13 +123,9 @@ def _refuse_existing(target: Path, force: bool) -> None:
     if not os.path.lexists(target):
         return
     if not force:
-        raise AdapterError(
-            f"{target}: exists already; choose another name, or replace it with --force (force=True)"
-        )
+        raise AdapterError(f"{target}: exists already; choose another name, or replace it with --force (force=True)")
     if not target.is_dir():
-        raise AdapterError(
-            f"{target}: is not a folder, so it is not replaced; move it away or choose another name"
-        )
+        raise AdapterError(f"{target}: is not a folder, so it is not replaced; move it away or choose another name")
     if any(target.iterdir()) and not any((target / marker).exists() for marker in MARKERS):
         raise AdapterError(
             f"{target}: holds none of {', '.join(MARKERS)}, so it is no published adapter or model and is "
@@ -148,9 +142,7 @@ def _place(staging: Path, target: Path, force: bool) -> None:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
-            raise AdapterError(
-                f"{target}: another process published it meanwhile; nothing was replaced"
-            ) from error
+            raise AdapterError(f"{target}: another process published it meanwhile; nothing was replaced") from error
         _sync_folder(parent)
         return
     if _exchange(staging, target):

@@ -123,6 +123,4 @@ def _spelled(kind: Any) -> str:
 
 def _kind(value: Any) -> str:
     shown = repr(value)
-    return (
-        f"{_NAMES.get(type(value), type(value).__name__)} ({shown if len(shown) <= 40 else shown[:37] + '…'})"
-    )
+    return f"{_NAMES.get(type(value), type(value).__name__)} ({shown if len(shown) <= 40 else shown[:37] + '…'})"

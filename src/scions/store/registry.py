@@ -102,9 +102,7 @@ def read_adapter(
     manifest = Manifest.read(folder)
     if base_sha256 is not None and base_sha256 != manifest.base.weights_sha256:
         other = (
-            f"{base_name} (weights {base_sha256[:12]})"
-            if base_name
-            else f"the base with weights {base_sha256[:12]}"
+            f"{base_name} (weights {base_sha256[:12]})" if base_name else f"the base with weights {base_sha256[:12]}"
         )
         raise AdapterError(
             f"{folder}: adapter {manifest.name!r} was trained on {manifest.base.id} "

@@ -53,16 +53,12 @@ def _entries(path: Path, stream: BinaryIO) -> Iterator[TensorEntry]:
         raise AdapterError(f"{path}: is cut short: {size} bytes, a safetensors file has at least 8")
     (length,) = struct.unpack("<Q", stream.read(8))
     if length > MAX_HEADER:
-        raise AdapterError(
-            f"{path}: is no safetensors file: its header would have {length} bytes (limit {MAX_HEADER})"
-        )
+        raise AdapterError(f"{path}: is no safetensors file: its header would have {length} bytes (limit {MAX_HEADER})")
     if 8 + length > size:
         raise AdapterError(f"{path}: is cut short: {size} bytes, its header alone takes {8 + length}")
     header = _parse(path, stream.read(length))
     header.pop("__metadata__", None)
-    entries = sorted(
-        (_entry(path, name, value) for name, value in header.items()), key=lambda e: (e.start, e.stop)
-    )
+    entries = sorted((_entry(path, name, value) for name, value in header.items()), key=lambda e: (e.start, e.stop))
     data = 8 + length
     at = 0
     for entry in entries:
@@ -72,9 +68,7 @@ def _entries(path: Path, stream: BinaryIO) -> Iterator[TensorEntry]:
     if data + at > size:
         raise AdapterError(f"{path}: is cut short: {size} bytes, its header promises {data + at}")
     if data + at < size:
-        raise AdapterError(
-            f"{path}: has {size - data - at} bytes beyond its last tensor ({size}, not {data + at})"
-        )
+        raise AdapterError(f"{path}: has {size - data - at} bytes beyond its last tensor ({size}, not {data + at})")
     for entry in entries:
         yield TensorEntry(entry.name, entry.dtype, entry.shape, data + entry.start, data + entry.stop)
 
@@ -109,9 +103,7 @@ def _entry(path: Path, name: str, value: Any) -> TensorEntry:
     start, stop = offsets
     expected = math.prod(shape) * ITEM_BITS[dtype] // 8
     if stop - start != expected:
-        raise AdapterError(
-            f"{problem}: {dtype} of shape {shape} takes {expected} bytes, its offsets {stop - start}"
-        )
+        raise AdapterError(f"{problem}: {dtype} of shape {shape} takes {expected} bytes, its offsets {stop - start}")
     return TensorEntry(name, dtype, tuple(shape), start, stop)
 
 

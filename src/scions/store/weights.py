@@ -19,9 +19,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _SHOWN = 4
 
 
-def read_weights(
-    folder: str | Path, expected: Mapping[str, Sequence[int]] | None = None
-) -> dict[str, Tensor]:
+def read_weights(folder: str | Path, expected: Mapping[str, Sequence[int]] | None = None) -> dict[str, Tensor]:
     """The tensors of `adapter_model.safetensors` (name -> CPU tensor, float32, float16 or bfloat16).
 
     Args:
@@ -81,9 +79,7 @@ def check_weights(path: Path, expected: Mapping[str, Sequence[int]] | None = Non
         raise AdapterError(f"{path}: holds no tensors")
     for entry in entries:
         if entry.dtype not in DTYPES:
-            raise AdapterError(
-                f"{path}: tensor {entry.name!r} is {entry.dtype}, expected {', '.join(DTYPES)}"
-            )
+            raise AdapterError(f"{path}: tensor {entry.name!r} is {entry.dtype}, expected {', '.join(DTYPES)}")
     if expected is not None:
         _compare(path, {entry.name: entry.shape for entry in entries}, expected)
     return entries

@@ -50,9 +50,7 @@ def to_examples(table: Table, objective: str, query_prompt: str = "", document_p
     builder = _BUILDERS.get(table.shape)
     if builder is None:
         raise UsageError(f"{table.shape.value} data can only be trained with the objective 'simcse'")
-    return builder(
-        table.columns, table.corpus or {}, texts, lambda t: query_prompt + t, lambda t: document_prompt + t
-    )
+    return builder(table.columns, table.corpus or {}, texts, lambda t: query_prompt + t, lambda t: document_prompt + t)
 
 
 Columns = dict[str, list]
@@ -87,7 +85,8 @@ def _labelled(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Pr
 
 
 def _candidates(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
-    rows, relevant = [], {}
+    rows: list[list[int]] = []
+    relevant: dict[int, set[int]] = {}
     for anchor, positives, negatives in zip(columns["query"], columns["positive"], columns["negative"], strict=True):
         place = texts(query(anchor))
         wrong = [texts(document(text)) for text in negatives]
@@ -95,13 +94,14 @@ def _candidates(columns: Columns, corpus: dict[str, str], texts: _Texts, query: 
         relevant.setdefault(place, set()).update(right)
         # Every positive once, each time beside another of the negatives.
         rows += [[place, good, wrong[i % len(wrong)] if wrong else -1] for i, good in enumerate(right)]
-    columns = np.array(rows)
+    places = np.array(rows)
     # One column for all rows: without a negative in every row there is none (mining may add one later).
-    return Examples(list(texts.places), columns if (columns >= 0).all() else columns[:, :2], relevant=relevant)
+    return Examples(list(texts.places), places if (places >= 0).all() else places[:, :2], relevant=relevant)
 
 
 def _retrieval(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
-    rows, relevant = [], {}
+    rows: list[list[int]] = []
+    relevant: dict[int, set[int]] = {}
     for anchor, judged in zip(columns["query"], columns["relevant"], strict=True):
         place = texts(query(anchor))
         right = [texts(document(corpus[name])) for name, grade in judged.items() if grade > 0]

@@ -125,9 +125,7 @@ def fit(
     selection.use_best()
     model.eval()
     rows = sum(len(batch.columns) for batch in batches[rhythm.first_step :])
-    return Fitted(
-        selection.history, len(batches), rows, rhythm.elapsed(), tokens.truncated, len(tokens.ids)
-    )
+    return Fitted(selection.history, len(batches), rows, rhythm.elapsed(), tokens.truncated, len(tokens.ids))
 
 
 def _base_vectors(
@@ -142,9 +140,7 @@ def _base_vectors(
         return encode_all(model, tokens, packed)
 
 
-def _dev_score(
-    model: SentenceTransformer, dev: Table, recipe: Recipe, bf16: bool, seed: int
-) -> Callable[[], float]:
+def _dev_score(model: SentenceTransformer, dev: Table, recipe: Recipe, bf16: bool, seed: int) -> Callable[[], float]:
     rows = sample_for_selection(dev, seed)
     encoder = FastEncoder(model, recipe.max_length, bf16)
 

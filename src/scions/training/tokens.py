@@ -15,7 +15,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-
 # Tokens of one pass: enough work for an operator to be worth its call, little enough to stay near the caches.
 PIECE_TOKENS = 8192
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers import PrinterCallback
 
 from scions.errors import ScionsError
 from scions.training.batches import PlannedSteps
@@ -69,6 +70,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
             loss=nn.Identity(),
             callbacks=callbacks,
         )
+        self.remove_callback(PrinterCallback)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: the card is written from the verdict."""
@@ -83,7 +85,10 @@ class AdapterTrainer(SentenceTransformerTrainer):
         # The trainer would collect the parameters of its loss module; ours are known by name.
         matrices = [p for p in self.trained.parameters.values() if p.ndim > 1]
         vectors = [p for p in self.trained.parameters.values() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": self.recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": self.recipe.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
         return self.optimizer
@@ -102,7 +107,8 @@ class AdapterTrainer(SentenceTransformerTrainer):
         if not math.isfinite(self.last_loss):
             raise TrainingDiverged(
                 f"training diverged: the loss is {self.last_loss} at step {self.state.global_step + 1} of "
-                f"{len(self.steps)}. Try a lower --learning-rate (now {self.recipe.learning_rate:g}); nothing was published"
+                f"{len(self.steps)}. Nothing was published. "
+                f"Try a lower --learning-rate (now {self.recipe.learning_rate:g})"
             )
         return (loss, {}) if return_outputs else loss
 

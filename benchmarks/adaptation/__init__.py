@@ -1,0 +1,1 @@
+"""The parts of the benchmark `domain_adaptation`: domains, cells, speed, records, tables."""

@@ -1,0 +1,9 @@
+"""`python -m scions.cli`."""
+
+from __future__ import annotations
+
+import sys
+
+from scions.cli.app import main
+
+sys.exit(main())

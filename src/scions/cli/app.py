@@ -1,0 +1,88 @@
+"""The app, and what becomes of errors: a line on stderr and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from scions.cli.embed import embed
+from scions.cli.evaluate import evaluate
+from scions.cli.list import list_
+from scions.cli.quiet import DEBUG_VARIABLE, debugging, silence
+from scions.cli.train import train
+from scions.errors import Interrupted, ScionsError, UsageError
+from scions.version import __version__
+
+FAILURE, USAGE, WORSE, STOPPED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="scions",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"scions {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def scions(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Many domains from one frozen sentence-embedding model: one small adapter each, trained on your own text.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 an adapter was worse than its base, 130 stopped by Ctrl-C.
+    """
+
+
+app.command("train")(train)
+app.command("evaluate")(evaluate)
+app.command("embed")(embed)
+app.command("list")(list_)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return its exit code."""
+    silence()
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="scions")
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+    except ScionsError as error:
+        if debugging():
+            raise
+        report(error)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        typer.secho("Stopped.", fg="red", err=True)
+        return STOPPED
+    except Exception as error:
+        if debugging():
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        typer.secho(f"Unexpected error: {type(error).__name__}: {first}", fg="red", err=True)
+        typer.echo(f"This is a fault of Scions. Set {DEBUG_VARIABLE}=1 to see where it arose.", err=True)
+        return FAILURE
+    return 0
+
+
+def report(error: ScionsError) -> None:
+    """The error's message on stderr, in red where that is a terminal."""
+    label = "Stopped: " if isinstance(error, Interrupted) else "Error: "
+    typer.secho(label + str(error), fg="red", err=True)
+
+
+def exit_code(error: ScionsError) -> int:
+    """2 for wrong usage, 130 for Ctrl-C, 1 for everything else."""
+    if isinstance(error, Interrupted):
+        return STOPPED
+    return USAGE if isinstance(error, UsageError) else FAILURE

@@ -1,0 +1,83 @@
+"""`scions embed`: a file of texts to a file of vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def embed(
+    texts: Annotated[Path, typer.Argument(help="txt, jsonl, csv, tsv or parquet, each also .gz.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to: .npy, .parquet or .jsonl.", show_default=False)
+    ],
+    adapter: Annotated[
+        str | None,
+        typer.Option(help="An adapter's name or folder, or any SentenceTransformer.", show_default="the base alone"),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column that holds the text.", show_default="recognised by name")
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="Use the model's prompt of this name: query, document.", show_default="the model's default"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
+    dtype: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
+    normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="Vectors of length 1.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Write one vector for each row of a file, of any size.
+
+    The name of the space (base and adapter) goes with the vectors, in OUTPUT.json and in parquet's metadata.
+
+    \b
+    Example:
+      scions embed --adapter legal texts.txt -o vectors.npy
+    """
+    from scions.cli.progress import RowsBar, status
+    from scions.cli.render import console, duration, print_note
+    from scions.encoder.stream import embed_file
+    from scions.encoder.vector_file import check_output
+
+    check_output(output, texts, dtype)  # before a model is loaded for nothing
+    with status("loading the model"):
+        from scions.encoder.loading import adapter_folder, load_encoder
+        from scions.encoder.space import space_of
+
+        encoder = load_encoder(adapter, base=base)
+        folder = None if adapter in (None, "base") else adapter_folder(str(adapter))[0]
+        space = space_of(encoder, folder)
+    with RowsBar() as bar:
+        report = embed_file(
+            encoder,
+            texts,
+            output,
+            space=space,
+            column=column,
+            prompt=prompt,
+            batch_size=batch_size,
+            normalize=normalize,
+            dtype=dtype,
+            resume=resume,
+            force=force,
+            on_progress=bar.update,
+        )
+    went_on = f", the first {report.resumed_from} from an earlier run" if report.resumed_from else ""
+    console().print(
+        f"{report.output}: {report.rows} vectors of {report.dimensions} dimensions ({report.dtype}) in "
+        f"{duration(report.seconds)}{went_on}; space {report.space.fingerprint}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    if report.truncated:
+        print_note(
+            f"{report.truncated} of {report.rows} texts are longer than {report.max_length} tokens and were cut there"
+        )

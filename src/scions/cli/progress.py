@@ -1,0 +1,117 @@
+"""What moves while something runs: bars and spinners, on stderr so that stdout stays clean."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from scions.cli.render import duration, errors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_PRINT_SECONDS = 30.0  # between lines where stderr is no terminal
+
+
+@contextmanager
+def status(what: str) -> Iterator[None]:
+    """A spinner beside ``what`` where stderr is a terminal."""
+    with errors().status(Text(what)):
+        yield
+
+
+class _Field(ProgressColumn):
+    """A task's field, as text."""
+
+    max_refresh = 0.2
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def render(self, task: Task) -> Text:
+        return Text(str(task.fields.get(self.name, "")))
+
+
+class _Bar:
+    """A bar that appears with its first figures; without a terminal, a line now and then."""
+
+    def __init__(self, *fields: str) -> None:
+        self.fields = fields
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._printed = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def show(self, what: str, done: int, total: int, **values: str) -> None:
+        """Show ``done`` of ``total`` with ``values`` of the bar's fields."""
+        console = errors()
+        if not console.is_terminal:
+            now = time.monotonic()
+            if now - self._printed > _PRINT_SECONDS or done == total:
+                self._printed = now
+                line = ", ".join(value for value in values.values() if value)
+                console.print(Text(f"  {what} {done}/{total}{', ' + line if line else ''}"), soft_wrap=True)
+            return
+        if self._progress is None:
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *map(_Field, self.fields)]
+            self._progress = Progress(*columns, console=console)
+            self._progress.start()
+            self._task = self._progress.add_task(what, total=total)
+        shown: dict[str, Any] = dict(values)
+        self._progress.update(self._task, completed=done, **shown)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress, self._printed = None, 0.0
+
+
+class TrainingBar(_Bar):
+    """Loss, speed and time left of a training."""
+
+    def __init__(self) -> None:
+        super().__init__("loss", "speed", "left")
+
+    def update(self, step: Any) -> None:
+        """``step``: a `scions.training.Step`."""
+        self.show(
+            "training",
+            step.step,
+            step.steps,
+            loss=f"loss {step.loss:.3f}",
+            speed=f"{step.rows_per_second:.0f} rows/s",
+            left=f"{duration(step.seconds_left)} left",
+        )
+
+
+class RowsBar(_Bar):
+    """Rows done, speed and time left of an embedding."""
+
+    def __init__(self) -> None:
+        super().__init__("speed", "left")
+        self._first: tuple[float, int] | None = None
+
+    def update(self, done: int, rows: int) -> None:
+        """``done`` of ``rows``; the first call sets the start, from which speed is measured."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+        start, first = self._first
+        speed = (done - first) / max(now - start, 1e-9)
+        shown = {"speed": f"{speed:.0f} rows/s", "left": f"{duration((rows - done) / speed)} left"} if speed else {}
+        self.show("embedding", done, rows, **shown)

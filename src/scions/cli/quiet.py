@@ -1,0 +1,58 @@
+"""Other libraries' bars, reports and warnings: off, so that what is printed is ours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from typing import Any
+
+DEBUG_VARIABLE = "SCIONS_DEBUG"
+
+# Read by the libraries when they are imported, which is why this costs nothing here.
+_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "DATASETS_VERBOSITY": "error",
+}
+_LOGGERS = ("sentence_transformers", "transformers", "datasets", "peft", "accelerate", "huggingface_hub", "matplotlib")
+
+
+def debugging() -> bool:
+    """Whether SCIONS_DEBUG asks for everything to be shown."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def silence() -> None:
+    """Turn other libraries' output off, unless SCIONS_DEBUG is set."""
+    for stream in (sys.stdout, sys.stderr):
+        # People's texts hold characters that a terminal's encoding may lack.
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    if debugging():
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    silence_loaded()
+
+
+def silence_loaded() -> None:
+    """The same for libraries that were imported before, as in a notebook: they no longer read the environment."""
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+    if "datasets" in sys.modules:
+        from datasets.utils import logging as datasets_logging
+
+        datasets_logging.disable_progress_bar()
+        datasets_logging.set_verbosity_error()

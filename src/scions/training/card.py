@@ -1,0 +1,102 @@
+"""The model card of an adapter: what it is for, what it was measured to do, how to use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from scions.store import Manifest
+from scions.training.verdict import Verdict
+
+PLOT = "scores.png"
+
+
+def card(manifest: Manifest, verdict: Verdict) -> str:
+    """The text of ``README.md``, with the front matter the Hub reads."""
+    front = {
+        "base_model": manifest.base.id,
+        "library_name": "peft",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "adapter", "scions", manifest.method],
+    }
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
+    lines += [f"# {manifest.name}", ""]
+    lines += [f"A {manifest.method} adapter for `{manifest.base.id}`, trained with Scions on {_data(manifest)}.", ""]
+    lines += [f"**{verdict.summary}**", "", f"![base against adapter]({PLOT})", ""]
+    lines += ["| held-out rows | base | adapter |", "|---|---|---|"]
+    lines += [f"| {name} | {before} | {after} |" for name, before, after in verdict.metrics]
+    lines += [f"| {name} ({verdict.metric}) | | {value} |" for name, value in verdict.rivals.items()]
+    lines += ["", "Values x100 with 95 % bootstrap intervals.", ""]
+    lines += [_general(verdict), ""]
+    lines += [
+        f"- trained: {manifest.trainable_parameters:,} values, {manifest.trainable_share:.2%} of the base's parameters"
+        + (f", rank {manifest.rank}" if manifest.rank else ""),
+        f"- recipe: {', '.join(f'{k} {v}' for k, v in manifest.recipe.items() if k != 'reasons')}",
+        f"- seed: {manifest.seed}; created {manifest.created}",
+        *(f"- {note}" for note in manifest.data.notes),
+        "",
+        "## Use",
+        "",
+        "```python",
+        *_usage(manifest),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _data(manifest: Manifest) -> str:
+    rows = manifest.data.rows
+    return f"{rows.get('train', 0):,} rows ({manifest.data.shape}) of `{manifest.data.source}`"
+
+
+def _general(verdict: Verdict) -> str:
+    if verdict.general is not None:
+        before, after = verdict.general["before"]["value"], verdict.general["after"]["value"]
+        return f"General set ({verdict.general['metric']}): {before:.2f} → {after:.2f}."
+    if verdict.drift is not None:
+        return (
+            f"Drift: {verdict.drift:.2f} (Spearman x100 between the base's and the adapter's similarities of "
+            "standard-library docstrings; 100 is no change). No general set was given."
+        )
+    return "Nothing general was measured."
+
+
+def _usage(manifest: Manifest) -> list[str]:
+    if manifest.method == "full":
+        return [
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            f'model = SentenceTransformer("path/to/{manifest.name}")',
+            'model.encode(["some text"])',
+        ]
+    return [
+        "import scions  # registers the adapter with PEFT",
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        f'model = SentenceTransformer("{manifest.base.id}")',
+        f'model.load_adapter("path/to/{manifest.name}", adapter_name="{manifest.name}")',
+        'model.encode(["some text"])',
+    ]
+
+
+def draw(verdict: Verdict, path: Path) -> None:
+    """A bar chart of base, adapter and rivals with their intervals, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    bars = [("base", verdict.base, "#9aa5b1"), ("adapter", verdict.adapter, "#2f855a")]
+    bars += [(name, value, "#c05621") for name, value in verdict.rivals.items()]
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for place, (_name, value, colour) in enumerate(bars):
+        error = [[max(0.0, value.value - value.low)], [max(0.0, value.high - value.value)]]
+        axes.bar(place, value.value, color=colour, yerr=error, capsize=4)
+        axes.annotate(f"{value.value:.1f}", (place, value.high), ha="center", va="bottom", fontsize=9)
+    axes.set_xticks(range(len(bars)), [name for name, _, _ in bars])
+    axes.set_ylabel(verdict.metric)
+    axes.set_ylim(0, max(value.high for _, value, _ in bars) * 1.15 + 1)
+    axes.set_title(verdict.outcome)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)

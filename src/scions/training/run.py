@@ -1,0 +1,371 @@
+"""From a user's file to a published adapter with a verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from scions.data import Shape, Table, drift_pairs, fingerprint, read
+from scions.encoder.space import pooling_of
+from scions.errors import AdapterError, UsageError
+from scions.evaluation import Evaluation, Remembering, drift_of, evaluate, fit_linear_map
+from scions.store import (
+    Base,
+    DataRecord,
+    DomainStatistics,
+    Initialisation,
+    Manifest,
+    adapter_fingerprint,
+    base_fingerprint,
+    check_name,
+    default_root,
+    load_base,
+    publish,
+    space_fingerprint,
+    write_file,
+)
+from scions.training.candidate import reload, write_weights
+from scions.training.card import PLOT, card, draw
+from scions.training.fast_encoder import FastEncoder
+from scions.training.fit import Fitted, Step, fit
+from scions.training.methods import graft
+from scions.training.plan import Plan, Prepared, estimate, parse_overrides, prepare
+from scions.training.shown import Shown, shown_queries
+from scions.training.trainer import TrainingDiverged, newest_checkpoint
+from scions.training.verdict import WORSE, Verdict, judge
+
+Stage = Callable[[str], None]
+LINEAR_ROWS = 4000
+
+
+@dataclass
+class Result:
+    """A training and what it came to. ``path`` is None where a worse adapter was not published."""
+
+    name: str
+    path: Path | None
+    verdict: Verdict
+    manifest: Manifest
+    fitted: Fitted
+    notes: list[str]
+    examples: list[Shown] = field(default_factory=list)
+
+
+def plan(data: str, **options: Any) -> Plan:
+    """What ``train(data, name, **options)`` would do, with estimated time and memory. Writes nothing that stays."""
+    for name in ("general", "output", "resume", "force", "compare_full", "name"):
+        options.pop(name, None)
+    prepared = _prepare(data, **options)
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        estimate(prepared, Path(folder), options.get("seed", 0))
+    return prepared.plan
+
+
+def train(
+    data: str | Path,
+    name: str,
+    *,
+    base: str | None = None,
+    method: str = "houlsby",
+    trainable_share: float | None = None,
+    rank: int | None = None,
+    layers: int | None = None,
+    objective: str | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    epochs: float | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+    general: str | Path | None = None,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
+    shape: str | None = None,
+    columns: dict[str, str] | None = None,
+    limit: int | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    compare_full: bool = False,
+    on_stage: Stage | None = None,
+    on_recipe: Callable[[Plan], None] | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> Result:
+    """Train one adapter, judge it on held-out rows, and publish it unless it is worse than the base.
+
+    Args:
+        data: a file, a folder (with train/dev/test files, or in BEIR's layout) or ``docstrings``.
+        name: of the adapter; its folder is ``output/name``.
+        base: the frozen model; None: all-MiniLM-L6-v2.
+        method: houlsby, pfeiffer, parallel, lora or full.
+        trainable_share: share of the base's parameters to train (default 0.036), or give ``rank``.
+        layers: adapt only the upper ``layers`` layers.
+        objective, batch_size, learning_rate, epochs, max_length: instead of the recipe's.
+        seed: order of rows, splits, dropout; an adapter's first weights do not depend on it.
+        general: rows of general text, to see what general knowledge the adapter costs.
+        dev, test: files for these parts; otherwise they are split off ``data`` by group.
+        shape, columns: settle what reading finds ambiguous.
+        limit: at most so many training rows.
+        output: where adapters lie; None: ``adapters`` or what SCIONS_ADAPTERS says.
+        resume: go on from the last checkpoint.
+        force: replace an adapter of that name, and publish even what is worse.
+        compare_full: train all parameters as well, as a rival in the verdict.
+        on_stage, on_recipe, on_step: told what happens.
+
+    Raises:
+        ScionsError: bad data, name, options or base; a training that diverges or is interrupted. Nothing half-written
+            is left where adapters are looked for.
+    """
+    check_name(name)
+    root = Path(output) if output is not None else default_root()
+    folder, run = root / name, root / f".training-{name}"
+    if folder.exists() and not force:
+        raise AdapterError(f"{folder} exists; --force replaces it, or choose another name")
+    say = on_stage or (lambda text: None)
+    overrides = parse_overrides(
+        {
+            "objective": objective,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "epochs": epochs,
+            "max_length": max_length,
+        }
+    )
+    say("reading the data and loading the base")
+    prepared = prepare(
+        str(data),
+        base=base,
+        method=method,
+        trainable_share=trainable_share,
+        rank=rank,
+        layers=layers,
+        seed=seed,
+        dev=_text(dev),
+        test=_text(test),
+        shape=shape,
+        columns=columns,
+        limit=limit,
+        overrides=overrides,
+    )
+    if on_recipe is not None:
+        on_recipe(prepared.plan)
+    checkpoint = _open_run(run, prepared, seed, layers, resume)
+    say("training" if checkpoint is None else f"training, from {checkpoint.name}")
+    try:
+        fitted = _fit(prepared, run, seed, checkpoint, on_step)
+    except TrainingDiverged:
+        shutil.rmtree(run, ignore_errors=True)
+        raise
+    say("scoring base and adapter on held-out rows")
+    candidate = run / "candidate"
+    write_weights(prepared.model, method, prepared.plan.base, candidate)
+    base_model = load_base(prepared.base_path)
+    before = _encoder(base_model)
+    after = _encoder(reload(candidate, method, prepared.base_path, name))
+    few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
+    scores = [evaluate(encoder, prepared.splits.test, few_shot=few) for encoder in (before, after)]
+    general_scores, drifted = _general(general, before, after)
+    say("training the rival: a linear map on the base's vectors")
+    rivals = {"linear map": _linear(base_model, prepared, seed)}
+    if compare_full and method != "full":
+        say("training the rival: full fine-tuning")
+        rivals["full fine-tuning"] = _full(prepared, run, seed, overrides, on_step)
+    verdict = judge(scores[0], scores[1], general=general_scores, drift=drifted, rivals=rivals)
+    manifest = _manifest(name, prepared, fitted, verdict, base_model, before, candidate, seed, layers)
+    examples = shown_queries(prepared.splits.test, before, after)
+    path = None
+    if verdict.outcome != WORSE or force:
+        say("publishing")
+        path = publish(folder, lambda staging: _write(staging, candidate, manifest, verdict), force=force)
+    shutil.rmtree(run, ignore_errors=True)
+    return Result(name, path, verdict, manifest, fitted, prepared.plan.notes, examples)
+
+
+def _prepare(data: str, **options: Any) -> Prepared:
+    named = ("objective", "batch_size", "learning_rate", "epochs", "max_length")
+    overrides = parse_overrides({name: options.pop(name, None) for name in named})
+    defaults: dict[str, Any] = dict.fromkeys(
+        ("base", "trainable_share", "rank", "layers", "dev", "test", "shape", "columns", "limit")
+    )
+    return prepare(str(data), **{**defaults, "method": "houlsby", "seed": 0, **options}, overrides=overrides)
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _open_run(run: Path, prepared: Prepared, seed: int, layers: int | None, resume: bool) -> Path | None:
+    """Make the folder of this training's checkpoints, or find the last one of the same training in it.
+
+    Raises:
+        UsageError: the checkpoint is of another training; names what differs.
+    """
+    plan = prepared.plan
+    settings = {
+        "data": fingerprint(prepared.splits.train),
+        "base": base_fingerprint(prepared.base_path),
+        "method": plan.method,
+        "rank": plan.rank,
+        "layers": layers,
+        "seed": seed,
+        **{key: value for key, value in plan.recipe.to_dict().items() if key != "reasons"},
+    }
+    record = run / "settings.json"
+    if resume and record.exists():
+        kept = json.loads(record.read_text())
+        differ = [key for key in settings if settings[key] != kept.get(key)]
+        if differ:
+            told = ", ".join(f"{key} (was {kept.get(key)!r}, is {settings[key]!r})" for key in differ)
+            raise UsageError(f"--resume: the interrupted training had other settings: {told}")
+        return newest_checkpoint(run)
+    shutil.rmtree(run, ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    write_file(record, json.dumps(settings))
+    return None
+
+
+def _fit(
+    prepared: Prepared, run: Path, seed: int, checkpoint: Path | None, on_step: Callable[[Step], None] | None
+) -> Fitted:
+    splits = prepared.splits
+    return fit(
+        prepared.model,
+        prepared.trained,
+        splits.train,
+        splits.dev,
+        prepared.plan.recipe,
+        run=run,
+        seed=seed,
+        resume_from=checkpoint,
+        on_step=on_step,
+    )
+
+
+def _encoder(model: SentenceTransformer) -> Remembering:
+    # Published figures are in float32; packing changes nothing beyond 1e-6.
+    return Remembering(FastEncoder(model, int(model.max_seq_length or 512), bf16=False))
+
+
+def _general(
+    source: str | Path | None, before: Remembering, after: Remembering
+) -> tuple[tuple[Evaluation, Evaluation] | None, float | None]:
+    if source is not None:
+        table = read(str(source))
+        return (evaluate(before, table), evaluate(after, table)), None
+    with suppress(OSError):
+        return None, drift_of(before, after, drift_pairs())
+    return None, None
+
+
+def _linear(base_model: SentenceTransformer, prepared: Prepared, seed: int) -> Evaluation:
+    train = prepared.splits.train
+    if len(train) > LINEAR_ROWS:
+        chosen = np.random.default_rng(seed).choice(len(train), LINEAR_ROWS, replace=False)
+        train = train.take(np.sort(chosen).tolist())
+    encoder = FastEncoder(base_model, int(base_model.max_seq_length or 512))
+    return evaluate(fit_linear_map(encoder, train, prepared.splits.dev, seed=seed), prepared.splits.test)
+
+
+def _full(
+    prepared: Prepared, run: Path, seed: int, overrides: dict[str, Any], on_step: Callable[[Step], None] | None
+) -> Evaluation:
+    from scions.training.recipe import LEARNING_RATES, Recipe
+
+    model = load_base(prepared.base_path)
+    trained = graft(model, "full")
+    recipe = Recipe(**{**prepared.plan.recipe.to_dict(), "learning_rate": LEARNING_RATES["full"]})
+    splits = prepared.splits
+    fit(model, trained, splits.train, splits.dev, recipe, run=run / "full", seed=seed, on_step=on_step)
+    few = splits.train if splits.test.shape is Shape.LABELLED else None
+    return evaluate(_encoder(model), splits.test, few_shot=few)
+
+
+def _manifest(
+    name: str,
+    prepared: Prepared,
+    fitted: Fitted,
+    verdict: Verdict,
+    base_model: SentenceTransformer,
+    before: Remembering,
+    candidate: Path,
+    seed: int,
+    layers: int | None,
+) -> Manifest:
+    plan, splits = prepared.plan, prepared.splits
+    transformer: Any = base_model[0].auto_model
+    sha = base_fingerprint(base_model)
+    pooling = pooling_of(base_model)
+    dimensions = int(base_model.get_embedding_dimension() or 0)
+    placement = {"placement": plan.method, "layers": layers}
+    first = hashlib.sha256(f"{sha}|{plan.method}|{layers}|{plan.rank}|0".encode()).hexdigest()[:16]
+    weights = base_fingerprint(str(candidate)) if plan.method == "full" else adapter_fingerprint(candidate)
+    return Manifest(
+        name=name,
+        base=Base(
+            id=plan.base,
+            weights_sha256=sha,
+            architecture=str(transformer.config.model_type),
+            hidden_size=int(transformer.config.hidden_size),
+            layers=int(transformer.config.num_hidden_layers),
+        ),
+        method=plan.method,
+        placement=placement,
+        rank=plan.rank or None,
+        trainable_parameters=plan.trainable_parameters,
+        trainable_share=plan.trainable_share,
+        initialisation=Initialisation(seed=0, id=first),
+        data=DataRecord(
+            source=Path(splits.train.source).name,
+            fingerprint=fingerprint(splits.train),
+            shape=plan.shape,
+            rows=plan.rows,
+            truncated={"train": fitted.truncated},
+            notes=plan.notes,
+        ),
+        pooling=pooling,
+        max_length=int(base_model.max_seq_length or 0),
+        seed=seed,
+        space_fingerprint=space_fingerprint(sha, weights, pooling=pooling, dimensions=dimensions),
+        prompts={key: value for key, value in (base_model.prompts or {}).items() if value},
+        recipe=plan.recipe.to_dict(),
+        scores={**verdict.to_dict(), "selection": fitted.history, "rows_per_second": fitted.rows_per_second},
+        domain=_statistics(splits.train, base_model),
+        versions=_versions(),
+    )
+
+
+def _statistics(train: Table, base_model: SentenceTransformer, most: int = 1000) -> DomainStatistics:
+    texts = train.texts()
+    if len(texts) > most:
+        chosen = np.random.default_rng(0).choice(len(texts), most, replace=False)
+        texts = [texts[i] for i in chosen]
+    vectors = FastEncoder(base_model, int(base_model.max_seq_length or 512)).encode(texts)
+    mean = vectors.mean(axis=0)
+    variance = float(((vectors - mean) ** 2).sum(axis=1).mean() / vectors.shape[1])
+    return DomainStatistics(mean=[round(float(x), 6) for x in mean], spherical_variance=variance, n=len(texts))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("torch", "transformers", "sentence-transformers", "peft")
+    from scions.version import __version__
+
+    return {"scions": __version__, **{package: version(package) for package in packages}}
+
+
+def _write(staging: Path, candidate: Path, manifest: Manifest, verdict: Verdict) -> None:
+    shutil.copytree(candidate, staging, dirs_exist_ok=True)
+    draw(verdict, staging / PLOT)
+    (staging / "README.md").write_text(card(manifest, verdict), encoding="utf-8")
+    (staging / "scions.json").write_text(manifest.to_json(), encoding="utf-8")

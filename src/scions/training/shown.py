@@ -1,0 +1,44 @@
+"""Queries a person can look at: the top hit before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scions.data import Shape, Table
+from scions.evaluation import Remembering
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One query with the first document found by base and adapter, and a document known to be right."""
+
+    query: str
+    hit_before: str
+    hit_after: str
+    right: str
+    before_right: bool
+    after_right: bool
+
+
+def shown_queries(test: Table, before: Remembering, after: Remembering, count: int = 5) -> list[Shown]:
+    """``count`` test queries drawn evenly over the table, not picked by how well they do; none for other shapes."""
+    if test.shape is not Shape.RETRIEVAL or not test.corpus:
+        return []
+    rows = np.unique(np.linspace(0, len(test) - 1, count).round().astype(int))
+    queries = [test.columns["query"][row] for row in rows]
+    names = list(test.corpus)
+    texts = [test.corpus[name] for name in names]
+    hits = []
+    for encoder in (before, after):
+        similarity = encoder.encode_query(queries) @ encoder.encode_document(texts).T
+        hits.append([names[i] for i in similarity.argmax(axis=1)])
+    shown = []
+    for row, query, first, second in zip(rows, queries, *hits, strict=True):
+        relevant = {name for name, grade in test.columns["relevant"][row].items() if grade > 0}
+        right = next((test.corpus[name] for name in relevant if name in test.corpus), "")
+        shown.append(
+            Shown(query, test.corpus[first], test.corpus[second], right, first in relevant, second in relevant)
+        )
+    return shown

@@ -1,0 +1,119 @@
+"""Better, no measurable difference, or worse: what a training came to, on rows that chose nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scions.evaluation import Evaluation, Interval, interval, paired_difference
+
+BETTER, SAME, WORSE = "better", "no measurable difference", "worse"
+_SHOWN = {
+    "scored": ("spearman",),
+    "binary": ("average_precision", "roc_auc"),
+    "labelled": ("v_measure", "few_shot_accuracy"),
+    "candidates": ("map", "mrr", "ndcg@10"),
+    "texts": ("halves_ndcg@10",),
+}
+_RETRIEVAL = ("ndcg@10", "mrr@10", "recall@10")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Base against adapter on the domain's test rows.
+
+    Attributes:
+        outcome: ``better``, ``no measurable difference`` or ``worse``: whether the 95 % interval of the paired
+            difference lies above, around or below 0.
+        metric: the metric that decided; all values are x100.
+        difference: adapter minus base, the same rows resampled together.
+        metrics: ``(name, base, adapter)`` of every metric shown.
+        general: the same on a general set, where one was given: ``metric``, ``before``, ``after``, ``difference``.
+        drift: Spearman x100 between the base's and the adapter's similarities of general pairs, where none was.
+        rivals: other ways to the same end, on the same rows.
+    """
+
+    outcome: str
+    metric: str
+    base: Interval
+    adapter: Interval
+    difference: Interval
+    metrics: list[tuple[str, Interval, Interval]]
+    general: dict[str, Any] | None = None
+    drift: float | None = None
+    rivals: dict[str, Interval] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The verdict as a sentence."""
+        figures = f"{self.metric} {self.base.value:.2f} → {self.adapter.value:.2f} ({self.difference.value:+.2f}"
+        figures += f", 95 % interval {self.difference.low:+.2f} to {self.difference.high:+.2f})"
+        words = {
+            BETTER: "Better: the adapter beats the base on held-out rows",
+            SAME: "No measurable difference: held-out rows cannot tell the adapter from the base",
+            WORSE: "Worse: the base beats the adapter on held-out rows",
+        }
+        sentence = f"{words[self.outcome]}: {figures}."
+        best = max(self.rivals.items(), key=lambda item: item[1].value, default=None)
+        if best is not None and best[1].value > self.adapter.value:
+            sentence += f" A {best[0]} does better still: {best[1].value:.2f}."
+        return sentence
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest: intervals as ``value``, ``low``, ``high``."""
+        return {
+            "outcome": self.outcome,
+            "metric": self.metric,
+            "difference": asdict(self.difference),
+            "metrics": {name: {"base": asdict(b), "adapter": asdict(a)} for name, b, a in self.metrics},
+            "general": self.general,
+            "drift": self.drift,
+            "rivals": {name: asdict(value) for name, value in self.rivals.items()},
+            "summary": self.summary,
+        }
+
+
+def judge(
+    base: Evaluation,
+    adapter: Evaluation,
+    *,
+    general: tuple[Evaluation, Evaluation] | None = None,
+    drift: float | None = None,
+    rivals: dict[str, Evaluation] | None = None,
+) -> Verdict:
+    """Draw the verdict from evaluations on the same rows (paired bootstrap, 1000 samples).
+
+    Args:
+        base: of the bare base.
+        adapter: of the published adapter, reloaded.
+        general: base and adapter on a general set.
+        drift: see `Verdict`.
+        rivals: evaluations of other ways.
+    """
+    difference = paired_difference(base, adapter)
+    outcome = BETTER if difference.low > 0 else WORSE if difference.high < 0 else SAME
+    shown = _SHOWN.get(base.shape.value, _RETRIEVAL)
+    metrics = [(m, interval(base, m), interval(adapter, m)) for m in shown if m in base.scores and m in adapter.scores]
+    return Verdict(
+        outcome,
+        base.primary,
+        interval(base),
+        interval(adapter),
+        difference,
+        metrics,
+        _general(general),
+        drift,
+        {name: interval(evaluation) for name, evaluation in (rivals or {}).items()},
+    )
+
+
+def _general(pair: tuple[Evaluation, Evaluation] | None) -> dict[str, Any] | None:
+    if pair is None:
+        return None
+    before, after = pair
+    return {
+        "metric": before.primary,
+        "before": asdict(interval(before)),
+        "after": asdict(interval(after)),
+        "difference": asdict(paired_difference(before, after)),
+    }

@@ -1,0 +1,93 @@
+"""Encoders side by side: the same rows, intervals, differences to the base, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scions.evaluation import STS_TASKS
+
+
+def test_base_and_adapters_in_one_table(run, tiny_base, publish_adapter, pairs, tmp_path):
+    publish_adapter("legal")
+    publish_adapter("medical", seed=2)
+    target = tmp_path / "figures.json"
+    code, out, err = run("evaluate", "legal", "medical", "--data", pairs, "--output-json", target)
+    assert (code, err) == (0, "")
+    found = json.loads(target.read_text())
+    assert [one["name"] for one in found["encoders"]] == [f"base: {tiny_base}", "legal", "medical"]
+    base, legal, _ = found["encoders"]
+    assert base["difference"] is None
+    assert legal["primary"] == "ndcg@10"
+    gain = legal["metrics"]["ndcg@10"]["value"] - base["metrics"]["ndcg@10"]["value"]
+    assert legal["difference"]["value"] == pytest.approx(gain)
+    assert legal["difference"]["low"] <= gain <= legal["difference"]["high"]
+    assert f"{legal['metrics']['ndcg@10']['value']:.2f} [" in out
+    assert f"{gain:+.2f} [" in out
+    assert found["data"]["rows"] == 15
+
+
+def test_no_base_and_a_model_by_path(run, tiny_base, pairs):
+    code, out, _ = run("evaluate", tiny_base, "--no-base", "--data", pairs)
+    assert code == 0
+    assert "base:" not in out
+    assert "ndcg@10" in out
+
+
+def test_sts_has_seven_tasks_and_their_mean(run, tiny_base, publish_adapter, tmp_path):
+    publish_adapter("legal")
+    folder = tmp_path / "sts"
+    folder.mkdir()
+    words = ["court", "contract", "party", "claim", "judge", "law"]
+    rows = [
+        {"sentence1": a, "sentence2": b, "score": abs(i - j)} for i, a in enumerate(words) for j, b in enumerate(words)
+    ]
+    for task in STS_TASKS:
+        (folder / f"{task}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = run("evaluate", "legal", "--sts", folder, "--output-json", tmp_path / "f.json")
+    assert code == 0
+    assert "STS7" in out
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert set(found["encoders"][1]["sts"]) == {*STS_TASKS, "STS7"}
+    assert found["encoders"][1]["sts_difference"]["low"] is not None
+
+
+def test_a_part_of_a_folder(run, tiny_base, pairs, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    lines = pairs.read_text().splitlines()
+    (folder / "train.jsonl").write_text("\n".join(lines[:9]))
+    (folder / "test.jsonl").write_text("\n".join(lines[9:]))
+    assert "6 units" in run("evaluate", "--base", tiny_base, "--data", folder)[1]
+    assert "9 units" in run("evaluate", "--base", tiny_base, "--data", folder, "--part", "train")[1]
+
+
+def test_rows_it_was_trained_on_are_pointed_out(run, publish_adapter, a_manifest, tiny_base, pairs):
+    folder, _ = publish_adapter("legal")
+    found = json.loads((folder / "scions.json").read_text())
+    found["data"]["source"] = str(pairs)
+    (folder / "scions.json").write_text(json.dumps(found))
+    assert "was trained on rows of" in run("evaluate", "legal", "--data", pairs)[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["legal"], 2, "nothing to score on"),
+        (["--no-base", "--data", "x"], 2, "nothing to score: name"),
+        (["legal", "--data", "nowhere.jsonl"], 1, "no such file"),
+        (["--data", "docstrings", "--part", "dve"], 2, "train, dev and test"),
+    ],
+)
+def test_what_is_refused(run, arguments, code, message):
+    got, out, err = run("evaluate", *arguments)
+    assert (got, out) == (code, "")
+    assert message in err
+
+
+def test_an_unknown_adapter(run, tiny_base, publish_adapter, pairs):
+    publish_adapter("legal")
+    code, _, err = run("evaluate", "lgeal", "--base", tiny_base, "--data", pairs)
+    assert code == 1
+    assert "Did you mean 'legal'" in err
