@@ -125,20 +125,22 @@ class Runner:
             for method in methods:
                 yield Task("grid", domain, method, RATES[method][place])
         for method in methods:
-            for _ in range(EXTENSIONS):
-                rate = self._next_rate(domain, method)
-                if rate is None:
-                    break
+            for rate in sorted(set(self._tried(domain, method)) - set(RATES[method])):
                 yield Task("grid", domain, method, rate)
+            while (rate := self._next_rate(domain, method)) is not None:
+                task = Task("grid", domain, method, rate)
+                yield task
+                if not self.cells.has(task.name):  # it failed, or is only listed
+                    break
 
     def _tried(self, domain: str, method: str) -> dict[float, float]:
         found = (cell for cell in self.cells.all(f"grid-{domain}-{method}"))
         return {cell["learning_rate"]: float("-inf") if cell["score"] is None else cell["score"] for cell in found}
 
     def _next_rate(self, domain: str, method: str) -> float | None:
-        """The rate beyond the edge of the grid that won, or None."""
+        """The rate beyond the edge of the grid that won, at most two of them; None where the grid is complete."""
         tried = self._tried(domain, method)
-        if not set(RATES[method]) <= set(tried):
+        if not set(RATES[method]) <= set(tried) or len(tried) >= len(RATES[method]) + EXTENSIONS:
             return None
         best = _best(tried)
         if best == max(tried):
@@ -149,8 +151,10 @@ class Runner:
         """What dev chose; the upper layers take the rate of all layers."""
         if method in ("base", "linear"):
             return None
-        tried = self._tried(domain, "houlsby" if method == "upper" else method)
-        return _best(tried) if len(tried) >= 4 else None
+        method = "houlsby" if method == "upper" else method
+        tried = self._tried(domain, method)
+        complete = set(RATES[method]) <= set(tried) and self._next_rate(domain, method) is None
+        return _best(tried) if complete else None
 
     # Computing them.
 

@@ -15,13 +15,13 @@ import numpy as np
 from adaptation.domains import DOMAINS, Domain, Parts, load, overlap_counts
 from adaptation.records import PeakMemory, packed
 from scions.data import Table
-from scions.errors import ScionsError
 from scions.evaluation import Evaluation, evaluate, evaluate_sts, fit_linear_map
 from scions.store import load_base
 from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit, sample_for_selection
 from scions.training.methods import DEFAULT_SHARE, graft
 from scions.training.recipe import Recipe, choose_recipe
+from scions.training.trainer import TrainingDiverged
 
 SCORING_LENGTH = 256
 UPPER_LAYERS = 3
@@ -87,7 +87,7 @@ def run(task: Task, limits: Limits) -> tuple[dict[str, Any], dict[str, np.ndarra
     units: dict[str, np.ndarray] = {}
     try:
         encoder = _encoder(task, domain, parts, record)
-    except ScionsError as error:
+    except TrainingDiverged as error:
         # A rate at which training diverges is a result: it loses.
         record |= {"error": str(error), "score": None}
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -178,11 +179,9 @@ class PeakMemory:
 
     def start(self) -> None:
         self.before = self.process.memory_info().rss
-        try:
+        with contextlib.suppress(OSError):
             # Linux: forget the peak so far, which loading the model may have set.
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass
 
     def mib(self) -> float:
         return round((_peak() - self.before) / 2**20, 1)

@@ -1,2 +1,401 @@
-def write(cells):
-    return ""
+"""From cells to `table.md` and `summary.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from adaptation import speed
+from adaptation.domains import DOMAINS
+from adaptation.records import Cells, write_text
+from scions.evaluation import Evaluation, Interval, interval, paired_difference, two_level_difference
+
+METHODS = ("base", "linear", "full", "houlsby", "pfeiffer", "lora", "upper")
+NAMES = {"linear": "linear map", "full": "full fine-tuning", "upper": "houlsby, upper 3 layers"}
+SEEDS = (0, 1, 2)
+Row = dict[str, Any]
+
+
+class MeanOfSeeds:
+    """A metric of `[m]` units, mean over trainings."""
+
+    def __init__(self, runs: Sequence[Evaluation], metric: str) -> None:
+        self.units = [run.units[metric] for run in runs]
+
+    def __call__(self, indices: np.ndarray) -> float:
+        return float(np.mean([unit(indices) for unit in self.units]))
+
+
+class Finals:
+    """The final cells that exist."""
+
+    def __init__(self, cells: Cells) -> None:
+        self.cells = cells
+        self._known: dict[str, tuple[Evaluation, np.ndarray | None]] = {}
+
+    @staticmethod
+    def name(domain: str, method: str, seed: int) -> str:
+        plain = f"final-{domain}-{method}"
+        return plain if method in ("base", "linear") else f"{plain}-seed{seed}"
+
+    def has(self, domain: str, method: str, seed: int = 0) -> bool:
+        if not self.cells.has(self.name(domain, method, seed)):
+            return False
+        return self.cells.load(self.name(domain, method, seed))["score"] is not None
+
+    def record(self, domain: str, method: str, seed: int = 0) -> Row:
+        return self.cells.load(self.name(domain, method, seed))
+
+    def evaluation(self, domain: str, method: str, seed: int = 0) -> Evaluation:
+        return self._loaded(domain, method, seed)[0]
+
+    def unseen(self, domain: str) -> np.ndarray | None:
+        return self._loaded(domain, "base", 0)[1]
+
+    def seeds(self, domain: str, *methods: str) -> list[int]:
+        """Seeds of which every one of these methods has a cell."""
+        return [seed for seed in SEEDS if all(self.has(domain, method, seed) for method in methods)]
+
+    def mean_of_seeds(self, domain: str, method: str, seeds: Sequence[int]) -> Evaluation:
+        """One Evaluation whose primary metric is the mean over ``seeds``; the base and the map have only one."""
+        runs = [self.evaluation(domain, method, seed) for seed in seeds]
+        first = runs[0]
+        scores = {first.primary: float(np.mean([run.value for run in runs]))}
+        units: dict[str, Any] = {first.primary: MeanOfSeeds(runs, first.primary)}
+        return Evaluation(first.shape, first.primary, first.n, scores, units, first.rows)
+
+    def _loaded(self, domain: str, method: str, seed: int) -> tuple[Evaluation, np.ndarray | None]:
+        name = self.name(domain, method, seed)
+        if name not in self._known:
+            self._known[name] = self.cells.evaluation(name)
+        return self._known[name]
+
+
+def write(cells: Cells) -> str:
+    """Write both files, from the cells that exist; gives the table."""
+    finals = Finals(cells)
+    summary: dict[str, Any] = {
+        "rows": _rows(finals),
+        "seeds": _seeds(finals),
+        "means": _means(finals),
+        "comparisons": _comparisons(finals),
+        "speed": speed.summary(cells.all("speed")),
+        "domains": _domains(finals),
+        "provenance": _provenance(cells),
+    }
+    cells.folder.mkdir(parents=True, exist_ok=True)
+    write_text(cells.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    text = _markdown(summary)
+    write_text(cells.folder / "table.md", text)
+    return text
+
+
+def _rows(finals: Finals) -> list[Row]:
+    rows = []
+    for domain in DOMAINS:
+        for method in METHODS:
+            if not finals.has(domain, method):
+                continue
+            record, result = finals.record(domain, method), finals.evaluation(domain, method)
+            fit = record.get("fit", {})
+            row: Row = {
+                "domain": domain,
+                "method": method,
+                "metric": result.primary,
+                "score": asdict(interval(result)),
+                "other_scores": {name: value for name, value in result.scores.items() if name != result.primary},
+                "extra": {
+                    name: {"score": extra["scores"][extra["primary"]], "rows": extra["n"]}
+                    for name, extra in record.get("extra", {}).items()
+                },
+                "sts7": record["sts"]["STS7"],
+                "share": record.get("trained", {}).get("share", 0.0),
+                "rank": record.get("trained", {}).get("rank"),
+                "learning_rate": record.get("learning_rate_name"),
+                "training_rows": record["training_rows"],
+                "rows_per_second": fit.get("rows_per_second"),
+                "training_seconds": fit.get("seconds"),
+                "wall_seconds": record["wall_seconds"],
+                "peak_memory_mib": fit.get("peak_memory_mib"),
+            }
+            if method != "base" and finals.has(domain, "base"):
+                base, unseen = finals.evaluation(domain, "base"), finals.unseen(domain)
+                row["gain"] = asdict(paired_difference(base, result))
+                if unseen is not None:
+                    before, after = (e.resampled(e.primary, unseen) for e in (base, result))
+                    row["unseen"] = {"rows": len(unseen), "base": before, "score": after}
+            rows.append(row)
+    return rows
+
+
+def _seeds(finals: Finals) -> list[Row]:
+    rows = []
+    for domain in DOMAINS:
+        for method in METHODS[2:]:
+            seeds = finals.seeds(domain, method)
+            if len(seeds) > 1:
+                scores = [finals.evaluation(domain, method, seed).value for seed in seeds]
+                sts = [finals.record(domain, method, seed)["sts"]["STS7"] for seed in seeds]
+                rows.append(
+                    {
+                        "domain": domain,
+                        "method": method,
+                        "seeds": seeds,
+                        "scores": scores,
+                        "mean": float(np.mean(scores)),
+                        "deviation": float(np.std(scores, ddof=1)),
+                        "sts7": float(np.mean(sts)),
+                    }
+                )
+    return rows
+
+
+def _complete(finals: Finals, *methods: str) -> list[str]:
+    return [domain for domain in DOMAINS if all(finals.has(domain, method) for method in methods)]
+
+
+def _means(finals: Finals) -> list[Row]:
+    """Of each method over the domains where all methods that have any cell have one."""
+    methods = [method for method in METHODS if _complete(finals, method)]
+    domains = _complete(finals, *methods)
+    if not methods or not domains:
+        return []
+    return [
+        {
+            "method": method,
+            "domains": domains,
+            "score": float(np.mean([finals.evaluation(domain, method).value for domain in domains])),
+            "sts7": float(np.mean([finals.record(domain, method)["sts"]["STS7"] for domain in domains])),
+        }
+        for method in methods
+    ]
+
+
+def _comparisons(finals: Finals) -> list[Row]:
+    found: list[Row] = []
+    for name, first, second in (
+        ("houlsby - full", "full", "houlsby"),
+        ("houlsby - base", "base", "houlsby"),
+        ("full - base", "base", "full"),
+        ("houlsby - lora", "lora", "houlsby"),
+        ("houlsby - pfeiffer", "pfeiffer", "houlsby"),
+        ("houlsby - linear", "linear", "houlsby"),
+    ):
+        domains = _complete(finals, first, second)
+        if not domains:
+            continue
+        single = [tuple(finals.evaluation(domain, method) for method in (first, second)) for domain in domains]
+        seeds = {domain: finals.seeds(domain, first, second) for domain in domains}
+        every = [
+            tuple(finals.mean_of_seeds(domain, method, seeds[domain]) for method in (first, second))
+            for domain in domains
+        ]
+        found.append(
+            {
+                "what": name,
+                "domains": domains,
+                "by_domain": {d: asdict(paired_difference(*pair)) for d, pair in zip(domains, single, strict=True)},
+                "mean_seed_0": asdict(two_level_difference(single)),
+                "mean_all_seeds": asdict(two_level_difference(every)),
+                "seeds": seeds,
+            }
+        )
+    _add_ratios(found)
+    return found
+
+
+def _add_ratios(found: list[Row]) -> None:
+    """Houlsby's gain over full fine-tuning's, only where the latter's interval excludes zero."""
+    by_name = {row["what"]: row for row in found}
+    if not {"houlsby - base", "full - base"} <= set(by_name):
+        return
+    ours, theirs = by_name["houlsby - base"], by_name["full - base"]
+    ratios = {
+        domain: ours["by_domain"][domain]["value"] / gain["value"]
+        for domain, gain in theirs["by_domain"].items()
+        if domain in ours["by_domain"] and Interval(**gain).low > 0
+    }
+    ours["ratio_to_full"] = {"by_domain": ratios}
+    if ours["domains"] == theirs["domains"] and Interval(**theirs["mean_seed_0"]).low > 0:
+        ours["ratio_to_full"]["mean"] = ours["mean_seed_0"]["value"] / theirs["mean_seed_0"]["value"]
+
+
+def _domains(finals: Finals) -> list[Row]:
+    rows = []
+    for name, domain in DOMAINS.items():
+        if finals.has(name, "base"):
+            record = finals.record(name, "base")
+            rows.append(
+                {"domain": name, "likely_seen_by_base": domain.seen, "test_rows": record["result"]["n"]}
+                | {"removed_rows": record["removed_rows"]}
+                | {key: record["overlap"][key] for key in ("test_texts", "also_in_train")}
+                | {"unseen_rows": record["overlap"].get("unseen_rows")}
+            )
+    return rows
+
+
+def _provenance(cells: Cells) -> list[Row]:
+    """The distinct sources and machines, with how many cells came from each."""
+    found: dict[str, Row] = {}
+    for stage in ("grid", "final", "speed"):
+        for cell in cells.all(stage):
+            source = {key: value for key, value in cell["provenance"].items() if key != "command"}
+            key = json.dumps(source, sort_keys=True)
+            found.setdefault(key, source | {"cells": 0})["cells"] += 1
+    return list(found.values())
+
+
+def _span(found: Row | None, sign: bool = False) -> str:
+    if found is None:
+        return ""
+    plus = "+" if sign else ""
+    return f"{found['value']:{plus}.2f} [{found['low']:{plus}.2f}, {found['high']:{plus}.2f}]"
+
+
+def _plain(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return ["No cells yet.", ""]
+    return [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def _markdown(summary: dict[str, Any]) -> str:
+    seen = {row["domain"] for row in summary["domains"] if row["likely_seen_by_base"]}
+    shown = {domain: domain + " *" if domain in seen else domain for domain in DOMAINS}
+    lines = ["# Domain adaptation", ""]
+    lines += [
+        "Written by `python benchmarks/domain_adaptation.py --stage table` from the cells in this folder. Scores x100 "
+        "with 95 % bootstrap intervals; the gain is over the base on the same rows. Learning rates were chosen on dev "
+        "with one seed and fewer rows; test was scored once. `*`: the base has likely seen such data in its own "
+        "training. Base and adapted models are scored by the same encoder in the same precision (bf16 where native), "
+        "texts cut at 256 tokens. All methods share recipe, batches, precision and no dropout; only the learning rate "
+        "differs. The linear map's setting and every training's best epoch were chosen on dev. Memory is the peak "
+        "beyond the loaded base while training, scoring of dev included.",
+        "",
+        "## Seed 0",
+        "",
+    ]
+    lines += _lines(
+        ("domain", "method", "metric", "score", "gain over base", "trained", "rank", "STS7", "rate", "rows",
+         "rows/s", "training s", "wall s", "memory MiB"),
+        [
+            (
+                shown[row["domain"]], NAMES.get(row["method"], row["method"]), row["metric"], _span(row["score"]),
+                _span(row.get("gain"), sign=True), f"{row['share']:.2%}", str(row["rank"] or ""), f"{row['sts7']:.2f}",
+                row["learning_rate"] or "", str(row["training_rows"] or ""), _plain(row["rows_per_second"], 1),
+                _plain(row["training_seconds"], 0), _plain(row["wall_seconds"], 0), _plain(row["peak_memory_mib"], 0),
+            )
+            for row in summary["rows"]
+        ],
+    )  # fmt: skip
+    lines += ["## Further scores (they decide no mean)", ""]
+    lines += _lines(
+        ("domain", "method", "scores", "test rows without a text of train"),
+        [(shown[row["domain"]], NAMES.get(row["method"], row["method"]), *_further(row)) for row in summary["rows"]],
+    )
+    lines += ["## Several seeds", ""]
+    lines += _lines(
+        ("domain", "method", "mean", "deviation", "scores", "STS7"),
+        [
+            (shown[row["domain"]], NAMES.get(row["method"], row["method"]), f"{row['mean']:.2f}",
+             f"{row['deviation']:.2f}", ", ".join(f"{score:.2f}" for score in row["scores"]), f"{row['sts7']:.2f}")
+            for row in summary["seeds"]
+        ],
+    )  # fmt: skip
+    lines += ["## Mean over domains, seed 0", ""]
+    lines += _lines(
+        ("method", "score", "STS7", "domains"),
+        [
+            (
+                NAMES.get(row["method"], row["method"]),
+                f"{row['score']:.2f}",
+                f"{row['sts7']:.2f}",
+                ", ".join(row["domains"]),
+            )
+            for row in summary["means"]
+        ],
+    )
+    lines += ["Differences of means; intervals from a two-level bootstrap (domains, then rows).", ""]
+    lines += _lines(
+        ("difference", "domains", "seed 0", "all seeds there are"),
+        [
+            (row["what"], str(len(row["domains"])), _span(row["mean_seed_0"], sign=True),
+             _span(row["mean_all_seeds"], sign=True))
+            for row in summary["comparisons"]
+        ],
+    )  # fmt: skip
+    lines += _ratio_lines(summary["comparisons"])
+    lines += ["## Speed and memory against sentence-transformers' own trainer", ""]
+    lines += [f"- {side}: {what}" for side, what in speed.WHAT.items()] + [
+        "",
+        "Same rows, batch size and text length; medians over alternating rounds in fresh processes, ratios with their "
+        "range. Steps alone after warm-up; tokenising beforehand counts in the second ratio.",
+        "",
+    ]
+    lines += _lines(
+        ("domain", "side", "pairs/s", "theirs", "ratio", "ratio with preparation", "memory MiB", "theirs", "ratio"),
+        [
+            (row["domain"], row["side"], f"{row['pairs_per_second']:.1f}",
+             f"{row['pairs_per_second_sentence_transformers']:.1f}", _range(row["speed_ratio"]),
+             _range(row["speed_with_preparation_ratio"]), f"{row['peak_memory_mib']:.0f}",
+             f"{row['peak_memory_mib_sentence_transformers']:.0f}", _range(row["memory_ratio"]))
+            for row in summary["speed"]
+        ],
+    )  # fmt: skip
+    lines += ["## Rows", ""]
+    lines += _lines(
+        ("domain", "test rows", "distinct test texts", "of them in train", "rows removed from train or dev"),
+        [
+            (shown[row["domain"]], str(row["test_rows"]), str(row["test_texts"]), str(row["also_in_train"]),
+             ", ".join(f"{name} {count}" for name, count in row["removed_rows"].items() if count) or "none")
+            for row in summary["domains"]
+        ],
+    )  # fmt: skip
+    lines += ["## Source and machine", ""]
+    lines += [_source(row) for row in summary["provenance"]]
+    return "\n".join(lines) + "\n"
+
+
+def _further(row: Row) -> tuple[str, str]:
+    scores = [f"{name} {value:.2f}" for name, value in row["other_scores"].items()]
+    scores += [f"{name} {extra['score']:.2f} ({extra['rows']} rows)" for name, extra in row["extra"].items()]
+    unseen = row.get("unseen")
+    text = f"{unseen['score']:.2f} (base {unseen['base']:.2f}, {unseen['rows']} rows)" if unseen else ""
+    return "; ".join(scores), text
+
+
+def _ratio_lines(comparisons: Sequence[Row]) -> list[str]:
+    ratio = next((row["ratio_to_full"] for row in comparisons if "ratio_to_full" in row), None)
+    if ratio is None:
+        return []
+    parts = [f"{domain} {value:.2f}" for domain, value in ratio["by_domain"].items()]
+    parts += [f"**mean {ratio['mean']:.2f}**"] if "mean" in ratio else []
+    told = ", ".join(parts) or "none can be given"
+    return [f"Houlsby's gain over that of full fine-tuning, where the latter's interval lies above 0: {told}.", ""]
+
+
+def _range(ratio: Row) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f}-{ratio['high']:.2f})"
+
+
+def _source(row: Row) -> str:
+    machine, versions = row["machine"], row["versions"]
+    changed = " with uncommitted changes" if row["uncommitted_changes"] else ""
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return (
+        f"- {row['cells']} cells: commit {(row['commit'] or 'unknown')[:12]}{changed} (source {row['source_sha256']}); "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['torch_threads']} threads, "
+        f"{machine['instructions']}, native bf16 {machine['native_bf16']}; {libraries}"
+    )

@@ -23,10 +23,13 @@ def run(capsys, one_thread, monkeypatch):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Sixteen pairs whose sides share a word."""
+    """Fifteen pairs whose sides share a word."""
     import json
 
-    words = ["court", "contract", "party", "claim", "judge", "law", "patient", "dose", "drug", "fever", "engine", "valve", "pump", "battery", "motor", "device"]
+    law = ["court", "contract", "party", "claim", "judge", "law"]
+    medicine = ["patient", "dose", "drug", "fever"]
+    machines = ["engine", "valve", "pump", "battery", "motor", "device"]
+    words = [*law, *medicine, *machines]
     path = tmp_path / "pairs.jsonl"
     rows = [{"anchor": f"the {word}", "positive": f"a {word} of the {other}"} for word, other in pairwise(words)]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")

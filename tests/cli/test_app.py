@@ -80,3 +80,9 @@ def test_help_and_list_import_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupted_training_is_told_as_one():
+    from scions.training import Interrupted as Stopped
+
+    assert issubclass(Stopped, Interrupted)

@@ -64,7 +64,11 @@ def test_embed_refuses(run, texts, tiny_base, tmp_path, arguments, code, message
 
 
 def test_list_shows_scores_and_what_is_broken(run, publish_adapter, adapters_aside, tiny_base):
-    scores = {"outcome": "better", "metric": "ndcg@10", "base": {"value": 55.5}, "adapter": {"value": 66.6}}
+    scores = {
+        "outcome": "better",
+        "metric": "ndcg@10",
+        "metrics": {"ndcg@10": {"base": {"value": 55.5, "low": 50, "high": 60}, "adapter": {"value": 66.6}}},
+    }
     publish_adapter("legal", scores=scores)
     broken, _ = publish_adapter("broken")
     (broken / "adapter_model.safetensors").write_bytes(b"short")
@@ -87,13 +91,9 @@ def test_list_of_nothing(run, tmp_path):
     assert run("list", "--output", tmp_path / "none", "--json")[1] == "[]\n"
 
 
-def test_scores_of_other_forms_are_read():
-    from scions.cli.list import headline
-
-    assert headline({"metric": "map", "base": [1.0, 0, 2], "adapter": 3, "verdict": "worse"}) == (
-        "map",
-        1.0,
-        3.0,
-        "worse",
-    )
-    assert headline({}) == (None, None, None, None)
+@pytest.mark.parametrize("scores", [{}, {"metric": 3, "metrics": []}, {"metric": "map", "metrics": {"map": None}}])
+def test_scores_that_hold_less_are_no_failure(run, publish_adapter, scores):
+    publish_adapter("legal", scores=scores)
+    code, out, _ = run("list")
+    assert code == 0
+    assert "legal" in out

@@ -66,9 +66,9 @@ def test_a_part_of_a_folder(run, tiny_base, pairs, tmp_path):
 def test_rows_it_was_trained_on_are_pointed_out(run, publish_adapter, a_manifest, tiny_base, pairs):
     folder, _ = publish_adapter("legal")
     found = json.loads((folder / "scions.json").read_text())
-    found["data"]["source"] = str(pairs)
+    found["data"]["source"] = pairs.name
     (folder / "scions.json").write_text(json.dumps(found))
-    assert "was trained on rows of" in run("evaluate", "legal", "--data", pairs)[2]
+    assert "was trained on a file called pairs.jsonl" in run("evaluate", "legal", "--data", pairs)[2]
 
 
 @pytest.mark.parametrize(

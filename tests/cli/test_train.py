@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -38,12 +39,18 @@ def _result(name, outcome="better", path=None):
     base, adapter = Interval(60.0, 55.0, 65.0), Interval(66.0, 61.0, 71.0)
     verdict = SimpleNamespace(
         outcome=outcome,
-        summary=f"{name} was measured",
+        summary=f"{outcome}: {name} was measured",
         metric="ndcg@10",
         base=base,
         adapter=adapter,
         difference=Interval(6.0, 2.0, 10.0),
-        general={"metric": "spearman", "before": 78.9, "after": 76.1},
+        metrics=[("ndcg@10", base, adapter), ("mrr@10", Interval(50.0, 45.0, 55.0), Interval(56.0, 51.0, 61.0))],
+        general={
+            "metric": "spearman",
+            "before": asdict(Interval(78.9, 78.0, 79.8)),
+            "after": asdict(Interval(76.1, 75.0, 77.2)),
+            "difference": asdict(Interval(-2.8, -3.9, -1.7)),
+        },
         drift=91.5,
         rivals={"linear map": Interval(62.0, 57.0, 67.0)},
     )
@@ -51,17 +58,24 @@ def _result(name, outcome="better", path=None):
         name=name,
         path=path,
         verdict=verdict,
-        metrics=[("ndcg@10", base, adapter), ("mrr@10", Interval(50.0, 45.0, 55.0), Interval(56.0, 51.0, 61.0))],
-        trainable_share=0.0361,
-        rank=87,
-        seconds=252.0,
-        rows_per_second=312.0,
-        truncated=4,
-        notes=["the test set is small"],
+        manifest=SimpleNamespace(trainable_share=0.0361, rank=87),
+        fitted=SimpleNamespace(seconds=252.0, rows_per_second=312.0, truncated=4),
+        notes=[],
         examples=[
-            ("what is [bold]bail?", "a wrong hit", "a right hit", "a right hit", False, True),
-            ("who pays?", "nobody", "no one", "the buyer", False, False),
+            _shown("what is [bold]bail?", "a wrong hit", "a right hit", "a right hit", False, True),
+            _shown("who pays?", "nobody", "no one", "the buyer", False, False),
         ],
+    )
+
+
+def _shown(query, hit_before, hit_after, right, before_right, after_right):
+    return SimpleNamespace(
+        query=query,
+        hit_before=hit_before,
+        hit_after=hit_after,
+        right=right,
+        before_right=before_right,
+        after_right=after_right,
     )
 
 
@@ -83,7 +97,7 @@ def training(monkeypatch, tmp_path):
         refused = ends == "worse" and not settings["force"]
         return _result(name, ends, None if refused else tmp_path / "adapters" / name)
 
-    def plan(data, name, **settings):
+    def plan(data, *, name, **settings):
         calls.append((data, name, settings))
         return _plan()
 
@@ -149,7 +163,8 @@ def test_recipe_result_examples_and_verdict_are_printed(run, training, tmp_path)
         "66.00 [61.00, 71.00]",
         "+6.00 [+2.00, +10.00]",
         "62.00 [57.00, 67.00]",
-        "78.90",
+        "78.90 [78.00, 79.80]",
+        "-2.80 [-3.90, -1.70]",
         "91.50",
         "what is [bold]bail?",
         "right: a right hit",

@@ -159,6 +159,9 @@ def test_full_method_is_a_whole_model(a_manifest, tiny_base, adapters_aside):
     loaded = load_encoder("whole", device="cpu")
     assert loaded.max_seq_length == 16
     assert loaded.encode(TEXTS).shape == (3, 32)
+    space = space_of(loaded, folder)
+    assert (space.adapter, space.base) == ("whole", str(tiny_base))
+    assert space.fingerprint != space_of(load_base(tiny_base, device="cpu")).fingerprint
 
 
 def test_the_space_tells_adapters_apart(publish_adapter, encoder, tiny_base):

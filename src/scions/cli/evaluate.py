@@ -156,9 +156,13 @@ def _score(
 def _warn_of_training_rows(table: Table, targets: Sequence[_Target]) -> None:
     from scions.cli.render import print_note
 
+    # A manifest keeps the file's name alone, and a folder's or the built-in corpus' parts are disjoint.
+    source = Path(table.source)
     for target in targets:
-        if target.manifest is not None and Path(table.source).is_file() and target.manifest.data.source == table.source:
-            print_note(f"{target.label} was trained on rows of {table.source}: its figures here flatter it")
+        if source.is_file() and target.manifest is not None and target.manifest.data.source == source.name:
+            print_note(
+                f"{target.label} was trained on a file called {source.name}; if it is this one, the figures flatter it"
+            )
 
 
 def _print(reference: _Target | None, targets: Sequence[_Target], table: Table | None) -> None:

@@ -54,29 +54,30 @@ def list_(
             )
             for row in good
         )
-        print_table(table(f"{len(good)} adapters in {place}", headings, cells, numbers=(3, 5, 6, 9)))
+        print_table(table(f"Adapters in {place}", headings, cells, numbers=(3, 5, 6, 9)))
     for row in rows:
         if row["problem"] is not None:
             print_line(f"{row['name']}: broken: {row['problem']}", style="red")
 
 
 def headline(scores: dict[str, Any]) -> tuple[str | None, float | None, float | None, str | None]:
-    """Metric, before, after and verdict out of a manifest's ``scores``; None for what they do not hold."""
-    metric, verdict = scores.get("metric"), scores.get("outcome") or scores.get("verdict")
+    """Deciding metric, before, after and verdict out of a manifest's ``scores``; None for what they do not hold."""
+    metric, metrics = scores.get("metric"), scores.get("metrics")
+    both = metrics.get(metric) if isinstance(metrics, dict) and isinstance(metric, str) else None
+    before, after = (_value(both, side) for side in ("base", "adapter"))
+    verdict = scores.get("outcome")
     return (
         metric if isinstance(metric, str) else None,
-        _value(scores.get("base")),
-        _value(scores.get("adapter")),
+        before,
+        after,
         verdict if isinstance(verdict, str) else None,
     )
 
 
-def _value(score: Any) -> float | None:
-    if isinstance(score, dict):
-        score = score.get("value")
-    elif isinstance(score, list) and score:
-        score = score[0]
-    return float(score) if isinstance(score, (int, float)) and not isinstance(score, bool) else None
+def _value(both: Any, side: str) -> float | None:
+    score = both.get(side) if isinstance(both, dict) else None
+    value = score.get("value") if isinstance(score, dict) else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _described(entry: Any) -> dict[str, Any]:

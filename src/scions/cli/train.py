@@ -171,7 +171,7 @@ def _show_plans(data: list[str], names: list[str], settings: dict[str, Any]) -> 
 
     for source, name in zip(data, names, strict=True):
         with status(f"reading {source}"):
-            made = plan(source, name, **settings)
+            made = plan(source, name=name, **settings)
         print_plan(name, made, dry_run=True)
 
 

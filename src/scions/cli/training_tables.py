@@ -66,34 +66,35 @@ def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
 
 
 def print_result(result: Any) -> None:
-    """Base against adapter on held-out rows, what it cost, example queries, and the verdict last."""
-    verdict = result.verdict
+    """Base against adapter on held-out rows, what it cost, example queries, and the verdict last.
+
+    Args:
+        result: a `scions.training.Result`.
+    """
+    verdict, manifest, fitted = result.verdict, result.manifest, result.fitted
     rows: list[Sequence[Any]] = []
-    for metric, base, adapter in result.metrics:
+    for metric, base, adapter in verdict.metrics:
         deciding = metric == verdict.metric
         difference = signed(verdict.difference) if deciding else signed(adapter.value - base.value)
         rows.append((Text(metric, style="bold" if deciding else ""), figure(base), figure(adapter), difference))
-    for rival, score in (verdict.rivals or {}).items():
+    for rival, score in verdict.rivals.items():
         rows.append((f"{verdict.metric}, {rival}", "", figure(score), signed(score.value - verdict.base.value)))
-    if verdict.general:
-        before, after = verdict.general["before"], verdict.general["after"]
-        change = signed(_number(after) - _number(before))
-        rows.append((f"general: {verdict.general['metric']}", figure(before), figure(after), change))
+    if verdict.general is not None:
+        before, after, change = (_interval(verdict.general[key]) for key in ("before", "after", "difference"))
+        rows.append((f"general: {verdict.general['metric']}", figure(before), figure(after), signed(change)))
     if verdict.drift is not None:
         rows.append(("drift (100: unchanged)", "", figure(verdict.drift), ""))
     headings = ("held-out rows, 95 % intervals", "base", "adapter", "difference")
     print_table(table(f"{result.name}: base against adapter", headings, rows, numbers=(1, 2, 3)))
     _print_examples(result.examples)
-    for note in result.notes:
-        print_note(note)
-    cut = f", {result.truncated} texts cut" if result.truncated else ""
-    rank = f", rank {result.rank}" if result.rank else ""
+    cut = f", {fitted.truncated} texts cut" if fitted.truncated else ""
+    rank = f", rank {manifest.rank}" if manifest.rank else ""
     print_line(
-        f"Trained {percent(result.trainable_share)} of the parameters{rank} in {duration(result.seconds)} "
-        f"({result.rows_per_second:.0f} rows/s{cut})."
+        f"Trained {percent(manifest.trainable_share)} of the parameters{rank} in {duration(fitted.seconds)} "
+        f"({fitted.rows_per_second:.0f} rows/s{cut})."
     )
     print_line(f"Published in {result.path}" if result.path else "Not published; --force would keep it.")
-    print_line(f"{verdict.outcome}: {verdict.summary}", style=f"bold {outcome(verdict.outcome).style}")
+    print_line(verdict.summary, style=f"bold {outcome(verdict.outcome).style}")
 
 
 def print_summary(ended: Sequence[Ended]) -> None:
@@ -112,17 +113,19 @@ def print_summary(ended: Sequence[Ended]) -> None:
     print_table(table("All trainings", headings, rows, numbers=(2, 3, 4)))
 
 
-def _print_examples(examples: Sequence[tuple[str, str, str, str | None, bool, bool]]) -> None:
+def _print_examples(examples: Sequence[Any]) -> None:
+    """``examples``: `scions.training.shown.Shown`."""
     if not examples:
         return
     rows = []
-    for query, before, after, right, before_right, after_right in examples[:_EXAMPLES]:
-        sought = shortened(right) if right is not None and not (before_right or after_right) else ""
-        rows.append((shortened(query), _hit(before, before_right), _hit(after, after_right), sought))
-    headings = ["query", "first hit of the base", "first hit with the adapter", "right would be"]
-    if not any(row[3] for row in rows):
-        headings, rows = headings[:3], [row[:3] for row in rows]  # type: ignore[misc]
-    print_table(table("Held-out queries before and after", headings, rows))
+    for one in examples[:_EXAMPLES]:
+        sought = "" if one.before_right or one.after_right else shortened(one.right)
+        hits = _hit(one.hit_before, one.before_right), _hit(one.hit_after, one.after_right)
+        rows.append((shortened(one.query), *hits, sought))
+    headings = ("query", "first hit of the base", "first hit with the adapter", "right would be")
+    width = 4 if any(row[3] for row in rows) else 3
+    title = "Held-out queries before and after"
+    print_table(table(title, headings[:width], [row[:width] for row in rows]))
 
 
 def _hit(text: str, right: bool) -> Text:
@@ -130,5 +133,7 @@ def _hit(text: str, right: bool) -> Text:
     return Text.assemble(("right: " if right else "wrong: ", style), shortened(text))
 
 
-def _number(value: Any) -> float:
-    return float(getattr(value, "value", value))
+def _interval(found: Any) -> Any:
+    from scions.evaluation import Interval
+
+    return Interval(**found) if isinstance(found, dict) else found

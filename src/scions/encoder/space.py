@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scions.store import adapter_fingerprint, base_fingerprint, base_id, space_fingerprint
+from scions.store import Manifest, adapter_fingerprint, base_fingerprint, base_id, space_fingerprint
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -28,17 +28,28 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
 
     Args:
         encoder: what `load_encoder` returned.
-        adapter: its adapter's folder.
+        adapter: its adapter's folder, or that of a model trained whole (method ``full``).
         base: what to call the base; None takes the place it was loaded from.
 
     Raises:
         ScionsError: the weights of base or adapter cannot be read.
     """
     pooling, dimensions = pooling_of(encoder), int(encoder.get_embedding_dimension() or 0)
-    weights = None if adapter is None else adapter_fingerprint(adapter)
-    fingerprint = space_fingerprint(base_fingerprint(encoder), weights, pooling=pooling, dimensions=dimensions)
-    name = base_id(base or _origin(encoder))
-    return Space(fingerprint, name, None if adapter is None else adapter.name, pooling, dimensions)
+    name = base or _origin(encoder)
+    if adapter is None:
+        first, second = base_fingerprint(encoder), None
+    elif is_whole_model(adapter):
+        manifest = Manifest.read(adapter)
+        first, second, name = manifest.base.weights_sha256, base_fingerprint(adapter), manifest.base.id
+    else:
+        first, second = base_fingerprint(encoder), adapter_fingerprint(adapter)
+    fingerprint = space_fingerprint(first, second, pooling=pooling, dimensions=dimensions)
+    return Space(fingerprint, base_id(name), None if adapter is None else adapter.name, pooling, dimensions)
+
+
+def is_whole_model(adapter: Path) -> bool:
+    """Whether a published folder holds all weights of a model (method ``full``) instead of an adapter's."""
+    return (adapter / "modules.json").is_file() and Manifest.read(adapter).method == "full"
 
 
 def pooling_of(encoder: SentenceTransformer) -> str:

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from scions.data import Shape, Table
 from scions.encoder.packed import packed_forward, supports
-from scions.errors import ScionsError
+from scions.errors import Interrupted
 from scions.evaluation import dev_score
 from scions.training.batches import PlannedSteps, plan_batches
 from scions.training.examples import Examples, to_examples
@@ -31,10 +31,6 @@ from scions.training.tokens import Tokens, encode_all
 from scions.training.trainer import AdapterTrainer, mark_complete
 
 CHECKPOINT_SECONDS = 120.0
-
-
-class Interrupted(ScionsError):
-    """Stopped by Ctrl-C after a checkpoint was saved."""
 
 
 @dataclass(frozen=True)
