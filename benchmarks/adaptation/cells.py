@@ -129,8 +129,9 @@ def _encoder(task: Task, domain: Domain, parts: Parts, record: dict[str, Any]) -
         }
         return mapped
     name = "houlsby" if task.method == "upper" else task.method
-    epochs = 1 if task.stage == "grid" else domain.epochs
-    recipe = recipe_for(parts.train, name, learning_rate=task.learning_rate, epochs=epochs)
+    recipe = recipe_for(
+        parts.train, name, learning_rate=task.learning_rate, epochs=domain.epochs, batch_size=domain.batch_size
+    )
     memory = PeakMemory()
     memory.start()
     trained = graft(model, name, layers=UPPER_LAYERS if task.method == "upper" else None)

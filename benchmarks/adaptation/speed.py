@@ -30,8 +30,10 @@ def measure(side: str, domain: str, limits: Limits) -> dict[str, Any]:
     rows = min(ROWS[domain], limits.rows or ROWS[domain])
     train = load(DOMAINS[domain], limits.data, rows).train
     recipe = recipe_for(train, "houlsby")
+    # Whole batches only, so that every step of either side has the same number of pairs.
+    train = train.take(range(len(train) // recipe.batch_size * recipe.batch_size))
     steps = WARM_UP + MEASURED
-    recipe.epochs = steps / max(1, -(-len(train) // recipe.batch_size))
+    recipe.epochs = steps / (len(train) // recipe.batch_size)
     timer = _Timer()
     ours = side != "sentence-transformers"
     whole, memory = (_ours if ours else _theirs)(train, recipe, timer, side, steps)
@@ -100,8 +102,6 @@ def _theirs(train: Any, recipe: Any, timer: _Timer, side: str, steps: int) -> tu
             output_dir=folder,
             max_steps=steps,
             per_device_train_batch_size=recipe.batch_size,
-            # As ours: only whole batches count, or the last of an epoch would be cheaper than it is counted.
-            dataloader_drop_last=True,
             learning_rate=2e-5,
             warmup_steps=0.1,
             use_cpu=model.device.type == "cpu",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from scions.registration import register as _register
 from scions.errors import ScionsError
+from scions.registration import register as _register
 from scions.version import __version__
 
 if TYPE_CHECKING:

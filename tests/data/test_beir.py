@@ -12,9 +12,7 @@ from scions.errors import DataError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    corpus = [
-        {"_id": f"d{i}", "title": "Title" if i == 0 else "", "text": f"document {i}"} for i in range(40)
-    ]
+    corpus = [{"_id": f"d{i}", "title": "Title" if i == 0 else "", "text": f"document {i}"} for i in range(40)]
     queries = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(40)]
     (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus))
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))

@@ -12,9 +12,7 @@ from scions.data import Shape, check_trainable, read, read_splits
 
 pytestmark = [
     pytest.mark.bench,
-    pytest.mark.skipif(
-        "SCIONS_BENCH" not in os.environ, reason="SCIONS_BENCH does not name the bench folder"
-    ),
+    pytest.mark.skipif("SCIONS_BENCH" not in os.environ, reason="SCIONS_BENCH does not name the bench folder"),
 ]
 
 

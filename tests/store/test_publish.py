@@ -62,9 +62,7 @@ def test_an_existing_folder_is_refused_before_anything_is_written(tmp_path: Path
 
 
 @pytest.mark.parametrize("exchange", [True, False])
-def test_force_replaces_the_whole_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
-) -> None:
+def test_force_replaces_the_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
     if not exchange:
         monkeypatch.setattr(publishing, "_exchange", lambda one, other: False)
     publish(tmp_path / "legal", write_one("1"))
@@ -126,9 +124,7 @@ def test_the_second_of_two_publishers_is_refused(tmp_path: Path) -> None:
     assert names(tmp_path) == ["legal"]
 
 
-def test_every_file_and_folder_is_synced_before_the_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_file_and_folder_is_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     fsync, rename = os.fsync, os.rename
 
@@ -155,9 +151,7 @@ def test_every_file_and_folder_is_synced_before_the_rename(
 
 
 @pytest.mark.parametrize("where", ["write", "fsync"])
-def test_a_full_disk_is_reported_with_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+def test_a_full_disk_is_reported_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     publish(tmp_path / "legal", write_one("1"))
 
     def full(*_: object) -> None:
@@ -326,9 +320,7 @@ def test_write_file_replaces_whole(tmp_path: Path) -> None:
     assert names(path.parent) == ["scores.json"]
 
 
-def test_write_file_on_a_full_disk_keeps_the_old_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_file_on_a_full_disk_keeps_the_old_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_file(tmp_path / "scores.json", "old")
 
     def full(descriptor: int) -> None:

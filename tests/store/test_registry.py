@@ -78,9 +78,7 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_adap
     assert find_adapter("legal") == tmp_path / "adapters" / "legal"
 
 
-def test_find_by_name_and_by_path(
-    tmp_path: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_find_by_name_and_by_path(tmp_path: Path, make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     legal = make_adapter("legal")
     elsewhere = make_adapter("legal", root=tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -90,15 +88,11 @@ def test_find_by_name_and_by_path(
     assert find_adapter("legal", tmp_path / "absent") == Path("legal")
 
 
-def test_an_unknown_name_is_answered_with_close_ones_and_all(
-    tmp_path: Path, make_adapter: MakeAdapter
-) -> None:
+def test_an_unknown_name_is_answered_with_close_ones_and_all(tmp_path: Path, make_adapter: MakeAdapter) -> None:
     make_adapter("medical")
     make_adapter("legal")
     root = tmp_path / "adapters"
-    with pytest.raises(
-        AdapterError, match=r"no adapter 'leagl'. Did you mean 'legal'?.* holds legal, medical"
-    ):
+    with pytest.raises(AdapterError, match=r"no adapter 'leagl'. Did you mean 'legal'?.* holds legal, medical"):
         find_adapter("leagl", root)
     with pytest.raises(AdapterError, match=r"no adapter 'x'. .*absent holds no adapters"):
         find_adapter("x", tmp_path / "absent")

@@ -40,7 +40,5 @@ def test_nonsense_is_refused(change: dict[str, Any]) -> None:
 
 def test_different_spaces_are_not_compared() -> None:
     check_same_space("a", "a")
-    with pytest.raises(
-        ScionsError, match=r"old\.npy and new\.npy are vectors of different spaces \(a and b\)"
-    ):
+    with pytest.raises(ScionsError, match=r"old\.npy and new\.npy are vectors of different spaces \(a and b\)"):
         check_same_space("a", "b", a_name="old.npy", b_name="new.npy")

@@ -127,9 +127,7 @@ def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_damage_is_an_adapter_error_or_harmless(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_damage_is_an_adapter_error_or_harmless(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     whole = bytearray(save({"a": torch.ones(2, 2), "b": torch.ones(3)}))
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -161,9 +159,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         read_weights(tmp_path / "absent")
 
 
-def test_the_fingerprint_is_of_the_tensors_not_of_the_file(
-    folder: Path, tensors: dict[str, torch.Tensor]
-) -> None:
+def test_the_fingerprint_is_of_the_tensors_not_of_the_file(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     before = adapter_fingerprint(folder)
     path = folder / "adapter_model.safetensors"
     save_file(dict(reversed(tensors.items())), path, metadata={"other": "metadata, and longer"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
@@ -10,8 +10,8 @@ from torch import nn
 from scions.adapters.config import BottleneckConfig
 from scions.adapters.layer import AdaptedNorm, BottleneckLinear
 from scions.adapters.placement import Sites, find_sites, site_width
-from scions.registration import PREFIX
 from scions.errors import AdapterError
+from scions.registration import PREFIX
 
 
 class BottleneckModel(BaseTuner):
@@ -23,7 +23,7 @@ class BottleneckModel(BaseTuner):
 
     prefix: str = PREFIX
     tuner_layer_cls = (BottleneckLinear, AdaptedNorm)  # type: ignore[assignment]
-    target_module_mapping: dict[str, Any] = {}
+    target_module_mapping: ClassVar[dict[str, Any]] = {}
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> Any:
         return peft_config
