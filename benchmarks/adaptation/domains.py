@@ -16,7 +16,8 @@ from scions.data.leaks import without, without_duplicates
 class Domain:
     """One domain. Files are relative to the data folder; a BEIR folder stands three times, once a part.
 
-    ``batch_size``: other than the recipe's, where rows are long and few. ``seen``: the base was probably trained on such data. ``extra``: a further test that decides no mean.
+    ``batch_size``: other than the recipe's, where rows are long and few. ``seen``: the base was probably trained on
+    such data. ``extra``: a further test that decides no mean.
     """
 
     name: str

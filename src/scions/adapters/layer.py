@@ -58,8 +58,12 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
         width_in: int,
         key: str,
         inference_mode: bool = False,
+        activate: bool = True,
     ) -> None:
-        """Add the bottleneck of ``adapter_name``; ``key`` (the site's name) fixes its initial weights."""
+        """Add the bottleneck of ``adapter_name``; ``key`` (the site's name) fixes its initial weights.
+
+        With ``activate=False`` device and active adapters are left to the caller.
+        """
         width_out = int(self.get_base_layer().out_features)  # type: ignore[arg-type]
         down, up = nn.Linear(width_in, config.rank), nn.Linear(config.rank, width_out)
         self.bottleneck_rank[adapter_name] = config.rank
@@ -72,8 +76,9 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
             nn.init.zeros_(up.bias)
         self.bottleneck_down[adapter_name] = down
         self.bottleneck_up[adapter_name] = up
-        self._move_adapter_to_device_of_base_layer(adapter_name)
-        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+        if activate:
+            self._move_adapter_to_device_of_base_layer(adapter_name)
+            self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         output = self.base_layer(x, *args, **kwargs)
@@ -105,11 +110,12 @@ class AdaptedNorm(nn.Module, BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
 
-    def update_layer(self, adapter_name: str, inference_mode: bool = False) -> None:
-        """Give ``adapter_name`` its own copy, which starts as the base's."""
+    def update_layer(self, adapter_name: str, inference_mode: bool = False, activate: bool = True) -> None:
+        """Give ``adapter_name`` its own copy, which starts as the base's; ``activate`` as for `BottleneckLinear`."""
         self.bottleneck_norm[adapter_name] = copy.deepcopy(self.get_base_layer()).requires_grad_(True)
-        self._move_adapter_to_device_of_base_layer(adapter_name)
-        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+        if activate:
+            self._move_adapter_to_device_of_base_layer(adapter_name)
+            self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if not self.disable_adapters:

@@ -36,9 +36,8 @@ class BottleneckModel(BaseTuner):
             if name in parts and name not in _adapter_names(model):
                 raise AdapterError(f"an adapter cannot be named {name!r}: the base model has a module of that name")
         self._sites = find_sites(model, peft_config)
-        self._widths = {
-            name: site_width(dict(model.named_modules()), self._sites, name) for name in self._sites.bottlenecks
-        }
+        modules = dict(model.named_modules())
+        self._widths = {name: site_width(modules, self._sites, name) for name in self._sites.bottlenecks}
         self._root = model
         # Read by _check_target_module_exists, which PEFT calls on the class with the config alone.
         peft_config._scions_sites = self._sites  # type: ignore[attr-defined]

@@ -129,10 +129,10 @@ def _add_beside(layers: Mapping[str, Any], config: Any, name: str, twin: str) ->
     with init_empty_weights():  # the values come from the file
         for key, layer in layers.items():
             if isinstance(layer, AdaptedNorm) and twin in layer.bottleneck_norm:
-                layer.update_layer(name, inference_mode=True)
+                layer.update_layer(name, activate=False)
             elif isinstance(layer, BottleneckLinear) and twin in layer.bottleneck_down:
                 width_in: Any = layer.bottleneck_down[twin].in_features
-                layer.update_layer(name, config, width_in, key, inference_mode=True)
+                layer.update_layer(name, config, width_in, key, activate=False)
 
 
 def _slots(layers: Mapping[str, Any], name: str) -> Iterator[tuple[str, _Slot]]:

@@ -138,16 +138,19 @@ def supports(model: Any) -> bool:
 
 
 @contextmanager
-def packed_forward(model: Any) -> Iterator[None]:
+def packed_forward(model: Any, first: int = 0) -> Iterator[None]:
     """Meanwhile ``model(features)`` takes packed texts, and gives what it gives for padded ones.
 
-    Features: ``input_ids`` ``[tokens]``, texts one after another, longest first, and ``lengths`` ``[texts]``.
+    Features: ``input_ids`` ``[tokens]``, texts one after another, longest first, and ``lengths`` ``[texts]``; where
+    there is ``hidden`` ``[tokens, width]`` too, it is the input of layer ``first`` and what lies below is not run.
     The modules behind the transformer (pooling and so on) are run as they are.
     """
 
     def forward(features: dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         pack = Pack.of(features["lengths"])
-        hidden = run_layers(model[0].auto_model, features["input_ids"], pack)
+        known = features.get("hidden")
+        start = 0 if known is None else first
+        hidden = run_layers(model[0].auto_model, features["input_ids"], pack, start, hidden=known)
         output, mask = unpack(hidden, pack)
         result = {"token_embeddings": output, "attention_mask": mask}
         for module in list(model)[1:]:
@@ -166,21 +169,27 @@ def packed_forward(model: Any) -> Iterator[None]:
 
 
 def run_layers(
-    transformer: Any, token_ids: torch.Tensor, pack: Pack, first: int = 0, hidden: torch.Tensor | None = None
+    transformer: Any,
+    token_ids: torch.Tensor,
+    pack: Pack,
+    first: int = 0,
+    last: int | None = None,
+    hidden: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Hidden states ``[tokens, width]`` of the last layer.
+    """Hidden states ``[tokens, width]`` behind layer ``last - 1`` (None: the model's last).
 
     Args:
         transformer: a supported transformers model.
         token_ids: ``[tokens]``, packed as ``pack`` says.
         pack: the layout.
         first: start at this layer, from ``hidden``.
+        last: stop before this layer.
         hidden: ``[tokens, width]``, the input of layer ``first``; None: the embeddings.
     """
     layers, run = _LAYERS[transformer.config.model_type]
     x = embed(transformer, token_ids, pack) if hidden is None else hidden
     extra = _mpnet_bias(transformer, pack) if transformer.config.model_type == "mpnet" else None
-    for layer in layers(transformer)[first:]:
+    for layer in layers(transformer)[first:last]:
         x = run(layer, x, pack, extra)
     return x
 

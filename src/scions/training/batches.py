@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from scions.training.examples import Examples
+from scions.training.prefix import Prefix
 from scions.training.tokens import Tokens
 
 # Two texts this close by the base's vectors say the same: one is no negative for the other's anchor.
@@ -78,6 +79,7 @@ class PlannedSteps(Dataset):
         vectors: the base's normalised vectors ``[texts, dimensions]``; near-equal texts are masked by them.
         distinct: encode a text that occurs twice in a step once (not where dropout makes the two passes differ).
         packed: give features for `packed_forward` instead of padded ones.
+        prefix: hidden states below the lowest adapter, to start from.
     """
 
     def __init__(
@@ -88,9 +90,10 @@ class PlannedSteps(Dataset):
         vectors: np.ndarray | None = None,
         distinct: bool = True,
         packed: bool = False,
+        prefix: Prefix | None = None,
     ) -> None:
         self.batches, self.tokens, self.examples = batches, tokens, examples
-        self.vectors, self.distinct, self.packed = vectors, distinct, packed
+        self.vectors, self.distinct, self.packed, self.prefix = vectors, distinct, packed, prefix
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -103,8 +106,7 @@ class PlannedSteps(Dataset):
             places, index = batch.columns.ravel(), np.arange(batch.columns.size)
         item: dict[str, Any] = {
             "pieces": [
-                (torch.from_numpy(piece.copy()), self.tokens.features(places[piece], self.packed))
-                for piece in self.tokens.pieces(places)
+                (torch.from_numpy(piece.copy()), self._features(places[piece])) for piece in self.tokens.pieces(places)
             ],
             "index": torch.from_numpy(index.reshape(batch.columns.shape).copy()),
         }
@@ -113,6 +115,12 @@ class PlannedSteps(Dataset):
         else:
             item["mask"] = torch.from_numpy(self.false_negatives(batch))
         return item
+
+    def _features(self, places: np.ndarray) -> dict[str, torch.Tensor]:
+        features = self.tokens.features(places, self.packed)
+        if self.prefix is not None:
+            features["hidden"] = self.prefix.of(places)
+        return features
 
     def false_negatives(self, batch: Batch) -> np.ndarray:
         """``[rows, rows * (columns - 1)]``: True where a candidate must not count as a row's negative.

@@ -25,6 +25,7 @@ from scions.training.fast_encoder import FastEncoder, prompt
 from scions.training.methods import Trained
 from scions.training.mining import mine_negatives
 from scions.training.precision import autocast, frozen_in_bf16, has_bf16, without_dropout
+from scions.training.prefix import Prefix
 from scions.training.recipe import Recipe
 from scions.training.selection import Selection
 from scions.training.tokens import Tokens, encode_all
@@ -98,12 +99,17 @@ def fit(
     packed = supports(model)
     examples = to_examples(train, recipe.objective, prompt(model, "query"), prompt(model, "document"))
     tokens = Tokens(model, examples.texts, recipe.max_length)
-    with frozen_in_bf16(model, bf16), packed_forward(model) if packed else nullcontext():
+    with frozen_in_bf16(model, bf16), packed_forward(model, trained.first_layer) if packed else nullcontext():
         vectors = _base_vectors(model, examples, tokens, recipe, bf16, packed)
         if recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
             examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
+        prefix = None
+        if packed and trained.first_layer and not (recipe.dropout or keep_dropout) and Prefix.fits(model, tokens, bf16):
+            prefix = Prefix(model, tokens, trained.first_layer, bf16)
         batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
-        steps = PlannedSteps(batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed)
+        steps = PlannedSteps(
+            batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed, prefix=prefix
+        )
         score = _dev_score(model, dev, recipe, bf16, seed) if dev is not None else None
         selection = Selection(trained.parameters, score)
         rhythm = _Rhythm(selection, len(batches), recipe, on_step)

@@ -15,11 +15,16 @@ DEFAULT_SHARE = 0.036
 
 @dataclass
 class Trained:
-    """What a method made trainable: the tensors, their share of the base's parameters, and the rank (0 for full)."""
+    """What a method made trainable.
+
+    ``share`` is that of the base's parameters; ``rank`` is 0 for full; ``first_layer`` is the lowest layer that holds
+    anything trained, 0 also where the embeddings are trained.
+    """
 
     parameters: dict[str, nn.Parameter]
     share: float
     rank: int
+    first_layer: int = 0
 
     @property
     def count(self) -> int:
@@ -53,6 +58,8 @@ def graft(
         return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, 0)
     if not 0 < share < 1:
         raise UsageError(f"the trainable share must lie between 0 and 100 %, got {share:.1%}")
+    from scions.adapters.placement import count_layers
+
     transformer: Any = model[0].auto_model
     if method == "lora":
         config, used = _lora(transformer, total, share, rank, layers)
@@ -60,7 +67,8 @@ def graft(
         config, used = _bottleneck(transformer, total, method, share, rank, layers)
     model.add_adapter(config, "default")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, used)
+    first = 0 if layers is None else count_layers(transformer) - layers
+    return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, used, first)
 
 
 def _bottleneck(
