@@ -54,6 +54,67 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+KINDS = ("bert", "roberta", "distilbert", "mpnet", "electra", "modernbert", "qwen3")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a random two-layer SentenceTransformer of one of `KINDS`, of width 32, built when first asked for."""
+    built: dict[str, Path] = {"bert": tiny_base}
+
+    def make(kind: str) -> Path:
+        if kind not in built:
+            built[kind] = _build(kind, tiny_base, tmp_path_factory.mktemp(kind))
+        return built[kind]
+
+    return make
+
+
+def _build(kind: str, tiny_base: Path, home: Path) -> Path:
+    import torch
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_base)
+    special = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": 2, "eos_token_id": 3}
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 66,
+        "initializer_range": 0.2,
+    }
+    more = {
+        "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+        "electra": {"embedding_size": 16},
+        "modernbert": {"cls_token_id": 2, "sep_token_id": 3, "global_attn_every_n_layers": 2},
+        "qwen3": {"num_key_value_heads": 1, "head_dim": 16},
+    }
+    names = {
+        "roberta": "Roberta",
+        "distilbert": "DistilBert",
+        "mpnet": "MPNet",
+        "electra": "Electra",
+        "modernbert": "ModernBert",
+        "qwen3": "Qwen3",
+    }
+    if kind == "distilbert":
+        sizes = {name: sizes[name] for name in ("vocab_size", "max_position_embeddings", "initializer_range")}
+    config = getattr(transformers, f"{names[kind]}Config")(**sizes, **special, **more.get(kind, {}))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        getattr(transformers, f"{names[kind]}Model")(config).save_pretrained(home / "network")
+    tokenizer.save_pretrained(home / "network")
+    pooling = Pooling(32, "lasttoken" if kind == "qwen3" else "mean")
+    transformer = Transformer(str(home / "network"), max_seq_length=64)
+    model = SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
+    model.save_pretrained(str(home / f"tiny-{kind}"), create_model_card=False)
+    return home / f"tiny-{kind}"
+
+
 @pytest.fixture(autouse=True)
 def adapters_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default place of adapters is this test's own."""

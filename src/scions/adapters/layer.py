@@ -82,11 +82,13 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         output = self.base_layer(x, *args, **kwargs)
+        # Let go at once: a tensor with its graph would hold memory, and forbid copying the model.
+        source, self._source_input = self._source_input, None
         if self.disable_adapters:
             return output
         for name in self.active_adapters:
             if name in self.bottleneck_down:
-                read = output if self._source_input is None else self._source_input
+                read = output if source is None else source
                 down, up = self.bottleneck_down[name], self.bottleneck_up[name]
                 if not torch.is_autocast_enabled(read.device.type):
                     read = self._cast_input_dtype(read, down.weight.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
 from scions.adapters.config import BottleneckConfig
@@ -18,7 +18,8 @@ class BottleneckModel(BaseTuner):
     """Bottleneck adapters (Houlsby et al. 2019) as a PEFT method.
 
     Raises:
-        AdapterError: on injection, where the architecture is unknown or the adapter's name would corrupt saving.
+        AdapterError: on injection, where the architecture is unknown, the adapter's name would corrupt saving, or
+            a site holds adapters of the other kind. The model is left as it was.
     """
 
     prefix: str = PREFIX
@@ -29,18 +30,48 @@ class BottleneckModel(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: BottleneckConfig, model: nn.Module) -> None:
-        # PEFT removes an adapter's name from the end of a tensor's key; a name that is a module's name as well
-        # would silently lose tensors on saving.
-        parts = {part for name, _ in model.named_modules() for part in name.split(".")[:-1]}
-        for name in self.peft_config:
-            if name in parts and name not in _adapter_names(model):
-                raise AdapterError(f"an adapter cannot be named {name!r}: the base model has a module of that name")
-        self._sites = find_sites(model, peft_config)
+        try:
+            self._sites = find_sites(model, peft_config)
+            self._refuse(peft_config, model)
+        except AdapterError:
+            self._withdraw(peft_config, model)
+            raise
         modules = dict(model.named_modules())
         self._widths = {name: site_width(modules, self._sites, name) for name in self._sites.bottlenecks}
-        self._root = model
+        # A plain dictionary: as attributes of this module the sources would stand in its state a second time.
+        self._sources = {site: modules[source] for site, source in self._sites.inputs.items()}
         # Read by _check_target_module_exists, which PEFT calls on the class with the config alone.
         peft_config._scions_sites = self._sites  # type: ignore[attr-defined]
+
+    def _refuse(self, peft_config: BottleneckConfig, model: nn.Module) -> None:
+        """Raise before anything is put into the model where the adapter cannot go in whole."""
+        modules = dict(model.named_modules())
+        parts = {part for name in modules for part in name.split(".")}
+        for name in self._new_names(peft_config, model):
+            # PEFT removes an adapter's name from the end of a tensor's key; a name that is a module's name as well
+            # would silently lose tensors on saving.
+            if name in parts or name.startswith(PREFIX):
+                raise AdapterError(f"an adapter cannot be named {name!r}: the base model has a module of that name")
+            for site in self._sites.bottlenecks:
+                held = modules[site]
+                if isinstance(held, BottleneckLinear) and held.parallel != (site in self._sites.inputs):
+                    raise AdapterError(
+                        f"adapter {name!r} is placed {peft_config.placement}, but {site} already holds adapters that "
+                        "read the other side of the feed-forward block; load it on a model of its own"
+                    )
+
+    def _new_names(self, peft_config: BottleneckConfig, model: nn.Module) -> list[str]:
+        """The names under which ``peft_config`` is about to be put into the model."""
+        layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        there = {name for layer in layers for part in layer.adapter_layer_names for name in getattr(layer, part, ())}
+        return [name for name, config in self.peft_config.items() if config is peft_config and name not in there]
+
+    def _withdraw(self, peft_config: BottleneckConfig, model: nn.Module) -> None:
+        """Take back what PEFT and transformers noted of a refused adapter, so that the model can take another."""
+        for name in self._new_names(peft_config, model):
+            del self.peft_config[name]
+        if not self.peft_config and hasattr(model, "_hf_peft_config_loaded"):
+            model._hf_peft_config_loaded = False
 
     @staticmethod
     def _check_target_module_exists(peft_config: Any, key: str) -> bool:
@@ -65,17 +96,9 @@ class BottleneckModel(BaseTuner):
                 self._replace_module(parent, target_name, norm, target)
             norm.update_layer(adapter_name, inference_mode=inference)
             return
-        source_name = self._sites.inputs.get(current_key)
-        source = self._root.get_submodule(source_name) if source_name else None
-        if isinstance(target, BottleneckLinear):
-            if target.parallel != (source is not None):
-                raise AdapterError(
-                    f"adapter {adapter_name!r} is placed {peft_config.placement}, but {current_key} already holds "
-                    "adapters that read the other side of the feed-forward block; load it on a model of its own"
-                )
-            linear = target
-        else:
-            linear = BottleneckLinear(target, source)
+        linear = target
+        if not isinstance(linear, BottleneckLinear):
+            linear = BottleneckLinear(target, self._sources.get(current_key))
             linear._active_adapter = adapter_name
             self._replace_module(parent, target_name, linear, target)
         width_in, _width_out = self._widths[current_key]
@@ -83,7 +106,3 @@ class BottleneckModel(BaseTuner):
 
     def _check_merge_allowed(self) -> None:
         raise AdapterError("a bottleneck adapter has a non-linearity inside: it cannot be merged into the base")
-
-
-def _adapter_names(model: nn.Module) -> set[str]:
-    return set(getattr(model, "peft_config", {}))

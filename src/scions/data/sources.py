@@ -32,6 +32,7 @@ _WORD = re.compile(r"\w+(?:\.\w+)*")
 _DROPPED_LINE = re.compile(r"^\s*(>>>|\.\.\.( |$)|\.\. )")
 _ABBREVIATION = re.compile(r"\b(e\.g|i\.e|cf|vs|etc|approx|resp)\.$", re.IGNORECASE)
 MASK = "this object"
+PASSAGE_CHARACTERS = 700  # enough to tell what an object does; longer ones mostly cost time
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _documented(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, st
 
 def make(module: str, qualified: str, text: str) -> Docstring | None:
     """Cut a docstring into summary and masked body; None where either is too short to be of use.
-    The summary is the first sentence of the first paragraph. The body is cut at about 1200 characters, and a
+    The summary is the first sentence of the first paragraph. The body is cut at about 700 characters, and a
     body that repeats the summary is refused, because it would give the answer away.
     """
     name = qualified.rpartition(".")[2]
@@ -110,8 +111,8 @@ def make(module: str, qualified: str, text: str) -> Docstring | None:
         body = _WORD.sub(lambda match: _masked(match.group(), name), body)
     if len(summary.split()) < 3 or len(summary) > 300 or len(body.split()) < 10:
         return None
-    if len(body) > 1200:
-        body = body[:1200].rpartition(" ")[0]
+    if len(body) > PASSAGE_CHARACTERS:
+        body = body[:PASSAGE_CHARACTERS].rpartition(" ")[0]
     if summary.rstrip(".").casefold() in body.casefold():
         return None
     return Docstring(module, qualified, summary, body)

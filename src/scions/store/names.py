@@ -30,7 +30,7 @@ _PARTS = """
     weight bias gamma beta down up adapter adapters parametrizations
 """
 MODULE_PARTS = frozenset(_PARTS.split())
-PEFT_PREFIXES = ("lora_", "ia3_", "scions_")
+PEFT_PREFIXES = ("lora_", "ia3_", "bottleneck_")
 
 WINDOWS_DEVICES = frozenset(
     {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}

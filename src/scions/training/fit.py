@@ -96,7 +96,8 @@ def fit(
         Interrupted: Ctrl-C; a checkpoint was saved.
     """
     bf16 = bf16 and has_bf16(model.device)
-    packed = supports(model)
+    # Packed attention knows no dropout.
+    packed = supports(model) and not (recipe.dropout or keep_dropout)
     examples = to_examples(train, recipe.objective, prompt(model, "query"), prompt(model, "document"))
     tokens = Tokens(model, examples.texts, recipe.max_length)
     with frozen_in_bf16(model, bf16), packed_forward(model, trained.first_layer) if packed else nullcontext():
@@ -104,7 +105,7 @@ def fit(
         if recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
             examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
         prefix = None
-        if packed and trained.first_layer and not (recipe.dropout or keep_dropout) and Prefix.fits(model, tokens, bf16):
+        if packed and trained.first_layer and Prefix.fits(model, tokens, bf16):
             prefix = Prefix(model, tokens, trained.first_layer, bf16)
         batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
         steps = PlannedSteps(

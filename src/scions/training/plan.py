@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from dataclasses import dataclass, field
@@ -143,6 +142,10 @@ def estimate(prepared: Prepared, run: Path, seed: int) -> None:
 
 
 def _peak_bytes() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows keeps no such record
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
