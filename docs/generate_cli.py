@@ -25,10 +25,9 @@ def page() -> str:
     lines += ["<!-- Written by docs/generate_cli.py; change the commands, not this page. -->", ""]
     lines += _prose(group.help)
     for name, command in group.commands.items():
-        lines += [f"## scions {name}", "", *_prose(command.help)]
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         usage = ["scions", name, *(_argument(p) for p in arguments), "[OPTIONS]"]
-        lines += ["```", " ".join(usage), "```", ""]
+        lines += [f"## scions {name}", "", "```", " ".join(usage), "```", "", *_prose(command.help)]
         if arguments:
             rows = [f"| `{p.name}` | {_needed(p)} | {_cell(p.help)} |" for p in arguments]
             lines += ["| argument | | what |", "|---|---|---|", *rows, ""]
@@ -56,9 +55,7 @@ def _argument(parameter: Any) -> str:
 
 
 def _names(parameter: Any) -> str:
-    value = "" if parameter.is_flag else f" {parameter.name.upper()}"
-    first, *others = parameter.opts
-    names = [f"`{first}{value}`", *(f"`{other}{value}`" for other in (*others, *parameter.secondary_opts))]
+    names = [f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts)]
     return ", ".join(names) + (" (may be repeated)" if parameter.multiple else "")
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
@@ -57,10 +57,14 @@ class _PeftFinder(MetaPathFinder):
         if fullname != "peft":
             return None
         # Also called by importlib.util.find_spec, which only asks: the finder stays until PEFT is executed.
-        spec = PathFinder.find_spec(fullname, path)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader, self)
-        return spec
+        for finder in sys.meta_path:
+            # The other finders are asked too: a package installed as editable has one of its own.
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _RegisteringLoader(spec.loader, self)
+                return spec
+        return None
 
 
 class _RegisteringLoader(Loader):

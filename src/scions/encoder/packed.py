@@ -43,14 +43,15 @@ class Pack:
     def of(cls, lengths: torch.Tensor) -> Pack:
         """Pack texts of ``lengths``, which must not increase."""
         starts = torch.cumsum(lengths, 0) - lengths
-        positions = torch.arange(int(lengths.sum())) - torch.repeat_interleave(starts, lengths)
+        device = lengths.device
+        positions = torch.arange(int(lengths.sum()), device=device) - torch.repeat_interleave(starts, lengths)
         groups, first = [], 0
         sizes = lengths.tolist()
         while first < len(sizes):
             last = first + 1
             while last < len(sizes) and (last - first < LEAST_GROUP or sizes[last] >= LEAST_FILL * sizes[first]):
                 last += 1
-            inside = torch.arange(sizes[first])
+            inside = torch.arange(sizes[first], device=device)
             real = inside[None] < lengths[first:last, None]
             # A padded place repeats the text's first token: any real number will do, the mask hides it.
             padded = torch.where(real, starts[first:last, None] + inside[None], starts[first:last, None])
@@ -59,18 +60,20 @@ class Pack:
             first = last
         return cls(lengths, positions, groups)
 
-    def attend(self, projected: torch.Tensor, heads: int, bias: Any = None) -> torch.Tensor:
+    def attend(self, projected: torch.Tensor, heads: int, dropout: nn.Module, bias: Any = None) -> torch.Tensor:
         """Self-attention within each text.
 
         Args:
             projected: ``[tokens, 3 * width]``: queries, keys, values.
             heads: number of heads.
+            dropout: the layer's own for attention probabilities.
             bias: added to the scores, ``[1, heads, longest, longest]``, or None.
 
         Returns:
             ``[tokens, width]``.
         """
         width = projected.shape[1] // 3
+        dropped = float(dropout.p) if dropout.training else 0.0  # type: ignore[arg-type]
         results = []
         for padded, mask, flat in self.groups:
             texts, longest = padded.shape
@@ -81,7 +84,7 @@ class Pack:
                 attention_mask = bias[:, :, :longest, :longest].to(query.dtype)
                 if mask is not None:
                     attention_mask = attention_mask.masked_fill(~mask, float("-inf"))
-            context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropped)
             results.append(_Unpad.apply(context.transpose(1, 2).reshape(texts * longest, width), flat))
         return torch.cat(results) if len(results) > 1 else results[0]
 
@@ -196,9 +199,9 @@ def run_layers(
 
 def embed(transformer: Any, token_ids: torch.Tensor, pack: Pack) -> torch.Tensor:
     """The input of the first layer, ``[tokens, width]``."""
-    offset = _POSITION_OFFSET.get(transformer.config.model_type, 0)
-    if offset:  # RoBERTa and MPNet count positions from the padding token's number on
-        offset = int(transformer.config.pad_token_id) + 1
+    # RoBERTa and MPNet count positions from the padding token's number on.
+    counted = transformer.config.model_type in _POSITIONS_AFTER_PADDING
+    offset = int(transformer.embeddings.padding_idx) + 1 if counted else 0
     positions = (pack.positions + offset)[None]
     x = transformer.embeddings(input_ids=token_ids[None], position_ids=positions)[0]
     project = getattr(transformer, "embeddings_project", None)
@@ -208,7 +211,7 @@ def embed(transformer: Any, token_ids: torch.Tensor, pack: Pack) -> torch.Tensor
 def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
     """``([texts, longest, width], [texts, longest])``: padded hidden states with their attention mask."""
     longest = int(pack.lengths[0])
-    inside = torch.arange(longest)
+    inside = torch.arange(longest, device=pack.lengths.device)
     real = inside[None] < pack.lengths[:, None]
     starts = torch.cumsum(pack.lengths, 0) - pack.lengths
     places = torch.where(real, starts[:, None] + inside[None], starts[:, None])
@@ -217,14 +220,16 @@ def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor
 
 def _bert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
     attention, out, feedforward = layer.attention.self, layer.attention.output, layer.output
-    context = pack.attend(_project(x, attention.query, attention.key, attention.value), attention.num_attention_heads)
+    projected = _project(x, attention.query, attention.key, attention.value)
+    context = pack.attend(projected, attention.num_attention_heads, attention.dropout)
     x = out.LayerNorm(out.dropout(out.dense(context)) + x)
     return feedforward.LayerNorm(feedforward.dropout(feedforward.dense(layer.intermediate(x))) + x)
 
 
 def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
     attention, feedforward = layer.attention, layer.ffn
-    context = pack.attend(_project(x, attention.q_lin, attention.k_lin, attention.v_lin), attention.n_heads)
+    projected = _project(x, attention.q_lin, attention.k_lin, attention.v_lin)
+    context = pack.attend(projected, attention.n_heads, attention.dropout)
     x = layer.sa_layer_norm(attention.out_lin(context) + x)
     inner = feedforward.activation(feedforward.lin1(x))
     return layer.output_layer_norm(feedforward.dropout(feedforward.lin2(inner)) + x)
@@ -233,13 +238,14 @@ def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> to
 def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
     block, feedforward = layer.attention, layer.output
     attention = block.attn
-    context = pack.attend(_project(x, attention.q, attention.k, attention.v), attention.num_attention_heads, extra)
+    projected = _project(x, attention.q, attention.k, attention.v)
+    context = pack.attend(projected, attention.num_attention_heads, attention.dropout, extra)
     x = block.LayerNorm(block.dropout(attention.o(context)) + x)
     return feedforward.LayerNorm(feedforward.dropout(feedforward.dense(layer.intermediate(x))) + x)
 
 
 def _mpnet_bias(transformer: Any, pack: Pack) -> torch.Tensor:
-    longest = torch.zeros(1, int(pack.lengths[0]), 1)
+    longest = torch.zeros(1, int(pack.lengths[0]), 1, device=pack.lengths.device)
     return transformer.encoder.compute_position_bias(longest)
 
 
@@ -250,4 +256,4 @@ _LAYERS: dict[str, tuple[Layers, Callable]] = {
     "distilbert": (lambda model: model.transformer.layer, _distilbert_layer),
     "mpnet": (lambda model: model.encoder.layer, _mpnet_layer),
 }
-_POSITION_OFFSET = dict.fromkeys(("roberta", "xlm-roberta", "mpnet"), 1)
+_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet")

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scions.errors import AdapterError
+from scions.errors import AdapterError, ScionsError
+from scions.store.base import weight_files
 from scions.store.manifest import FILE_NAME, Manifest
 from scions.store.names import check_name
+from scions.store.tensorfile import read_header
 from scions.store.weights import check_weights, read_weights, weights_path
 
 if TYPE_CHECKING:
@@ -133,16 +135,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _holds_whole_model(folder: Path) -> bool:
+    """Whether all weights of a model were published (method ``full``), and not those of an adapter."""
+    if (folder / CONFIG_NAME).is_file() or not (folder / "modules.json").is_file():
+        return False
+    return (folder / FILE_NAME).is_file() and Manifest.read(folder).method == "full"
+
+
 def _entry(folder: Path) -> AdapterEntry:
     manifest = None
     try:
         check_name(folder.name)
+        if _holds_whole_model(folder):
+            manifest = Manifest.read(folder)
+            for file in weight_files(folder):
+                read_header(file)
+            return AdapterEntry(folder.name, folder, manifest, None)
         read_config(folder)
         check_weights(weights_path(folder))
         if not (folder / FILE_NAME).is_file():
             return AdapterEntry(folder.name, folder, None, f"no {FILE_NAME}")
         manifest = Manifest.read(folder)
-    except AdapterError as error:
+    except ScionsError as error:
         # The folder stands in the entry already: the problem need not repeat it.
         problem = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
         return AdapterEntry(folder.name, folder, manifest, problem)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from scions.errors import DataError
 from scions.training.examples import Examples
 from scions.training.prefix import Prefix
 from scions.training.tokens import Tokens
@@ -30,7 +31,16 @@ class Batch:
 
 
 def plan_batches(examples: Examples, batch_size: int, epochs: float, seed: int) -> list[Batch]:
-    """The batches of all epochs in order. A last batch of fewer than two rows is dropped."""
+    """The batches of all epochs in order. A last batch of fewer than two rows is dropped.
+
+    Raises:
+        DataError: labelled texts no two of which share a label.
+    """
+    if examples.keys is not None and np.bincount(examples.keys).max() < 2:
+        raise DataError(
+            f"no label has two training rows ({len(examples)} rows, each of a class of its own): texts of one class "
+            "are what attracts each other. Give more rows a class, or train on the texts alone with objective 'simcse'"
+        )
     steps = max(1, round(epochs * max(1, -(-len(examples) // batch_size))))
     batches: list[Batch] = []
     epoch = 0

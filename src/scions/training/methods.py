@@ -61,6 +61,8 @@ def graft(
     from scions.adapters.placement import count_layers
 
     transformer: Any = model[0].auto_model
+    # Layers behind the transformer (a Dense, say) are the base's too: an adapter's file has no place for them.
+    model.requires_grad_(False)
     if method == "lora":
         config, used = _lora(transformer, total, share, rank, layers)
     else:
@@ -79,7 +81,8 @@ def _bottleneck(
 
     config = BottleneckConfig(placement=method, layers=layers, rank=rank or 1)
     if rank is None:
-        config.rank = rank_for_share(transformer, config, share)
+        inside = sum(p.numel() for p in transformer.parameters())
+        config.rank = rank_for_share(transformer, config, share * total / inside)
     return config, config.rank
 
 

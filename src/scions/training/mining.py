@@ -42,6 +42,8 @@ def mine_negatives(examples: Examples, vectors: np.ndarray, seed: int, count: in
             usable = [
                 d for d in ranked[FIRST_RANK:] if int(d) not in known and vectors[d] @ vectors[positive] <= SAME_TEXT
             ]
-            # A tiny corpus may leave nothing: then any document will do, and the mask sorts out what is relevant.
-            mined[start + i] = rng.choice(usable or documents, size=count)
+            # A tiny corpus may leave nothing: then any document not known to be relevant will do; where all are,
+            # the mask sorts it out.
+            usable = usable or [d for d in documents if int(d) not in known] or list(documents)
+            mined[start + i] = rng.choice(usable, size=count)
     return replace(examples, columns=np.concatenate([examples.columns[:, :2], mined], axis=1))

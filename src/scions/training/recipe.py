@@ -108,10 +108,10 @@ def _check(recipe: Recipe, shape: Shape, model_max_length: int) -> None:
     if recipe.objective not in OBJECTIVES:
         raise UsageError(f"objective {recipe.objective!r} is unknown; choose from {', '.join(OBJECTIVES)}")
     recipe.dropout = recipe.objective == "simcse"
-    scored = shape in (Shape.SCORED, Shape.BINARY)
-    if (recipe.objective == "cosent") != scored and recipe.objective != "simcse":
-        natural = _OBJECTIVES[shape][0]
-        raise UsageError(f"{shape.value} data cannot train with {recipe.objective!r}; use {natural!r} or 'simcse'")
+    fitting = _OBJECTIVES[shape][0]
+    if recipe.objective not in (fitting, "simcse"):
+        either = "'simcse'" if fitting == "simcse" else f"{fitting!r} or 'simcse'"
+        raise UsageError(f"{shape.value} data cannot train with {recipe.objective!r}; use {either}")
     if recipe.batch_size < 2:
         raise UsageError(f"batch size must be at least 2, got {recipe.batch_size}")
     if not 0 < recipe.learning_rate < 1:

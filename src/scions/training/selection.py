@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,9 +31,10 @@ class Selection:
             return
         start = time.perf_counter()
         value = self.score()
-        previous = [entry["score"] for entry in self.history if entry["step"] > 0]
+        # A score that is no number (all vectors equal, say) is never the best.
+        previous = [entry["score"] for entry in self.history if entry["step"] > 0 and math.isfinite(entry["score"])]
         self.history.append({"step": step, "score": value})
-        if step > 0 and (not previous or value > max(previous)):
+        if step > 0 and math.isfinite(value) and (not previous or value > max(previous)):
             self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.seconds += time.perf_counter() - start
 

@@ -48,7 +48,7 @@ class Tokens:
         pieces: list[np.ndarray] = []
         start = 0
         while start < len(order):
-            longest = int(self.lengths[places[order[start]]])
+            longest = max(1, int(self.lengths[places[order[start]]]))
             end = min(len(order), start + max(1, piece_tokens // longest))
             pieces.append(order[start:end])
             start = end
