@@ -30,9 +30,8 @@ def _run(code: str) -> None:
 
 def test_the_mappings_that_are_filled_are_those_that_peft_reads():
     import peft.mapping as mapping
-    from peft import PeftConfig, PeftModel, PeftType
+    from peft import PeftConfig, PeftModel, PeftType, mapping_func
     from peft import peft_model as reader
-    from peft import mapping_func
 
     from scions.adapters.config import BottleneckConfig
     from scions.adapters.tuner import BottleneckModel
@@ -71,7 +70,17 @@ def test_the_config_survives_pefts_json(tmp_path):
 
 
 def test_importing_scions_is_light():
-    heavy = "torch transformers peft sentence_transformers numpy datasets pandas sklearn matplotlib".split()
+    heavy = [
+        "torch",
+        "transformers",
+        "peft",
+        "sentence_transformers",
+        "numpy",
+        "datasets",
+        "pandas",
+        "sklearn",
+        "matplotlib",
+    ]
     _run(f"import scions\nfound = {set(heavy)} & set(sys.modules)\nassert not found, found")
 
 

@@ -83,6 +83,6 @@ def test_help_and_list_import_nothing_heavy():
 
 
 def test_an_interrupted_training_is_told_as_one():
-    from scions.training import Interrupted as Stopped
+    from scions.training.fit import Interrupted as Stopped
 
     assert issubclass(Stopped, Interrupted)

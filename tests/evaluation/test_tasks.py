@@ -183,7 +183,7 @@ def test_texts_are_scored_by_their_halves(words, constant):
 
 def test_too_few_long_texts_ask_for_a_labelled_file(words):
     table = Table(Shape.TEXTS, {"text": ["one two three four five six seven eight"] * 30}, "plain")
-    with pytest.raises(DataError, match=r"plain: 1 distinct texts .* Give a labelled --test file"):
+    with pytest.raises(DataError, match=r"plain: 1 distinct texts .* Give more texts, or labelled files"):
         evaluate(words, table)
 
 

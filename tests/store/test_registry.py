@@ -133,3 +133,22 @@ def test_a_folder_of_peft_alone_and_no_folder(make_adapter: MakeAdapter, tmp_pat
         read_adapter(folder)
     with pytest.raises(AdapterError, match="no such folder"):
         read_adapter(tmp_path / "absent")
+
+
+def test_a_model_trained_whole_is_whole_without_an_adapters_files(tmp_path: Path, make_adapter: MakeAdapter) -> None:
+    folder = make_adapter("whole", method="full", rank=None)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink()
+    [entry] = list_adapters(tmp_path / "adapters")
+    assert entry.problem == "no adapter_config.json"
+    (folder / "modules.json").write_text(json.dumps([{"idx": 0, "path": ""}]))
+    [entry] = list_adapters(tmp_path / "adapters")
+    assert "safetensors" in (entry.problem or "")
+    save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
+    [entry] = list_adapters(tmp_path / "adapters")
+    assert entry.problem is None
+    assert entry.manifest is not None
+    assert entry.manifest.method == "full"
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1])
+    [entry] = list_adapters(tmp_path / "adapters")
+    assert (entry.problem or "").startswith("model.safetensors: is cut short")

@@ -22,7 +22,7 @@ def halves(texts: Iterable[str], source: str) -> tuple[list[str], list[str]]:
     if len(kept) < FEWEST_TEXTS:
         raise DataError(
             f"{source}: {len(kept)} distinct texts have {FEWEST_WORDS} words or more, and scoring plain texts by their "
-            f"halves needs {FEWEST_TEXTS}. Give a labelled --test file instead."
+            f"halves needs {FEWEST_TEXTS}. Give more texts, or labelled files with --dev and --test."
         )
     cuts = [cut_place(words) for words in kept]
     return (

@@ -47,7 +47,7 @@ def publish(folder: str | Path, write: Callable[[Path], None], *, force: bool = 
             In each case nothing is left behind and an existing folder is untouched.
     """
     target = _absolute(folder)
-    _refuse_existing(target, force)
+    refuse_existing(target, force)
     _make_parents(target.parent)
     sweep(target.parent)
     staging = _beside(target, "partial")
@@ -58,7 +58,7 @@ def publish(folder: str | Path, write: Callable[[Path], None], *, force: bool = 
             raise AdapterError(f"{target}: nothing was written into it, so nothing was published")
         _sync_tree(staging)
         # Looked at again: `write` may have run for long, and another process may have published meanwhile.
-        _refuse_existing(target, force)
+        refuse_existing(target, force)
         _place(staging, target, force)
     except BaseException as error:
         staged = _size(staging)
@@ -119,7 +119,8 @@ def sweep(parent: Path) -> None:
                 _remove(Path(entry.path))
 
 
-def _refuse_existing(target: Path, force: bool) -> None:
+def refuse_existing(target: Path, force: bool) -> None:
+    """Raise AdapterError where `publish` to `target` would be refused for what stands there."""
     if not os.path.lexists(target):
         return
     if not force:

@@ -12,6 +12,8 @@ from sentence_transformers import SentenceTransformer
 from scions.encoder.grafting import graft_weights
 from scions.store import load_base, read_weights
 
+PEFT_PREFIX = "base_model.model."
+
 
 def write_weights(model: SentenceTransformer, method: str, base_id: str, folder: Path) -> None:
     """Write config and weights (float32) of the adapter named ``default``; of ``full``, the whole model."""
@@ -24,7 +26,10 @@ def write_weights(model: SentenceTransformer, method: str, base_id: str, folder:
     from safetensors.torch import save_file
 
     transformer: Any = model[0].auto_model
-    tensors = {key: value.detach().float().contiguous() for key, value in adapter_tensors(transformer).items()}
+    # With PEFT's own prefix: without it `PeftModel.from_pretrained` would warn and go on with fresh weights.
+    tensors = {
+        PEFT_PREFIX + key: value.detach().float().contiguous() for key, value in adapter_tensors(transformer).items()
+    }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = transformer.peft_config["default"]
     # Where the base lay on this machine is nobody's business; its id is what others can load.
@@ -37,7 +42,7 @@ def write_weights(model: SentenceTransformer, method: str, base_id: str, folder:
 
 
 def adapter_tensors(transformer: Any) -> dict[str, Any]:
-    """The tensors of the adapter ``default`` under the names of PEFT's file format."""
+    """The tensors of the adapter ``default`` under the names of PEFT's file format, less `PEFT_PREFIX`."""
     from peft import get_peft_model_state_dict
 
     return get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
@@ -67,7 +68,10 @@ def graft(
         config, used = _lora(transformer, total, share, rank, layers)
     else:
         config, used = _bottleneck(transformer, total, method, share, rank, layers)
-    model.add_adapter(config, "default")
+    # LoRA draws its first weights from torch's global state: they too are to be the same for every adapter of a base.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model.add_adapter(config, "default")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     first = 0 if layers is None else count_layers(transformer) - layers
     return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, used, first)

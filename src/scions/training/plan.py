@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Splits, check_trainable, read_splits
 from scions.errors import UsageError
+from scions.evaluation.halves import halves
 from scions.store import base_id, load_base, resolve_base
 from scions.training.batches import plan_batches
 from scions.training.examples import to_examples
@@ -87,6 +88,9 @@ def prepare(
     """
     splits = read_splits(data, dev=dev, test=test, shape=shape, columns=columns, seed=seed, limit=limit)
     check_trainable(splits.train)
+    for part, table in (("dev", splits.dev), ("test", splits.test)):
+        if table.shape is Shape.TEXTS:
+            halves(table.columns["text"], f"{table.source}, {part} rows")
     base_path = resolve_base(base)
     model = load_base(base_path)
     longest = int(model.max_seq_length or 512)

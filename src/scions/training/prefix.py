@@ -38,6 +38,7 @@ class Prefix:
         kind = torch.bfloat16 if bf16 else torch.float32
         self._states = torch.empty(int(tokens.lengths.sum()), width, dtype=kind)
         transformer: Any = model[0].auto_model
+        model.eval()
         with torch.no_grad(), autocast(model.device, bf16):
             for piece in tokens.pieces(np.arange(len(tokens.ids))):
                 features = {k: v.to(model.device) for k, v in tokens.features(piece, packed=True).items()}

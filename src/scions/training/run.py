@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Table, drift_pairs, fingerprint, read
 from scions.encoder.space import pooling_of
-from scions.errors import AdapterError, UsageError
+from scions.errors import UsageError
 from scions.evaluation import Evaluation, Remembering, drift_of, evaluate, fit_linear_map
 from scions.store import (
     Base,
@@ -33,6 +33,7 @@ from scions.store import (
     space_fingerprint,
     write_file,
 )
+from scions.store.publish import refuse_existing
 from scions.training.candidate import reload, write_weights
 from scions.training.card import PLOT, card, draw
 from scions.training.fast_encoder import FastEncoder
@@ -129,8 +130,7 @@ def train(
     check_name(name)
     root = Path(output) if output is not None else default_root()
     folder, run = root / name, root / f".training-{name}"
-    if folder.exists() and not force:
-        raise AdapterError(f"{folder} exists; --force replaces it, or choose another name")
+    refuse_existing(folder, force)
     say = on_stage or (lambda text: None)
     overrides = parse_overrides(
         {
@@ -142,6 +142,8 @@ def train(
         }
     )
     say("reading the data and loading the base")
+    # Whatever may be wrong with a file shows before the training, not after it.
+    general_rows = None if general is None else read(str(general))
     prepared = prepare(
         str(data),
         base=base,
@@ -159,6 +161,12 @@ def train(
     )
     if on_recipe is not None:
         on_recipe(prepared.plan)
+    # The base is scored first: test rows that cannot be scored show before the training, not after it.
+    say("scoring the base on held-out rows")
+    base_model = load_base(prepared.base_path)
+    before = _encoder(base_model)
+    few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
+    base_scores = evaluate(before, prepared.splits.test, few_shot=few)
     checkpoint = _open_run(run, prepared, seed, layers, resume)
     say("training" if checkpoint is None else f"training, from {checkpoint.name}")
     try:
@@ -166,21 +174,21 @@ def train(
     except TrainingDiverged:
         shutil.rmtree(run, ignore_errors=True)
         raise
-    say("scoring base and adapter on held-out rows")
+    say("scoring the adapter on held-out rows")
     candidate = run / "candidate"
     write_weights(prepared.model, method, prepared.plan.base, candidate)
-    base_model = load_base(prepared.base_path)
-    before = _encoder(base_model)
     after = _encoder(reload(candidate, method, prepared.base_path, name))
-    few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
-    scores = [evaluate(encoder, prepared.splits.test, few_shot=few) for encoder in (before, after)]
-    general_scores, drifted = _general(general, before, after)
+    scores = evaluate(after, prepared.splits.test, few_shot=few)
+    general_scores, drifted = _general(general_rows, before, after)
     say("training the rival: a linear map on the base's vectors")
     rivals = {"linear map": _linear(base_model, prepared, seed)}
     if compare_full and method != "full":
         say("training the rival: full fine-tuning")
-        rivals["full fine-tuning"] = _full(prepared, run, seed, overrides, on_step)
-    verdict = judge(scores[0], scores[1], general=general_scores, drift=drifted, rivals=rivals)
+        try:
+            rivals["full fine-tuning"] = _full(prepared, run, seed, on_step)
+        except TrainingDiverged:
+            prepared.plan.notes.append("the rival, full fine-tuning, diverged and was left out")
+    verdict = judge(base_scores, scores, general=general_scores, drift=drifted, rivals=rivals)
     manifest = _manifest(name, prepared, fitted, verdict, base_model, before, candidate, seed, layers)
     examples = shown_queries(prepared.splits.test, before, after)
     path = None
@@ -257,10 +265,9 @@ def _encoder(model: SentenceTransformer) -> Remembering:
 
 
 def _general(
-    source: str | Path | None, before: Remembering, after: Remembering
+    table: Table | None, before: Remembering, after: Remembering
 ) -> tuple[tuple[Evaluation, Evaluation] | None, float | None]:
-    if source is not None:
-        table = read(str(source))
+    if table is not None:
         return (evaluate(before, table), evaluate(after, table)), None
     with suppress(OSError):
         return None, drift_of(before, after, drift_pairs())
@@ -276,9 +283,7 @@ def _linear(base_model: SentenceTransformer, prepared: Prepared, seed: int) -> E
     return evaluate(fit_linear_map(encoder, train, prepared.splits.dev, seed=seed), prepared.splits.test)
 
 
-def _full(
-    prepared: Prepared, run: Path, seed: int, overrides: dict[str, Any], on_step: Callable[[Step], None] | None
-) -> Evaluation:
+def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], None] | None) -> Evaluation:
     from scions.training.recipe import LEARNING_RATES, Recipe
 
     model = load_base(prepared.base_path)

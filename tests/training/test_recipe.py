@@ -1,0 +1,89 @@
+"""What is chosen from the data's shape and size, what may be overridden, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from scions.data import Shape
+from scions.errors import UsageError
+from scions.training.plan import parse_overrides
+from scions.training.recipe import LEARNING_RATES, METHODS, choose_recipe
+
+
+def _choose(shape="pairs", rows=2000, lengths=(20, 30), longest=256, method="houlsby", **overrides):
+    return choose_recipe(Shape.of(shape), rows, list(lengths), longest, method, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("shape", "objective", "negatives"),
+    [
+        ("pairs", "contrastive", 0),
+        ("triplets", "contrastive", 0),
+        ("labelled", "contrastive", 0),
+        ("candidates", "contrastive", 1),
+        ("retrieval", "contrastive", 1),
+        ("scored", "cosent", 0),
+        ("binary", "cosent", 0),
+        ("texts", "simcse", 0),
+    ],
+)
+def test_the_shape_chooses_the_objective(shape, objective, negatives):
+    recipe = _choose(shape)
+    assert (recipe.objective, recipe.hard_negatives) == (objective, negatives)
+    assert recipe.dropout == (objective == "simcse")
+    assert set(recipe.reasons) == {"objective", "batch_size", "learning_rate", "epochs", "max_length"}
+    assert all(recipe.reasons.values())
+    assert _choose(shape, objective="simcse").dropout
+
+
+def test_the_size_chooses_batch_and_epochs():
+    assert [_choose(rows=n).batch_size for n in (10, 499, 500)] == [32, 32, 64]
+    assert [_choose(rows=n).epochs for n in (10, 999, 1000, 49_999, 50_000)] == [10.0, 10.0, 3.0, 3.0, 1.0]
+
+
+def test_the_texts_choose_the_length():
+    assert _choose(lengths=[20] * 95 + [500] * 5).max_length == 20
+    assert _choose(lengths=[5]).max_length == 16
+    assert _choose(lengths=[500] * 10).max_length == 128
+    assert _choose(lengths=[500] * 10, longest=64).max_length == 64
+    assert _choose(lengths=[]).max_length == 128
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_method_chooses_the_learning_rate(method):
+    assert _choose(method=method).learning_rate == LEARNING_RATES[method]
+
+
+def test_what_is_given_wins_and_says_so():
+    recipe = _choose(batch_size=8, learning_rate=0.01, epochs=0.5, max_length=200, objective=None)
+    assert (recipe.batch_size, recipe.learning_rate, recipe.epochs, recipe.max_length) == (8, 0.01, 0.5, 200)
+    assert recipe.reasons["batch_size"] == "given"
+    assert recipe.reasons["objective"] != "given"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "magic"}, "choose from houlsby, pfeiffer"),
+        ({"objective": "magic"}, "choose from contrastive, cosent, simcse"),
+        ({"objective": "cosent"}, "pairs data cannot train with 'cosent'; use 'contrastive' or 'simcse'"),
+        ({"shape": "scored", "objective": "contrastive"}, "use 'cosent' or 'simcse'"),
+        ({"shape": "texts", "objective": "contrastive"}, "use 'simcse'$"),
+        ({"batch_size": 1}, "at least 2"),
+        ({"learning_rate": 0}, "between 0 and 1"),
+        ({"learning_rate": float("nan")}, "between 0 and 1"),
+        ({"epochs": -1}, "above 0"),
+        ({"max_length": 7}, "8 to 256"),
+        ({"max_length": 257}, "8 to 256"),
+        ({"colour": "red"}, "'colour' is no setting"),
+    ],
+)
+def test_what_cannot_be(settings, message):
+    with pytest.raises(UsageError, match=message):
+        _choose(**settings)
+
+
+def test_options_that_were_not_given_are_left_to_the_recipe():
+    assert parse_overrides({"epochs": 2, "batch_size": None}) == {"epochs": 2}
+    with pytest.raises(UsageError, match="unknown: colour"):
+        parse_overrides({"colour": "red"})
