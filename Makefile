@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # About five minutes on two cores.
-DEMO_FLAGS ?= --limit 2500 --epochs 1
+DEMO_FLAGS ?= --limit 1500 --epochs 1
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test lint docs clean

@@ -95,6 +95,19 @@ def test_doubts_show_columns_a_row_and_the_flags(tmp_path: Path, row: dict) -> N
     assert "--shape texts|pairs" in message
 
 
+@pytest.mark.parametrize("values", [(0, 1), ("0", "1"), (True, False), (0.0, 1.0)])
+def test_judged_pairs_are_never_all_taken_for_positives(tmp_path: Path, values: tuple) -> None:
+    quora = [{"question1": A, "question2": B, "is_duplicate": value} for value in values]
+    assert table(tmp_path, quora).shape is Shape.BINARY
+    unnamed = [{"anchor": A, "positive": B, "fits": value} for value in values]
+    with pytest.raises(DataError, match=r"'fits' beside a pair holds 0 and 1.*--columns label=fits.*--shape pairs"):
+        table(tmp_path, unnamed)
+    assert table(tmp_path, unnamed, columns={"label": "fits"}).shape is Shape.BINARY
+    assert table(tmp_path, unnamed, shape="pairs").shape is Shape.PAIRS
+    other = [{"anchor": A, "positive": B, "votes": value} for value in (0, 1, 2)]
+    assert table(tmp_path, other).shape is Shape.PAIRS
+
+
 def test_the_sample_row_is_cut(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         table(tmp_path, [{"left": "x" * 5000, "right": "y" * 5000}])

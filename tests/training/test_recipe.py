@@ -37,7 +37,7 @@ def test_the_shape_chooses_the_objective(shape, objective, negatives):
 
 
 def test_the_size_chooses_batch_and_epochs():
-    assert [_choose(rows=n).batch_size for n in (10, 499, 500)] == [32, 32, 64]
+    assert [_choose(rows=n).batch_size for n in (10, 9_999, 10_000)] == [32, 32, 64]
     assert [_choose(rows=n).epochs for n in (10, 999, 1000, 49_999, 50_000)] == [10.0, 10.0, 3.0, 3.0, 1.0]
 
 
@@ -73,6 +73,8 @@ def test_what_is_given_wins_and_says_so():
         ({"learning_rate": 0}, "between 0 and 1"),
         ({"learning_rate": float("nan")}, "between 0 and 1"),
         ({"epochs": -1}, "above 0"),
+        ({"epochs": float("nan")}, "above 0"),
+        ({"epochs": float("inf")}, "above 0"),
         ({"max_length": 7}, "8 to 256"),
         ({"max_length": 257}, "8 to 256"),
         ({"colour": "red"}, "'colour' is no setting"),

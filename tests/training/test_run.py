@@ -242,6 +242,13 @@ def test_a_rival_that_diverges_costs_nothing(write, short, monkeypatch):
     assert any("full fine-tuning, diverged" in note for note in result.notes)
 
 
+def test_an_adapter_that_tells_no_texts_apart_is_told(write, short, adapters_aside, monkeypatch):
+    monkeypatch.setattr(run, "drift_of", lambda *_: float("nan"))
+    with pytest.raises(TrainingDiverged, match=r"same vector.*lower --learning-rate"):
+        train(write("pairs"), "legal", **short)
+    assert os.listdir(adapters_aside) == []
+
+
 def test_the_highest_learning_rate_ends_in_a_verdict_or_is_told(write, short, adapters_aside):
     try:
         result = train(write("pairs"), "legal", learning_rate=0.99, **short)
@@ -349,3 +356,18 @@ def test_stages_recipe_and_steps_are_told(write, short):
 
 def test_scions_train_is_this_one():
     assert scions.train is train
+
+
+@pytest.mark.parametrize(("option", "message"), [({"rank": 0}, "rank must be at least 1"), ({"seed": -1}, "seed must")])
+def test_numbers_that_cannot_be(write, short, option, message):
+    with pytest.raises(UsageError, match=message):
+        plan(str(write("pairs")), **short | option)
+
+
+def test_a_plan_of_many_small_classes_in_order(tmp_path, short):
+    path = tmp_path / "intents.jsonl"
+    rows = [{"text": f"the court {i} of law {i % 7}", "label": f"class {i % 60}"} for i in range(360)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # A sample of the first rows would hold a row of each class, and nothing to train on.
+    made = plan(str(path), **short | {"batch_size": 8})
+    assert made.seconds > 0

@@ -29,7 +29,7 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "second": ((*_SECOND, *_SECOND_NUMBERED), ("answer", "passage", "response"), ("context",)),
     "third": (("negative", "neg", "negatives", "hard_negative", "hard_negatives"), ("negative_1",)),
     "score": (("score", "similarity", "sim", "rating", "similarity_score"),),
-    "label": (("label",), ("intent", "category", "class", "topic")),
+    "label": (("label", "is_duplicate"), ("intent", "category", "class", "topic")),
     "group": (("group",),),
 }
 _WEAK = {"title", "context"}  # stand beside texts of many kinds, so they never outvote a column called text
@@ -141,6 +141,20 @@ class _Finder:
                 texts.append(name)
         return texts
 
+    def unknown_judgement(self) -> str | None:
+        """A column of no role that holds both 0 and 1 and nothing else: trained as pairs, the 0s would be positives."""
+        known = {name for columns in self.roles.values() for name in columns}
+        for name in self.rows.columns:
+            if name not in known and plain(name) not in _NOT_TEXT and not plain(name).endswith("_id"):
+                found = set()
+                for row in self.rows.rows:
+                    found.add(BINARY_LABELS.get(str(row.get(name)).strip().casefold()))
+                    if None in found:
+                        break
+                if found == {0, 1}:
+                    return name
+        return None
+
     def settle_pair(self) -> None:
         """Let a column called text stand in for the missing side of a pair."""
         first, second, text = (self.roles[role] for role in ("first", "second", "text"))
@@ -223,6 +237,13 @@ def _choose(finder: _Finder, allowed: list[Shape]) -> Shape:
         guess = _judged(finder)
     else:
         guess = Shape.PAIRS
+        judges = finder.unknown_judgement() if Shape.BINARY in allowed and Shape.PAIRS in allowed else None
+        if judges is not None:
+            ambiguous(
+                finder.rows,
+                f"column {judges!r} beside a pair holds 0 and 1: if it judges the pair say --columns label={judges}, "
+                "if it does not, --shape pairs",
+            )
     if guess in allowed:
         return guess
     # the columns the user named rule the guess out: the richest shape left whose columns are all there

@@ -50,6 +50,8 @@ def graft(
     """
     if trainable_share is not None and rank is not None:
         raise UsageError("give either a trainable share or a rank, not both")
+    if rank is not None and rank < 1:
+        raise UsageError(f"rank must be at least 1, got {rank}")
     total = sum(p.numel() for p in model.parameters())
     share = DEFAULT_SHARE if trainable_share is None else trainable_share
     if method == "full":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from scions.data import Shape, Splits, check_trainable, read_splits
+from scions.data import Shape, Splits, Table, check_trainable, read_splits
 from scions.errors import UsageError
 from scions.evaluation.halves import halves
 from scions.store import base_id, load_base, resolve_base
@@ -86,6 +87,8 @@ def prepare(
     Raises:
         ScionsError: whatever is wrong with data, base or options, before anything is trained.
     """
+    if seed < 0:
+        raise UsageError(f"seed must be 0 or more, got {seed}")
     splits = read_splits(data, dev=dev, test=test, shape=shape, columns=columns, seed=seed, limit=limit)
     check_trainable(splits.train)
     for part, table in (("dev", splits.dev), ("test", splits.test)):
@@ -136,13 +139,23 @@ def estimate(prepared: Prepared, run: Path, seed: int) -> None:
 
     plan, rows = prepared.plan, min(len(prepared.splits.train), 6 * prepared.plan.recipe.batch_size)
     before = _peak_bytes()
-    sample = prepared.splits.train.take(list(range(rows)))
+    sample = _sample(prepared.splits.train, rows)
     recipe = Recipe(**{**plan.recipe.to_dict(), "epochs": 1.0})
     start = time.perf_counter()
     fitted = fit(prepared.model, prepared.trained, sample, None, recipe, run=run, seed=seed)
     seconds = fitted.seconds or time.perf_counter() - start
     plan.seconds = seconds / max(1, fitted.steps) * plan.steps
     plan.memory_bytes = max(0, _peak_bytes() - before)
+
+
+def _sample(train: Table, rows: int) -> Table:
+    """``rows`` rows; of labelled texts those of the most frequent labels, for a label needs two rows to train on."""
+    order = list(range(len(train)))
+    if train.shape is Shape.LABELLED:
+        labels = train.columns["label"]
+        counts = Counter(labels)
+        order.sort(key=lambda i: (-counts[labels[i]], labels[i]))
+    return train.take(sorted(order[:rows]))
 
 
 def _peak_bytes() -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,24 +15,9 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Table, drift_pairs, fingerprint, read
-from scions.encoder.space import pooling_of
 from scions.errors import UsageError
 from scions.evaluation import Evaluation, Remembering, drift_of, evaluate, fit_linear_map
-from scions.store import (
-    Base,
-    DataRecord,
-    DomainStatistics,
-    Initialisation,
-    Manifest,
-    adapter_fingerprint,
-    base_fingerprint,
-    check_name,
-    default_root,
-    load_base,
-    publish,
-    space_fingerprint,
-    write_file,
-)
+from scions.store import Manifest, base_fingerprint, check_name, default_root, load_base, publish, write_file
 from scions.store.publish import refuse_existing
 from scions.training.candidate import reload, write_weights
 from scions.training.card import PLOT, card, draw
@@ -40,12 +25,13 @@ from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import Fitted, Step, fit
 from scions.training.methods import graft
 from scions.training.plan import Plan, Prepared, estimate, parse_overrides, prepare
+from scions.training.record import manifest_of
 from scions.training.shown import Shown, shown_queries
 from scions.training.trainer import TrainingDiverged, newest_checkpoint
 from scions.training.verdict import WORSE, Verdict, judge
 
 Stage = Callable[[str], None]
-LINEAR_ROWS = 4000
+LINEAR_ROWS = 2000
 
 
 @dataclass
@@ -180,6 +166,12 @@ def train(
     after = _encoder(reload(candidate, method, prepared.base_path, name))
     scores = evaluate(after, prepared.splits.test, few_shot=few)
     general_scores, drifted = _general(general_rows, before, after)
+    if _collapsed((base_scores, scores), general_scores, drifted):
+        shutil.rmtree(run, ignore_errors=True)
+        raise TrainingDiverged(
+            "training diverged: the adapter gives all texts the same vector. Nothing was published. "
+            f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
+        )
     say("training the rival: a linear map on the base's vectors")
     rivals = {"linear map": _linear(base_model, prepared, seed)}
     if compare_full and method != "full":
@@ -189,7 +181,7 @@ def train(
         except TrainingDiverged:
             prepared.plan.notes.append("the rival, full fine-tuning, diverged and was left out")
     verdict = judge(base_scores, scores, general=general_scores, drift=drifted, rivals=rivals)
-    manifest = _manifest(name, prepared, fitted, verdict, base_model, before, candidate, seed, layers)
+    manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
     examples = shown_queries(prepared.splits.test, before, after)
     path = None
     if verdict.outcome != WORSE or force:
@@ -274,6 +266,17 @@ def _general(
     return None, None
 
 
+def _collapsed(
+    domain: tuple[Evaluation, Evaluation], general: tuple[Evaluation, Evaluation] | None, drift: float | None
+) -> bool:
+    """Whether a figure of the adapter's is undefined where the base's is not: no two of its similarities differ."""
+    pairs = [domain] if general is None else [domain, general]
+    figures = [(was.scores[was.primary], now.scores[now.primary]) for was, now in pairs]
+    if drift is not None:
+        figures.append((100.0, drift))
+    return any(math.isfinite(was) and not math.isfinite(now) for was, now in figures)
+
+
 def _linear(base_model: SentenceTransformer, prepared: Prepared, seed: int) -> Evaluation:
     train = prepared.splits.train
     if len(train) > LINEAR_ROWS:
@@ -293,80 +296,6 @@ def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], No
     fit(model, trained, splits.train, splits.dev, recipe, run=run / "full", seed=seed, on_step=on_step)
     few = splits.train if splits.test.shape is Shape.LABELLED else None
     return evaluate(_encoder(model), splits.test, few_shot=few)
-
-
-def _manifest(
-    name: str,
-    prepared: Prepared,
-    fitted: Fitted,
-    verdict: Verdict,
-    base_model: SentenceTransformer,
-    before: Remembering,
-    candidate: Path,
-    seed: int,
-    layers: int | None,
-) -> Manifest:
-    plan, splits = prepared.plan, prepared.splits
-    transformer: Any = base_model[0].auto_model
-    sha = base_fingerprint(base_model)
-    pooling = pooling_of(base_model)
-    dimensions = int(base_model.get_embedding_dimension() or 0)
-    placement = {"placement": plan.method, "layers": layers}
-    first = hashlib.sha256(f"{sha}|{plan.method}|{layers}|{plan.rank}|0".encode()).hexdigest()[:16]
-    weights = base_fingerprint(str(candidate)) if plan.method == "full" else adapter_fingerprint(candidate)
-    return Manifest(
-        name=name,
-        base=Base(
-            id=plan.base,
-            weights_sha256=sha,
-            architecture=str(transformer.config.model_type),
-            hidden_size=int(transformer.config.hidden_size),
-            layers=int(transformer.config.num_hidden_layers),
-        ),
-        method=plan.method,
-        placement=placement,
-        rank=plan.rank or None,
-        trainable_parameters=plan.trainable_parameters,
-        trainable_share=plan.trainable_share,
-        initialisation=Initialisation(seed=0, id=first),
-        data=DataRecord(
-            source=Path(splits.train.source).name,
-            fingerprint=fingerprint(splits.train),
-            shape=plan.shape,
-            rows=plan.rows,
-            truncated={"train": fitted.truncated},
-            notes=plan.notes,
-        ),
-        pooling=pooling,
-        max_length=int(base_model.max_seq_length or 0),
-        seed=seed,
-        space_fingerprint=space_fingerprint(sha, weights, pooling=pooling, dimensions=dimensions),
-        prompts={key: value for key, value in (base_model.prompts or {}).items() if value},
-        recipe=plan.recipe.to_dict(),
-        scores={**verdict.to_dict(), "selection": fitted.history, "rows_per_second": fitted.rows_per_second},
-        domain=_statistics(splits.train, base_model),
-        versions=_versions(),
-    )
-
-
-def _statistics(train: Table, base_model: SentenceTransformer, most: int = 1000) -> DomainStatistics:
-    texts = train.texts()
-    if len(texts) > most:
-        chosen = np.random.default_rng(0).choice(len(texts), most, replace=False)
-        texts = [texts[i] for i in chosen]
-    vectors = FastEncoder(base_model, int(base_model.max_seq_length or 512)).encode(texts)
-    mean = vectors.mean(axis=0)
-    variance = float(((vectors - mean) ** 2).sum(axis=1).mean() / vectors.shape[1])
-    return DomainStatistics(mean=[round(float(x), 6) for x in mean], spherical_variance=variance, n=len(texts))
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("torch", "transformers", "sentence-transformers", "peft")
-    from scions.version import __version__
-
-    return {"scions": __version__, **{package: version(package) for package in packages}}
 
 
 def _write(staging: Path, candidate: Path, manifest: Manifest, verdict: Verdict) -> None:
