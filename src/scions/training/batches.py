@@ -41,7 +41,8 @@ def plan_batches(examples: Examples, batch_size: int, epochs: float, seed: int) 
             f"no label has two training rows ({len(examples)} rows, each of a class of its own): texts of one class "
             "are what attracts each other. Give more rows a class, or train on the texts alone with objective 'simcse'"
         )
-    steps = max(1, round(epochs * max(1, -(-len(examples) // batch_size))))
+    whole, rest = divmod(len(examples), batch_size)
+    steps = max(1, round(epochs * max(1, whole + (rest >= 2))))
     batches: list[Batch] = []
     epoch = 0
     while len(batches) < steps:

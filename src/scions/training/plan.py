@@ -13,7 +13,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Splits, Table, check_trainable, read_splits
-from scions.errors import UsageError
+from scions.errors import DataError, UsageError
 from scions.evaluation.halves import halves
 from scions.store import base_id, load_base, resolve_base
 from scions.training.batches import plan_batches
@@ -98,6 +98,8 @@ def prepare(
     model = load_base(base_path)
     longest = int(model.max_seq_length or 512)
     probe = to_examples(splits.train, _objective(splits, overrides))
+    if len(probe) < 2:
+        raise DataError(f"{splits.train.source}: {len(probe)} training row; at least 2 are needed, 50 to be of use")
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(probe.texts), min(4000, len(probe.texts)), replace=False)
     sample = [probe.texts[i] for i in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,11 @@ def manifest_of(
         space_fingerprint=space_fingerprint(sha, weights, pooling=pooling, dimensions=dimensions),
         prompts={key: value for key, value in (base_model.prompts or {}).items() if value},
         recipe=plan.recipe.to_dict(),
-        scores={**verdict.to_dict(), "selection": fitted.history, "rows_per_second": fitted.rows_per_second},
+        scores={
+            **verdict.to_dict(),
+            "selection": [_finite(entry) for entry in fitted.history],
+            "rows_per_second": fitted.rows_per_second,
+        },
         domain=_statistics(splits.train, base_model),
         versions=_versions(),
     )
@@ -99,3 +104,8 @@ def _versions() -> dict[str, str]:
     from scions.version import __version__
 
     return {"scions": __version__, **{package: version(package) for package in packages}}
+
+
+def _finite(entry: dict[str, Any]) -> dict[str, Any]:
+    # JSON has no NaN; an epoch whose score is none was never chosen.
+    return {key: value if math.isfinite(value) else None for key, value in entry.items()}

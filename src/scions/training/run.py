@@ -15,7 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Table, drift_pairs, fingerprint, read
-from scions.errors import UsageError
+from scions.errors import ScionsError, UsageError
 from scions.evaluation import Evaluation, Remembering, drift_of, evaluate, fit_linear_map
 from scions.store import Manifest, base_fingerprint, check_name, default_root, load_base, publish, write_file
 from scions.store.publish import refuse_existing
@@ -32,6 +32,7 @@ from scions.training.verdict import WORSE, Verdict, judge
 
 Stage = Callable[[str], None]
 LINEAR_ROWS = 2000
+SETTINGS = "settings.json"
 
 
 @dataclass
@@ -147,13 +148,20 @@ def train(
     )
     if on_recipe is not None:
         on_recipe(prepared.plan)
+    settings = _settings(prepared, seed, layers)
+    checkpoint = _find_checkpoint(run, settings, resume, force)
+    if resume and checkpoint is None:
+        say(f"nothing to resume for {name}: starting from the beginning")
     # The base is scored first: test rows that cannot be scored show before the training, not after it.
     say("scoring the base on held-out rows")
     base_model = load_base(prepared.base_path)
     before = _encoder(base_model)
     few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
     base_scores = evaluate(before, prepared.splits.test, few_shot=few)
-    checkpoint = _open_run(run, prepared, seed, layers, resume)
+    if checkpoint is None:
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir(parents=True)
+        write_file(run / SETTINGS, json.dumps(settings))
     say("training" if checkpoint is None else f"training, from {checkpoint.name}")
     try:
         fitted = _fit(prepared, run, seed, checkpoint, on_step)
@@ -172,14 +180,16 @@ def train(
             "training diverged: the adapter gives all texts the same vector. Nothing was published. "
             f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
         )
-    say("training the rival: a linear map on the base's vectors")
-    rivals = {"linear map": _linear(base_model, prepared, seed)}
+    rivals: dict[str, Evaluation] = {}
+    ways = {"linear map": lambda: _linear(base_model, prepared, seed)}
     if compare_full and method != "full":
-        say("training the rival: full fine-tuning")
+        ways["full fine-tuning"] = lambda: _full(prepared, run, seed, on_step)
+    for rival, way in ways.items():
+        say(f"training the rival: {rival}")
         try:
-            rivals["full fine-tuning"] = _full(prepared, run, seed, on_step)
-        except TrainingDiverged:
-            prepared.plan.notes.append("the rival, full fine-tuning, diverged and was left out")
+            rivals[rival] = way()
+        except ScionsError as error:  # the adapter is trained: no rival may cost it
+            prepared.plan.notes.append(f"the rival, {rival}, was left out: {error}")
     verdict = judge(base_scores, scores, general=general_scores, drift=drifted, rivals=rivals)
     manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
     examples = shown_queries(prepared.splits.test, before, after)
@@ -204,14 +214,10 @@ def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _open_run(run: Path, prepared: Prepared, seed: int, layers: int | None, resume: bool) -> Path | None:
-    """Make the folder of this training's checkpoints, or find the last one of the same training in it.
-
-    Raises:
-        UsageError: the checkpoint is of another training; names what differs.
-    """
+def _settings(prepared: Prepared, seed: int, layers: int | None) -> dict[str, Any]:
+    """What must be the same for a training to go on from a checkpoint."""
     plan = prepared.plan
-    settings = {
+    return {
         "data": fingerprint(prepared.splits.train),
         "base": base_fingerprint(prepared.base_path),
         "method": plan.method,
@@ -220,18 +226,31 @@ def _open_run(run: Path, prepared: Prepared, seed: int, layers: int | None, resu
         "seed": seed,
         **{key: value for key, value in plan.recipe.to_dict().items() if key != "reasons"},
     }
-    record = run / "settings.json"
-    if resume and record.exists():
-        kept = json.loads(record.read_text())
-        differ = [key for key in settings if settings[key] != kept.get(key)]
-        if differ:
-            told = ", ".join(f"{key} (was {kept.get(key)!r}, is {settings[key]!r})" for key in differ)
-            raise UsageError(f"--resume: the interrupted training had other settings: {told}")
-        return newest_checkpoint(run)
-    shutil.rmtree(run, ignore_errors=True)
-    run.mkdir(parents=True, exist_ok=True)
-    write_file(record, json.dumps(settings))
-    return None
+
+
+def _find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bool) -> Path | None:
+    """The checkpoint to go on from, or None to start anew.
+
+    Raises:
+        UsageError: the checkpoint is of another training (names what differs), or there is one and neither resume nor
+            force says what to do with it.
+    """
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None:
+        return None
+    if not resume:
+        if force:
+            return None
+        raise UsageError(
+            f"{run} holds {checkpoint.name} of an interrupted training: --resume goes on from it, "
+            "--force throws it away and starts anew"
+        )
+    kept = json.loads((run / SETTINGS).read_text())
+    differ = [key for key in settings if settings[key] != kept.get(key)]
+    if differ:
+        told = ", ".join(f"{key} (was {kept.get(key)!r}, is {settings[key]!r})" for key in differ)
+        raise UsageError(f"--resume: the interrupted training had other settings: {told}")
+    return checkpoint
 
 
 def _fit(

@@ -7,6 +7,8 @@ from typing import Any
 
 from scions.evaluation import Evaluation, Interval, interval, paired_difference
 
+# Below this the adapter orders general pairs visibly otherwise than the base, and the verdict says so.
+LOW_DRIFT = 90.0
 BETTER, SAME, WORSE = "better", "no measurable difference", "worse"
 _SHOWN = {
     "scored": ("spearman",),
@@ -57,7 +59,15 @@ class Verdict:
         best = max(self.rivals.items(), key=lambda item: item[1].value, default=None)
         if best is not None and best[1].value > self.adapter.value:
             sentence += f" A {best[0]} does better still: {best[1].value:.2f}."
-        return sentence
+        return sentence + self._general_loss()
+
+    def _general_loss(self) -> str:
+        if self.general is not None and self.general["difference"]["high"] < 0:
+            before, after = self.general["before"]["value"], self.general["after"]["value"]
+            return f" But general text suffered: {self.general['metric']} {before:.2f} → {after:.2f}."
+        if self.drift is not None and self.drift < LOW_DRIFT:
+            return f" But general similarities are not what they were: drift {self.drift:.1f} (100: unchanged)."
+        return ""
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest: intervals as ``value``, ``low``, ``high``."""
