@@ -61,10 +61,19 @@ def test_ctrl_c_at_the_very_last_step(write, short, adapters_aside):
     whole = train(data, "whole", force=True, on_step=steps.append, **short)
     for more in (0, 1):  # before the last step, and after it
         with pytest.raises(Interrupted):
-            train(data, "broken", on_step=_stop_at(steps[-1].steps + more), **short)
+            train(data, "broken", force=True, on_step=_stop_at(steps[-1].steps + more), **short)
         assert newest_checkpoint(adapters_aside / ".training-broken").name == f"checkpoint-{steps[-1].steps}"
     broken = train(data, "broken", resume=True, force=True, **short)
     assert all(torch.equal(_tensors(whole)[name], tensor) for name, tensor in _tensors(broken).items())
+
+
+def test_a_checkpoint_is_not_thrown_away_unasked(write, short):
+    data = write("pairs")
+    with pytest.raises(Interrupted):
+        train(data, "legal", on_step=_stop_at(2), **short)
+    with pytest.raises(UsageError, match=r"checkpoint-2 .*--resume goes on.*--force"):
+        train(data, "legal", **short)
+    assert train(data, "legal", force=True, **short).path is not None
 
 
 def test_the_second_ctrl_c_ends_at_once_and_the_handler_comes_back(write, short):

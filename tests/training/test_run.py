@@ -239,7 +239,7 @@ def test_a_rival_that_diverges_costs_nothing(write, short, monkeypatch):
     monkeypatch.setattr(run, "_full", full)
     result = train(write("pairs"), "legal", compare_full=True, force=True, **short)
     assert set(result.verdict.rivals) == {"linear map"}
-    assert any("full fine-tuning, diverged" in note for note in result.notes)
+    assert any("full fine-tuning, was left out: training diverged" in note for note in result.notes)
 
 
 def test_an_adapter_that_tells_no_texts_apart_is_told(write, short, adapters_aside, monkeypatch):
