@@ -11,7 +11,8 @@ from scions.errors import UsageError
 
 METHODS = ("houlsby", "pfeiffer", "parallel", "lora", "full")
 
-# What development sets preferred among four rates a method (benchmarks/domain_adaptation.py, stage grid).
+# In the middle of what works: on the patents' development rows Houlsby scores alike from 6e-4 to 2.4e-3 (58.6 to 58.1).
+# The other methods' are to be confirmed (benchmarks/domain_adaptation.py, stage grid).
 LEARNING_RATES = {"houlsby": 1e-3, "pfeiffer": 1e-3, "parallel": 1e-3, "lora": 1e-3, "full": 5e-5}
 
 _OBJECTIVES = {
@@ -83,7 +84,7 @@ def choose_recipe(
             "batch_size": "under 10,000 rows more steps do more than larger batches"
             if batch_size == 32
             else "many rows: more negatives a step",
-            "learning_rate": f"what development sets preferred for {method}",
+            "learning_rate": f"in the middle of the rates that work for {method}",
             "epochs": why_epochs,
             "max_length": f"95 % of the texts have at most {longest} tokens; more than 128 trains slowly for little",
         },
