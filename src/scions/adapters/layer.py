@@ -131,7 +131,8 @@ def down_std(width_in: int) -> float:
 
     Houlsby et al. start both matrices near zero (1e-2 in the paper). Only ``up`` has to be for the adapter to start as
     the identity; with a larger ``down`` the same steps reach further: development scores after two epochs rose from
-    58.8 to 60.3 (patents, 4000 rows) and from 57.4 to 59.4 (banking77, 1500 rows).
+    58.8 to 60.3 (patents, 4000 rows) and from 57.4 to 59.4 (banking77, 1500 rows), and fell from 86.1 to 84.7
+    (medical, 1500 rows, where both end below the base's 90.1). One seed each.
     """
     return width_in**-0.5
 

@@ -86,7 +86,7 @@ def choose_recipe(
             else "many rows: more negatives a step",
             "learning_rate": f"in the middle of the rates that work for {method}",
             "epochs": why_epochs,
-            "max_length": f"95 % of the texts have at most {longest} tokens; more than 128 trains slowly for little",
+            "max_length": f"95 % of the texts have at most {longest} tokens; longer ones train slowly",
         },
     )
     names = {f.name for f in fields(Recipe)} - {"reasons"}
