@@ -1,8 +1,9 @@
 """Encoder layers over packed tokens: no padding anywhere but inside attention, and little there.
 
 Tokens of all texts stand one after another in ``[tokens, width]``. Projections, adapters, norms and activations do
-not care which text a token belongs to; only attention is run on groups of texts of like length. The model's own
-modules are called, adapted or not, so gradients and every PEFT method work unchanged.
+not care which text a token belongs to; only attention does (see `scions.encoder.attention`). The model's own modules
+are called, adapted or not, so gradients and every PEFT method work unchanged; where a bottleneck over a frozen
+projection is all that is trained, `scions.encoder.site` does the same in fewer steps.
 
 Covers BERT, RoBERTa and XLM-R, ELECTRA, DistilBERT and MPNet; for others `supports` says no.
 """
@@ -11,127 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# Texts are attended together while the shortest has at least this share of the longest's tokens.
-LEAST_FILL = 0.6
-LEAST_GROUP = 16
+from scions.encoder.attention import Pack
+from scions.encoder.frozen import FrozenLayers, is_frozen
+from scions.encoder.site import site
 
 
-@dataclass
-class Pack:
-    """How packed tokens map to texts.
-
-    Attributes:
-        lengths: tokens of each text, longest first.
-        positions: ``[tokens]`` place of a token within its text.
-        groups: for each group of texts, ``(padded, mask, flat)``: the packed token at every padded place
-            ``[texts, longest]``, True where that is a real token ``[texts, 1, 1, longest]`` (None where all are),
-            and the places of the group's tokens in the padded layout.
-    """
-
-    lengths: torch.Tensor
-    positions: torch.Tensor
-    groups: list[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]
-
-    @classmethod
-    def of(cls, lengths: torch.Tensor) -> Pack:
-        """Pack texts of ``lengths``, which must not increase."""
-        starts = torch.cumsum(lengths, 0) - lengths
-        device = lengths.device
-        positions = torch.arange(int(lengths.sum()), device=device) - torch.repeat_interleave(starts, lengths)
-        groups, first = [], 0
-        sizes = lengths.tolist()
-        while first < len(sizes):
-            last = first + 1
-            while last < len(sizes) and (last - first < LEAST_GROUP or sizes[last] >= LEAST_FILL * sizes[first]):
-                last += 1
-            inside = torch.arange(sizes[first], device=device)
-            real = inside[None] < lengths[first:last, None]
-            # A padded place repeats the text's first token: any real number will do, the mask hides it.
-            padded = torch.where(real, starts[first:last, None] + inside[None], starts[first:last, None])
-            mask = None if bool(real.all()) else real[:, None, None, :]
-            groups.append((padded, mask, real.flatten().nonzero().squeeze(1)))
-            first = last
-        return cls(lengths, positions, groups)
-
-    def attend(self, projected: torch.Tensor, heads: int, dropout: nn.Module, bias: Any = None) -> torch.Tensor:
-        """Self-attention within each text.
-
-        Args:
-            projected: ``[tokens, 3 * width]``: queries, keys, values.
-            heads: number of heads.
-            dropout: the layer's own for attention probabilities.
-            bias: added to the scores, ``[1, heads, longest, longest]``, or None.
-
-        Returns:
-            ``[tokens, width]``.
-        """
-        width = projected.shape[1] // 3
-        dropped = float(dropout.p) if dropout.training else 0.0  # type: ignore[arg-type]
-        results = []
-        for padded, mask, flat in self.groups:
-            texts, longest = padded.shape
-            split = _Pad.apply(projected, padded.flatten(), flat).view(texts, longest, 3, heads, width // heads)
-            query, key, value = split.permute(2, 0, 3, 1, 4)
-            attention_mask: Any = mask
-            if bias is not None:
-                attention_mask = bias[:, :, :longest, :longest].to(query.dtype)
-                if mask is not None:
-                    attention_mask = attention_mask.masked_fill(~mask, float("-inf"))
-            context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropped)
-            results.append(_Unpad.apply(context.transpose(1, 2).reshape(texts * longest, width), flat))
-        return torch.cat(results) if len(results) > 1 else results[0]
+def _project(frozen: FrozenLayers, x: torch.Tensor, *projections: nn.Module) -> torch.Tensor:
+    """Queries, keys and values side by side, ``[rows, 3 * width]``; one product where all three are frozen."""
+    if all(is_frozen(projection) for projection in projections):
+        return frozen.of(*projections)(x)  # type: ignore[arg-type]
+    return torch.cat([projection(x) for projection in projections], dim=-1)
 
 
-class _Pad(torch.autograd.Function):
-    """Packed tokens of a group at their padded places. Indexing's own gradient would add up token by token."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, padded: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(padded, flat)
-        ctx.tokens = len(x)
-        return x.index_select(0, padded)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        padded, flat = ctx.saved_tensors
-        # What flows back at padding is zero: its keys are masked and its queries' results dropped.
-        real = gradients[0].index_select(0, flat)
-        if len(real) == ctx.tokens:
-            return real, None, None
-        whole = real.new_zeros(ctx.tokens, real.shape[1])
-        return whole.index_copy_(0, padded[flat], real), None, None
-
-
-class _Unpad(torch.autograd.Function):
-    """The real tokens of a padded layout."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(flat)
-        ctx.places = len(x)
-        return x.index_select(0, flat)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (flat,) = ctx.saved_tensors
-        whole = gradients[0].new_zeros(ctx.places, gradients[0].shape[1])
-        return whole.index_copy_(0, flat, gradients[0]), None
-
-
-def _project(x: torch.Tensor, *projections: nn.Module) -> torch.Tensor:
-    """Queries, keys and values side by side, ``[tokens, 3 * width]``; one product where all three are frozen."""
-    if all(type(p) is nn.Linear and p.bias is not None and not p.weight.requires_grad for p in projections):
-        # Joining the weights anew in every pass costs far less than two more products and their gradients.
-        weight = torch.cat([p.weight for p in projections])  # type: ignore[misc]
-        return F.linear(x, weight, torch.cat([p.bias for p in projections]))  # type: ignore[misc]
-    return torch.cat([p(x) for p in projections], dim=-1)
+def _dense(frozen: FrozenLayers, x: torch.Tensor, dense: nn.Module) -> torch.Tensor:
+    return frozen.of(dense)(x) if is_frozen(dense) else dense(x)  # type: ignore[arg-type]
 
 
 def supports(model: Any) -> bool:
@@ -144,16 +44,17 @@ def supports(model: Any) -> bool:
 def packed_forward(model: Any, first: int = 0) -> Iterator[None]:
     """Meanwhile ``model(features)`` takes packed texts, and gives what it gives for padded ones.
 
-    Features: ``input_ids`` ``[tokens]``, texts one after another, longest first, and ``lengths`` ``[texts]``; where
+    Features: ``input_ids`` ``[tokens]``, texts one after another, and ``lengths`` ``[texts]``; where
     there is ``hidden`` ``[tokens, width]`` too, it is the input of layer ``first`` and what lies below is not run.
-    The modules behind the transformer (pooling and so on) are run as they are.
+    The modules behind the transformer (pooling and so on) are run as they are. Frozen weights must stay as they are.
     """
+    frozen = FrozenLayers()
 
     def forward(features: dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         pack = Pack.of(features["lengths"])
         known = features.get("hidden")
         start = 0 if known is None else first
-        hidden = run_layers(model[0].auto_model, features["input_ids"], pack, start, hidden=known)
+        hidden = run_layers(model[0].auto_model, features["input_ids"], pack, start, hidden=known, frozen=frozen)
         output, mask = unpack(hidden, pack)
         result = {"token_embeddings": output, "attention_mask": mask}
         for module in list(model)[1:]:
@@ -178,6 +79,7 @@ def run_layers(
     first: int = 0,
     last: int | None = None,
     hidden: torch.Tensor | None = None,
+    frozen: FrozenLayers | None = None,
 ) -> torch.Tensor:
     """Hidden states ``[tokens, width]`` behind layer ``last - 1`` (None: the model's last).
 
@@ -188,13 +90,16 @@ def run_layers(
         first: start at this layer, from ``hidden``.
         last: stop before this layer.
         hidden: ``[tokens, width]``, the input of layer ``first``; None: the embeddings.
+        frozen: what to remember of frozen weights from call to call.
     """
     layers, run = _LAYERS[transformer.config.model_type]
     x = embed(transformer, token_ids, pack) if hidden is None else hidden
+    x = F.pad(x, (0, 0, 0, pack.rows - pack.tokens))
     extra = _mpnet_bias(transformer, pack) if transformer.config.model_type == "mpnet" else None
+    frozen = FrozenLayers() if frozen is None else frozen
     for layer in layers(transformer)[first:last]:
-        x = run(layer, x, pack, extra)
-    return x
+        x = run(layer, x, pack, frozen, extra)
+    return x[: pack.tokens]
 
 
 def embed(transformer: Any, token_ids: torch.Tensor, pack: Pack) -> torch.Tensor:
@@ -210,7 +115,7 @@ def embed(transformer: Any, token_ids: torch.Tensor, pack: Pack) -> torch.Tensor
 
 def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
     """``([texts, longest, width], [texts, longest])``: padded hidden states with their attention mask."""
-    longest = int(pack.lengths[0])
+    longest = int(pack.lengths.max())
     inside = torch.arange(longest, device=pack.lengths.device)
     real = inside[None] < pack.lengths[:, None]
     starts = torch.cumsum(pack.lengths, 0) - pack.lengths
@@ -218,34 +123,36 @@ def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor
     return hidden[places], real.long()
 
 
-def _bert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
+def _bert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: FrozenLayers, extra: Any) -> torch.Tensor:
     attention, out, feedforward = layer.attention.self, layer.attention.output, layer.output
-    projected = _project(x, attention.query, attention.key, attention.value)
+    projected = _project(frozen, x, attention.query, attention.key, attention.value)
     context = pack.attend(projected, attention.num_attention_heads, attention.dropout)
-    x = out.LayerNorm(out.dropout(out.dense(context)) + x)
-    return feedforward.LayerNorm(feedforward.dropout(feedforward.dense(layer.intermediate(x))) + x)
+    x = site(frozen, context, x, out.dense, out.dropout, out.LayerNorm)
+    inner = layer.intermediate.intermediate_act_fn(_dense(frozen, x, layer.intermediate.dense))
+    return site(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
 
 
-def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
+def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: FrozenLayers, extra: Any) -> torch.Tensor:
     attention, feedforward = layer.attention, layer.ffn
-    projected = _project(x, attention.q_lin, attention.k_lin, attention.v_lin)
+    projected = _project(frozen, x, attention.q_lin, attention.k_lin, attention.v_lin)
     context = pack.attend(projected, attention.n_heads, attention.dropout)
-    x = layer.sa_layer_norm(attention.out_lin(context) + x)
-    inner = feedforward.activation(feedforward.lin1(x))
-    return layer.output_layer_norm(feedforward.dropout(feedforward.lin2(inner)) + x)
+    x = site(frozen, context, x, attention.out_lin, None, layer.sa_layer_norm)
+    inner = feedforward.activation(_dense(frozen, x, feedforward.lin1))
+    return site(frozen, inner, x, feedforward.lin2, feedforward.dropout, layer.output_layer_norm)
 
 
-def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, extra: Any) -> torch.Tensor:
+def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: FrozenLayers, extra: Any) -> torch.Tensor:
     block, feedforward = layer.attention, layer.output
     attention = block.attn
-    projected = _project(x, attention.q, attention.k, attention.v)
+    projected = _project(frozen, x, attention.q, attention.k, attention.v)
     context = pack.attend(projected, attention.num_attention_heads, attention.dropout, extra)
-    x = block.LayerNorm(block.dropout(attention.o(context)) + x)
-    return feedforward.LayerNorm(feedforward.dropout(feedforward.dense(layer.intermediate(x))) + x)
+    x = site(frozen, context, x, attention.o, block.dropout, block.LayerNorm)
+    inner = layer.intermediate.intermediate_act_fn(_dense(frozen, x, layer.intermediate.dense))
+    return site(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
 
 
 def _mpnet_bias(transformer: Any, pack: Pack) -> torch.Tensor:
-    longest = torch.zeros(1, int(pack.lengths[0]), 1, device=pack.lengths.device)
+    longest = torch.zeros(1, pack.widest, 1, device=pack.lengths.device)
     return transformer.encoder.compute_position_bias(longest)
 
 

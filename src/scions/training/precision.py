@@ -8,16 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 products are native on ``device``: emulated ones are slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type == "cpu":
-        # Undocumented, but the one place where torch itself asks; absent on processors that are not x86.
-        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return bool(supported and supported())
-    return False
+from scions.encoder.precision import has_bf16
 
 
 @contextmanager
