@@ -3,8 +3,8 @@
     python benchmarks/domain_adaptation.py --data ../shared/bench [--stage grid|final|seeds|speed|table|all]
 
 Every cell is a file in benchmarks/results/domain_adaptation; a cell that exists is not computed again, so the run can
-be stopped at any time and started anew. Learning rates are chosen on dev with one seed and fewer rows (stage grid);
-test is scored once, with what dev chose (stages final and seeds).
+be stopped at any time and started anew. Learning rates are chosen on dev with one seed: four or more with fewer rows
+(stage grid), the best two of them again with all rows (stage final). Test is scored once, with what dev chose.
 """
 
 from __future__ import annotations
@@ -112,12 +112,14 @@ class Runner:
             elif stage == "final":
                 for method in ("base", *METHODS, "linear", "upper"):
                     if method in self.methods:
-                        yield Task("final", domain, method, self._rate_or_none(domain, method))
+                        rates = (*self._chosen(domain, method), None, None)
+                        yield Task("final", domain, method, rates[0], second_rate=rates[1])
             elif stage == "seeds" and domain in SEED_DOMAINS:
                 for method in METHODS:
                     if method in self.methods:
+                        rates = (*self._of_final(domain, method), None)
                         for seed in (1, 2):
-                            yield Task("final", domain, method, self._rate_or_none(domain, method), seed)
+                            yield Task("final", domain, method, rates[0], seed)
 
     def _grid(self, domain: str) -> Iterator[Task]:
         methods = [method for method in METHODS if method in self.methods]
@@ -147,14 +149,20 @@ class Runner:
             return float(f"{best * 2:.3g}")
         return float(f"{best / 2:.3g}") if best == min(tried) else None
 
-    def _rate_or_none(self, domain: str, method: str) -> float | None:
-        """What dev chose; the upper layers take the rate of all layers."""
+    def _chosen(self, domain: str, method: str) -> tuple[float, ...]:
+        """The two rates dev preferred in the grid; the upper layers take the one rate that all layers ended with."""
         if method in ("base", "linear"):
-            return None
-        method = "houlsby" if method == "upper" else method
+            return ()
+        if method == "upper":
+            return self._of_final(domain, "houlsby")
         tried = self._tried(domain, method)
         complete = set(RATES[method]) <= set(tried) and self._next_rate(domain, method) is None
-        return _best(tried) if complete else None
+        return tuple(sorted(tried, key=lambda rate: (-tried[rate], rate))[:2]) if complete else ()
+
+    def _of_final(self, domain: str, method: str) -> tuple[float, ...]:
+        """The rate of the first seed's final cell."""
+        name = Task("final", domain, method).name
+        return (self.cells.load(name)["learning_rate"],) if self.cells.has(name) else ()
 
     # Computing them.
 
@@ -163,7 +171,7 @@ class Runner:
             if self.cells.has(task.name) or task.name in self.failed:
                 continue
             if task.method not in ("base", "linear") and task.learning_rate is None:
-                print(f"{task.name}: no learning rate is chosen yet; run --stage grid first", flush=True)
+                print(f"{task.name}: no learning rate is chosen yet; run the stages before first", flush=True)
                 self.failed.append(task.name)
                 continue
             self._one(task.name, stage, lambda task=task: self._in_process(task))
@@ -252,8 +260,8 @@ def _best(tried: dict[float, float]) -> float:
 def _compute(task: Task, limits: Limits, cells: Cells, source: dict[str, Any]) -> None:
     _quieten()
     record, units = run(task, limits)
-    if task.learning_rate is not None:
-        record["learning_rate_name"] = rate_name(task.learning_rate)
+    if record["learning_rate"] is not None:
+        record["learning_rate_name"] = rate_name(record["learning_rate"])
     cells.write(task.name, record | {"provenance": source}, units)
 
 

@@ -33,13 +33,17 @@ SCORED_WITH = (
 
 @dataclass(frozen=True)
 class Task:
-    """What a cell does. ``method`` "upper" is houlsby in the upper three layers. ``rows`` caps the training rows."""
+    """What a cell does. ``method`` "upper" is houlsby in the upper three layers.
+
+    ``second_rate``: train with this one as well and keep whichever dev prefers; then test is scored, once.
+    """
 
     stage: str
     domain: str
     method: str
     learning_rate: float | None = None
     seed: int = 0
+    second_rate: float | None = None
 
     @property
     def name(self) -> str:
@@ -112,12 +116,12 @@ def _encoder(task: Task, domain: Domain, parts: Parts, record: dict[str, Any]) -
     import torch
 
     torch.manual_seed(task.seed)
-    model = load_base()
-    encoder = FastEncoder(model, SCORING_LENGTH)
     if task.method == "base":
-        return encoder
+        return FastEncoder(load_base(), SCORING_LENGTH)
     if task.method == "linear":
+        model = load_base()
         start = time.perf_counter()
+        encoder = FastEncoder(model, SCORING_LENGTH)
         mapped = fit_linear_map(encoder, parts.train, sample_for_selection(parts.dev, task.seed), seed=task.seed)
         total = sum(p.numel() for p in model.parameters())
         record["trained"] = {"values": mapped.weight.size, "share": mapped.weight.size / total, "rank": 0}
@@ -128,10 +132,36 @@ def _encoder(task: Task, domain: Domain, parts: Parts, record: dict[str, Any]) -
             "seconds": round(time.perf_counter() - start, 1),
         }
         return mapped
+    best: tuple[Any, dict[str, Any]] | None = None
+    tried: dict[str, float] = {}
+    for rate in (task.learning_rate, task.second_rate):
+        if rate is None:
+            continue
+        try:
+            encoder, trained = _train(task, rate, domain, parts)
+        except TrainingDiverged:
+            if task.second_rate is None:
+                raise
+            continue
+        tried[rate_name(rate)] = trained["score"]
+        if best is None or trained["score"] > best[1]["score"]:
+            best = encoder, trained
+    if best is None:
+        raise TrainingDiverged(f"{task.name}: training diverged with every learning rate")
+    record |= best[1]
+    if len(tried) > 1:
+        record["dev_of_rates"] = tried
+    return best[0]
+
+
+def _train(task: Task, rate: float, domain: Domain, parts: Parts) -> tuple[Any, dict[str, Any]]:
+    """An encoder trained with one learning rate, and what there is to say of it; ``score`` is dev's."""
+    import torch
+
+    torch.manual_seed(task.seed)
+    model = load_base()
     name = "houlsby" if task.method == "upper" else task.method
-    recipe = recipe_for(
-        parts.train, name, learning_rate=task.learning_rate, epochs=domain.epochs, batch_size=domain.batch_size
-    )
+    recipe = recipe_for(parts.train, name, learning_rate=rate, epochs=domain.epochs, batch_size=domain.batch_size)
     memory = PeakMemory()
     memory.start()
     trained = graft(model, name, layers=UPPER_LAYERS if task.method == "upper" else None)
@@ -140,21 +170,23 @@ def _encoder(task: Task, domain: Domain, parts: Parts, record: dict[str, Any]) -
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         # Everything but the rate is the same for all methods: bf16 where native, no dropout, the same batches.
         done = fit(model, trained, parts.train, parts.dev, recipe, run=Path(folder), seed=task.seed)
-    record["recipe"] = {name: value for name, value in recipe.to_dict().items() if name != "reasons"}
-    record["trained"] = {"values": trained.count, "share": trained.share, "rank": trained.rank}
-    record["fit"] = {
-        "history": done.history,
-        "dev_base": done.history[0]["score"],
-        "steps": done.steps,
-        "rows": done.rows,
-        "rows_per_second": round(done.rows_per_second, 2),
-        "seconds": round(done.seconds, 1),
-        "truncated_texts": done.truncated,
-        "texts": done.texts,
-        "peak_memory_mib": memory.mib(),
+    return FastEncoder(model, SCORING_LENGTH), {
+        "learning_rate": rate,
+        "recipe": {name: value for name, value in recipe.to_dict().items() if name != "reasons"},
+        "trained": {"values": trained.count, "share": trained.share, "rank": trained.rank},
+        "fit": {
+            "history": done.history,
+            "dev_base": done.history[0]["score"],
+            "steps": done.steps,
+            "rows": done.rows,
+            "rows_per_second": round(done.rows_per_second, 2),
+            "seconds": round(done.seconds, 1),
+            "truncated_texts": done.truncated,
+            "texts": done.texts,
+            "peak_memory_mib": memory.mib(),
+        },
+        "score": max(entry["score"] for entry in done.history if entry["step"] > 0),
     }
-    record["score"] = max(entry["score"] for entry in done.history if entry["step"] > 0)
-    return encoder
 
 
 def _score(encoder: Any, parts: Parts, limits: Limits, record: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ class Domain:
     train: str
     dev: str
     test: str
-    grid_rows: int = 3000
+    grid_rows: int = 2000
     rows: int = 8000
     epochs: float = 2
     batch_size: int | None = None
@@ -51,10 +51,11 @@ DOMAINS = {
             "medical/rqe_train.jsonl",
             "medical/mqp_dev.jsonl",
             "medical/mqp_test.jsonl",
-            grid_rows=1600,
+            grid_rows=800,
+            rows=4000,
             extra="medical/rqe_test.jsonl",
         ),
-        Domain("medquad", "medquad", "medquad", "medquad", grid_rows=1000, rows=2000, epochs=1, batch_size=32),
+        Domain("medquad", "medquad", "medquad", "medquad", grid_rows=600, rows=2000, epochs=1, batch_size=32),
     )
 }
 
