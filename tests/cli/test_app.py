@@ -61,6 +61,14 @@ def test_errors_become_a_line_and_a_code(run, monkeypatch, error, code, said):
         assert err.startswith(said)
 
 
+def test_ctrl_c_says_that_it_stopped(run, monkeypatch):
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scions.store.list_adapters", fail)
+    assert run("list")[2].strip() == "Stopped."
+
+
 @pytest.mark.parametrize("error", [DataError("broken"), RuntimeError("boom")])
 def test_debugging_shows_where_it_arose(monkeypatch, error):
     def fail(*_, **__):

@@ -97,3 +97,27 @@ def test_scores_that_hold_less_are_no_failure(run, publish_adapter, scores):
     code, out, _ = run("list")
     assert code == 0
     assert "legal" in out
+
+
+def test_a_folder_that_must_not_be_read_does_not_stop_the_list(run, publish_adapter, adapters_aside, monkeypatch):
+    import os
+
+    publish_adapter("legal")
+    real = os.stat
+
+    def stat(path, *args, **kwargs):
+        if str(path).endswith("README.md"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **kwargs)
+
+    (adapters_aside / "legal" / "README.md").write_text("x")
+    monkeypatch.setattr(os, "stat", stat)
+    code, out, _ = run("list")
+    assert code == 0
+    assert "legal" in out
+
+
+def test_texts_from_a_pipe_are_refused_with_the_reason(run, tiny_base, tmp_path):
+    code, _, err = run("embed", "/dev/null", "-o", tmp_path / "x.npy", "--base", tiny_base)
+    assert code == 1
+    assert "is no ordinary file" in err

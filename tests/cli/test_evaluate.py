@@ -78,6 +78,10 @@ def test_rows_it_was_trained_on_are_pointed_out(run, publish_adapter, a_manifest
         (["--no-base", "--data", "x"], 2, "nothing to score: name"),
         (["legal", "--data", "nowhere.jsonl"], 1, "no such file"),
         (["--data", "docstrings", "--part", "dve"], 2, "train, dev and test"),
+        (["--data", __file__, "--part", "dev"], 2, "is a file and has no parts"),
+        (["--sts", "nowhere"], 1, "nowhere: no such folder; STS7 needs one with sts12.jsonl"),
+        (["--sts", ".", "--few-shot", "x"], 2, "--few-shot serves labelled data only, without --data"),
+        (["--sts", ".", "--output-json", "."], 2, "is a folder; a file is to be written"),
     ],
 )
 def test_what_is_refused(run, arguments, code, message):
@@ -91,3 +95,30 @@ def test_an_unknown_adapter(run, tiny_base, publish_adapter, pairs):
     code, _, err = run("evaluate", "lgeal", "--base", tiny_base, "--data", pairs)
     assert code == 1
     assert "Did you mean 'legal'" in err
+
+
+def test_a_folder_without_the_part(run, tiny_base, pairs, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "train.jsonl").write_text(pairs.read_text())
+    code, _, err = run("evaluate", "--base", tiny_base, "--data", tmp_path / "folder")
+    assert code == 2
+    assert "no part 'test'; the folder has: train" in err
+
+
+def test_few_shot_beside_pairs_is_not_ignored(run, tiny_base, pairs):
+    code, _, err = run("evaluate", "--base", tiny_base, "--data", pairs, "--few-shot", pairs)
+    assert code == 2
+    assert "labelled data only, and" in err
+    assert "is pairs" in err
+
+
+def test_a_broken_sts_file_is_named_before_a_model_is_loaded(run, tmp_path, monkeypatch):
+    import scions.encoder.loading as loading
+
+    monkeypatch.setattr(loading, "load_encoder", lambda *_, **__: pytest.fail("loaded"))
+    row = json.dumps({"sentence1": "a", "sentence2": "b", "score": 1}) + "\n" + '{"sentence1": "caf\xe9"}\n'
+    for task in STS_TASKS:
+        (tmp_path / f"{task}.jsonl").write_bytes(row.encode("latin-1"))
+    code, out, err = run("evaluate", "--sts", tmp_path)
+    assert (code, out) == (1, "")
+    assert "sts12.jsonl:2: not UTF-8 (byte 0xe9" in err

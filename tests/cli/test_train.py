@@ -29,6 +29,8 @@ def _plan():
         trainable_share=0.0361,
         steps=9,
         seconds=75.0,
+        scoring_seconds=20.0,
+        rival_seconds=None,
         memory_bytes=1_200_000_000,
         base="org/tiny",
         truncated=3,
@@ -221,6 +223,29 @@ def test_ctrl_c_stops_the_others_too(run, training):
     assert len(training.calls) == 1
 
 
+@pytest.mark.parametrize("error", [Interrupted("stopped at step 3; --resume"), KeyboardInterrupt(), RuntimeError("x")])
+def test_what_is_finished_is_told_when_a_later_one_is_stopped(run, training, error):
+    training.outcomes["second"] = error
+    options = "--data a --name first --data b --name second --data c --name third"
+    code, out, err = run("train", *options.split())
+    failed = isinstance(error, RuntimeError)
+    assert code == (1 if failed else 130)
+    summary = out.split("All trainings")[1]
+    assert any("first" in line and "better" in line for line in summary.splitlines())
+    assert any("second" in line and ("failed" if failed else "stopped") in line for line in summary.splitlines())
+    assert "third" not in summary
+    assert ("Unexpected error" if failed else "Stopped") in err
+
+
+def test_a_taken_name_is_found_before_the_first_training(run, training, publish_adapter):
+    publish_adapter("second")
+    options = "--data a --name first --data b --name second"
+    code, _, err = run("train", *options.split())
+    assert (code, training.calls) == (2, [])
+    assert "second: exists already" in err
+    assert run("train", *options.split(), "--force")[0] == 0
+
+
 def test_resuming_several_skips_what_is_published(run, training, publish_adapter):
     publish_adapter("first")
     code, _, err = run("train", *["--data", "a", "--name", "first", "--data", "b", "--name", "second", "--resume"])
@@ -235,7 +260,7 @@ def test_dry_run_trains_nothing(run, training):
     [(_, _, settings)] = training.calls
     assert "on_step" not in settings
     assert settings["rank"] == 8
-    for part in ("about 1 min 15 s", "about 1.2 GB", "Nothing was trained"):
+    for part in ("about 1 min 35 s", "training 1 min 15 s, scoring 20 s", "at least 1.2 GB", "Nothing was trained"):
         assert part in out
 
 
@@ -244,10 +269,11 @@ def test_dry_run_trains_nothing(run, training):
     [
         ("--data a --data b --name one", 2, "found 2 --data and 1 --name"),
         ("--data a --data b --name one --name one", 2, "given twice"),
-        ("--data a --name ../x", 1, "would lead to another folder"),
-        ("--data a --data b --name one --name attention", 1, "part of the model's module paths"),
+        ("--data a --name ../x", 2, "would lead to another folder"),
+        ("--data a --data b --name one --name attention", 2, "part of the model's module paths"),
         ("--data a --name one --trainable-share 3.6", 2, "did you mean 3.6%?"),
         ("--data a --name one --columns anchor", 2, "write name=column"),
+        ("--data= --name one", 2, "--data is empty"),
     ],
 )
 def test_wrong_arguments_are_found_before_anything_is_trained(run, training, arguments, code, message):

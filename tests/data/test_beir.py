@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scions.data import Shape, read, read_splits
-from scions.errors import DataError
+from scions.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def test_broken_documents_name_the_line(folder: Path, row: dict, message: str) -
 
 
 def test_the_part_must_be_named_where_there_are_several(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"several parts.*test, train"):
+    with pytest.raises(UsageError, match=r"several parts.*test, train"):
         read(folder)
-    with pytest.raises(DataError, match="no part 'validation'; the folder has: test, train"):
+    with pytest.raises(UsageError, match="no part 'validation'; the folder has: test, train"):
         read(folder, part="validation")
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scions.data import Shape, read
-from scions.errors import DataError
+from scions.errors import DataError, UsageError
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -180,8 +180,8 @@ def test_folder_without_known_files_says_what_it_must_hold(tmp_path: Path) -> No
 def test_a_folder_of_parts_needs_the_part_named(tmp_path: Path) -> None:
     write(tmp_path / "train.txt", "a")
     write(tmp_path / "valid.txt", "b")
-    with pytest.raises(DataError, match="several parts"):
+    with pytest.raises(UsageError, match="several parts"):
         read(tmp_path)
     assert read(tmp_path, part="dev").columns["text"] == ["b"]
-    with pytest.raises(DataError, match="no part 'test'"):
+    with pytest.raises(UsageError, match="no part 'test'"):
         read(tmp_path, part="test")

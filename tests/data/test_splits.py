@@ -97,15 +97,6 @@ def test_shares_must_leave_something() -> None:
         split(pairs([(f"q{i}", f"p{i}") for i in range(30)]), dev_share=0.3, test_share=0.9)
 
 
-def test_every_class_of_three_rows_is_on_every_side() -> None:
-    labels = [f"c{i}" for i in range(20) for _ in range(3 + i)] + ["rare", "rare"]
-    table = Table(Shape.LABELLED, {"text": [f"t{i}" for i in range(len(labels))], "label": labels}, "l")
-    made = split(table)
-    common = {f"c{i}" for i in range(20)}
-    assert all(common <= set(part.columns["label"]) for part in parts(made))
-    assert "rare" in made.train.columns["label"]
-
-
 def test_retrieval_groups_by_shared_documents() -> None:
     corpus = {f"d{i}": f"document {i}" for i in range(40)}
     table = Table(
@@ -195,3 +186,43 @@ def test_two_files_for_one_part_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a")
     with pytest.raises(DataError, match=r"train\.jsonl and train\.txt are both train"):
         read_splits(str(tmp_path))
+
+
+def plain(rows: int, words: int = 9) -> Table:
+    return Table(Shape.TEXTS, {"text": [f"text {i} " + "word " * (words - 2) for i in range(rows)]}, "t")
+
+
+@pytest.mark.parametrize(("rows", "held"), [(400, (40, 80)), (200, (20, 40)), (100, (20, 20)), (80, (20, 20))])
+def test_plain_texts_hold_out_enough_to_be_halved(rows: int, held: tuple[int, int]) -> None:
+    made = split(plain(rows))
+    assert (len(made.dev), len(made.test)) == held
+    assert len(made.train) >= rows / 2
+
+
+def test_plain_texts_too_few_or_too_short_are_split_as_they_are() -> None:
+    assert [len(part) for part in parts(split(plain(79)))] == [55, 8, 16]
+    assert [len(part) for part in parts(split(plain(100, words=3)))] == [70, 10, 20]
+
+
+def test_short_texts_among_long_ones_make_the_held_out_parts_larger() -> None:
+    texts = [*plain(150).columns["text"], *plain(150, words=3).columns["text"]]
+    made = split(Table(Shape.TEXTS, {"text": texts}, "t"))
+    assert (len(made.dev), len(made.test)) == (60, 60)
+    for part in (made.dev, made.test):
+        assert sum(len(text.split()) >= 8 for text in part.columns["text"]) >= 20
+
+
+def test_what_halving_needs_is_what_evaluation_says() -> None:
+    from scions.data import splits
+    from scions.evaluation import halves
+
+    assert (splits.PLAIN_TEXTS, splits.PLAIN_WORDS) == (halves.FEWEST_TEXTS, halves.FEWEST_WORDS)
+
+
+def test_training_rows_that_all_stand_in_a_held_out_file(tmp_path: Path) -> None:
+    rows = [{"text": f"t{i}"} for i in range(30)]
+    source, held = write(tmp_path / "t.jsonl", rows), write(tmp_path / "h.jsonl", rows[:15])
+    with pytest.raises(DataError, match="every row also stands in dev or test"):
+        read_splits(source, dev=source)
+    with pytest.raises(DataError, match=r"15 rows; .*; removed 15 rows of train that also stand in test"):
+        read_splits(source, test=held)

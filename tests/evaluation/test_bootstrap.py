@@ -140,7 +140,7 @@ def test_repeated_rows_do_not_push_the_interval_past_the_value():
 
 
 def test_same_label_resample_drops_pairs_of_a_row_with_itself(words):
-    table = Table(Shape.LABELLED, {"text": ["a b", "c d", "e f"], "label": ["x", "y", "z"]}, "l")
+    table = Table(Shape.LABELLED, {"text": ["a b", "c d", "e f"], "label": ["x", "y", "x"]}, "l")
     evaluation = evaluate(words, table)
-    # No two rows share a label: a row drawn twice must not become a perfect pair.
+    # No two of the rows drawn share a label: a row drawn twice must not become a perfect pair.
     assert np.isnan(evaluation.resampled("same_label_ap", np.array([0, 0, 1])))

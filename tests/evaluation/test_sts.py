@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -55,12 +56,38 @@ def test_a_missing_file_names_all_seven(words, folder):
         evaluate_sts(words, folder)
 
 
-@pytest.mark.parametrize("line", ["not json", '{"sentence1": "a", "sentence2": "b"}', '["a", "b", 1]'])
-def test_a_broken_line_is_named(words, folder, line):
-    with (folder / "sickr.jsonl").open("a") as out:
-        out.write(line + "\n")
-    with pytest.raises(DataError, match=r"sickr.jsonl, line 13"):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"not json", "not valid JSON"),
+        (b'["a", "b", 1]', "a JSON object a line is needed"),
+        (b'{"sentence1": "a", "sentence2": "b"}', "score must be a finite number, found None"),
+        (b'{"sentence1": "a", "sentence2": "b", "score": "high"}', "score must be a finite number, found 'high'"),
+        (b'{"sentence1": "a", "sentence2": "b", "score": NaN}', "score must be a finite number, found nan"),
+        (b'{"sentence1": null, "sentence2": "b", "score": 1}', "sentence1 and sentence2 must hold text"),
+        (b'{"sentence1": "a", "sentence2": 5, "score": 1}', "sentence1 and sentence2 must hold text"),
+        (b'{"sentence1": "caf\xe9", "sentence2": "b", "score": 1}', "not UTF-8 (byte 0xe9 "),
+    ],
+)
+def test_a_broken_line_is_named(words, folder, line, message):
+    with (folder / "sickr.jsonl").open("ab") as out:
+        out.write(line + b"\n")
+    with pytest.raises(DataError, match=r"sickr\.jsonl:13: " + re.escape(message)):
         evaluate_sts(words, folder)
+
+
+def test_files_that_say_nothing(words, folder):
+    rows = (folder / "sts13.jsonl").read_text()
+    (folder / "sts13.jsonl").write_text("\ufeff" + rows)
+    assert evaluate_sts(words, folder)["sts13"].n == 12  # a byte order mark is no fault
+    (folder / "sts13.jsonl").write_text(rows.splitlines()[0])
+    with pytest.raises(DataError, match=r"sts13\.jsonl: all 1 scores are equal"):
+        evaluate_sts(words, folder)
+    (folder / "sts13.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"sts13\.jsonl: the file is empty"):
+        evaluate_sts(words, folder)
+    with pytest.raises(DataError, match=r"sts13\.jsonl: is no folder"):
+        evaluate_sts(words, folder / "sts13.jsonl")
 
 
 def test_drift():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scions.errors import AdapterError
+from scions.errors import AdapterError, UsageError
 from scions.store.names import MODULE_PARTS, check_name
 
 
@@ -48,6 +48,11 @@ def test_good_names_pass_unchanged(name: str) -> None:
 def test_bad_names_are_refused_with_a_reason(name: str, reason: str) -> None:
     with pytest.raises(AdapterError, match=re.escape(reason)):
         check_name(name)
+
+
+def test_a_refused_name_is_wrong_usage() -> None:
+    with pytest.raises(UsageError, match=r"Try 'my-domain'\."):
+        check_name("法律")
 
 
 def test_not_a_string() -> None:

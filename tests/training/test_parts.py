@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from scions.data import Shape
-from scions.errors import AdapterError, UsageError
+from scions.errors import UsageError
 from scions.evaluation.outcome import MeanOfUnits, concluded
 from scions.training.fast_encoder import FastEncoder
 from scions.training.methods import graft
@@ -162,7 +162,7 @@ def test_lora_sits_in_the_linear_layers_of_the_upper_layers(model):
             "output.dense",
         )
     }
-    with pytest.raises(AdapterError, match="only 2 layers"):
+    with pytest.raises(UsageError, match="only 2 layers"):
         graft(model, "lora", rank=2, layers=3)
 
 

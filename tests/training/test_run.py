@@ -287,9 +287,9 @@ def test_long_texts_are_counted(write, short, tmp_path):
         ({"epochs": 0}, UsageError, "epochs"),
         ({"max_length": 65}, UsageError, "8 to 64 tokens"),
         ({"trainable_share": 0.1}, UsageError, "not both"),
-        ({"layers": 3}, AdapterError, "only 2 layers"),
-        ({"rank": None, "trainable_share": 0.001}, AdapterError, "too small here"),
-        ({"rank": None, "trainable_share": 0.001, "method": "lora"}, AdapterError, "too small for LoRA"),
+        ({"layers": 3}, UsageError, "only 2 layers"),
+        ({"rank": None, "trainable_share": 0.001}, UsageError, "too small here"),
+        ({"rank": None, "trainable_share": 0.001, "method": "lora"}, UsageError, "too small for LoRA"),
         ({"rank": None, "trainable_share": 1.0}, UsageError, "between 0 and 100 %"),
         ({"method": "full"}, UsageError, "takes no rank"),
         ({"base": "/nowhere"}, ScionsError, "no such folder"),
@@ -301,25 +301,12 @@ def test_options_that_cannot_be(write, short, adapters_aside, options, error, me
     assert not adapters_aside.exists()
 
 
-def test_plain_texts_too_few_to_score(write, short, adapters_aside):
-    with pytest.raises(DataError, match=r"dev rows: \d+ distinct texts .* needs 20"):
-        train(write("texts", 60), "legal", **short)
-    assert not adapters_aside.exists()
-
-
 def test_test_rows_that_cannot_be_scored_show_before_the_training(write, short, tmp_path, adapters_aside):
     path = tmp_path / "one-class.jsonl"
     path.write_text("".join(json.dumps({"sentence1": f"a {i}", "sentence2": "b", "label": 1}) + "\n" for i in range(9)))
     with pytest.raises(DataError):
         train(write("binary"), "legal", test=path, **short)
     assert not adapters_aside.exists()
-
-
-def test_labels_that_never_occur_twice(short, tmp_path):
-    path = tmp_path / "labels.jsonl"
-    path.write_text("".join(json.dumps({"text": f"the court {i}", "label": f"c{i}"}) + "\n" for i in range(40)))
-    with pytest.raises(DataError, match="label"):
-        train(path, "legal", **short)
 
 
 def test_planning_writes_nothing(write, short, adapters_aside, tmp_path):
@@ -332,7 +319,6 @@ def test_planning_writes_nothing(write, short, adapters_aside, tmp_path):
     assert made.rows["train"] + made.rows["dev"] + made.rows["test"] == 200
     assert made.steps == 2 * -(-made.rows["train"] // 16)
     assert made.seconds > 0
-    assert made.memory_bytes >= 0
 
 
 def test_stages_recipe_and_steps_are_told(write, short):
@@ -358,7 +344,10 @@ def test_scions_train_is_this_one():
     assert scions.train is train
 
 
-@pytest.mark.parametrize(("option", "message"), [({"rank": 0}, "rank must be at least 1"), ({"seed": -1}, "seed must")])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"rank": 0}, "rank must be at least 1"), ({"seed": -1}, "seed must"), ({"seed": 2**32}, "seed must")],
+)
 def test_numbers_that_cannot_be(write, short, option, message):
     with pytest.raises(UsageError, match=message):
         plan(str(write("pairs")), **short | option)

@@ -25,7 +25,9 @@ def evaluate(
         str | None,
         typer.Option(help="Held-out rows: a file, a folder, a BEIR folder or docstrings.", show_default=False),
     ] = None,
-    part: Annotated[str, typer.Option(help="Which part of a folder: train, dev or test.")] = "test",
+    part: Annotated[
+        str | None, typer.Option(help="Which part of a folder: train, dev or test.", show_default="test")
+    ] = None,
     sts: Annotated[
         Path | None, typer.Option(help="Folder of the seven general similarity tasks.", show_default=False)
     ] = None,
@@ -64,15 +66,21 @@ def evaluate(
     """
     from scions.cli.progress import status
     from scions.cli.train import parse_columns
+    from scions.evaluation.sts import read_sts
 
     if data is None and sts is None:
         raise UsageError("nothing to score on: give --data FILE, or --sts DIR, or both")
     if not encoders and no_base:
         raise UsageError("nothing to score: name an adapter or a model, or leave out --no-base")
+    if output_json is not None and output_json.is_dir():
+        raise UsageError(f"--output-json {output_json}: is a folder; a file is to be written")
     given = list(dict.fromkeys(encoders or []))
+    # Whatever may be wrong with a file shows before anything is loaded or scored.
     with status("reading"):
         table = None if data is None else read_part(data, part, shape, parse_columns(columns))
-        shots = None if few_shot is None else _few_shot(few_shot)
+        shots = None if few_shot is None else _few_shot(few_shot, table)
+        if sts is not None:
+            read_sts(sts)
     reference, targets = _targets(given, base, no_base, output)
     if table is not None:
         _warn_of_training_rows(table, targets)
@@ -84,21 +92,26 @@ def evaluate(
         _write(output_json, reference, targets, table, sts)
 
 
-def read_part(data: str, part: str, shape: str | None, columns: dict[str, str] | None) -> Table:
+def read_part(data: str, part: str | None, shape: str | None, columns: dict[str, str] | None) -> Table:
     """The rows to score: a file as it is, one part of a folder, or of the built-in corpus."""
     from scions.data import read, read_splits
 
     if data.partition(":")[0] == "docstrings" and not Path(data).exists():
-        if part not in ("train", "dev", "test"):
+        if part not in (None, "train", "dev", "test"):
             raise UsageError(f"--part {part!r}: the built-in corpus has train, dev and test")
-        return getattr(read_splits(data), part)  # type: ignore[no-any-return]
+        return getattr(read_splits(data), part or "test")  # type: ignore[no-any-return]
     folder = Path(data).is_dir()
-    return read(data, shape=shape, columns=columns, part=part if folder else None)
+    if part is not None and Path(data).is_file():
+        raise UsageError(f"--part {part}: {data} is a file and has no parts; a file is scored as a whole")
+    return read(data, shape=shape, columns=columns, part=(part or "test") if folder else None)
 
 
-def _few_shot(path: str) -> Table:
-    from scions.data import read
+def _few_shot(path: str, table: Table | None) -> Table:
+    from scions.data import Shape, read
 
+    if table is None or table.shape is not Shape.LABELLED:
+        found = "without --data" if table is None else f"and {table.source} is {table.shape.value}"
+        raise UsageError(f"--few-shot serves labelled data only, {found}")
     return read(path, shape="labelled", part="train" if Path(path).is_dir() else None)
 
 

@@ -91,6 +91,8 @@ def train(
       scions train --data legal.jsonl --name legal --trainable-share 1% --dry-run
       scions train --data legal.jsonl --name legal --data med.csv --name medical
     """
+    if not all(data):
+        raise UsageError("--data is empty: name a file or a folder")
     if len(data) != len(name):
         raise UsageError(f"each --data needs its --name: found {len(data)} --data and {len(name)} --name")
     settings: dict[str, Any] = {
@@ -120,6 +122,8 @@ def train(
     if dry_run:
         _show_plans(data, name, settings)
         return
+    if not resume:
+        _refuse_taken(name, root, force)
     code = _train_all(data, name, settings, root)
     if code:
         raise typer.Exit(code)
@@ -164,6 +168,13 @@ def _check_names(names: list[str], output: Path | None) -> Path:
     return output or default_root()
 
 
+def _refuse_taken(names: list[str], root: Path, force: bool) -> None:
+    from scions.store.publish import refuse_existing
+
+    for name in names:
+        refuse_existing(root / name, force)
+
+
 def _show_plans(data: list[str], names: list[str], settings: dict[str, Any]) -> None:
     from scions.cli.progress import status
     from scions.cli.training_tables import print_plan
@@ -192,9 +203,11 @@ def _train_all(data: list[str], names: list[str], settings: dict[str, Any], root
         try:
             with TrainingBar() as bar:
                 result = _train_one(source, name, settings, bar)
-        except Interrupted:
-            raise
-        except ScionsError as error:
+        except BaseException as error:
+            if isinstance(error, Interrupted) or not isinstance(error, ScionsError):
+                if ended:  # what is finished is told, and what was stopped; the rest was not begun
+                    print_summary([*ended, Ended(name, error=error)])
+                raise
             if not several:
                 raise
             report(error)

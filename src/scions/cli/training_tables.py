@@ -21,6 +21,7 @@ from scions.cli.render import (
     size,
     table,
 )
+from scions.errors import Interrupted
 
 _EXAMPLES = 5
 
@@ -31,18 +32,18 @@ class Ended:
 
     name: str
     result: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
     code: int = 0
 
 
 def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
     """The recipe with its reasons; of a dry run, also what it would take."""
     recipe, reasons = plan.recipe, plan.recipe.reasons
-    parts = ", ".join(f"{count} {part}" for part, count in plan.rows.items())
+    counts = ", ".join(f"{count} {part}" for part, count in plan.rows.items())
     rows: list[Sequence[str]] = [
         ("base", plan.base, ""),
         ("shape", plan.shape, reasons.get("shape", "")),
-        ("rows", parts, ""),
+        ("rows", counts, ""),
         ("objective", recipe.objective, reasons.get("objective", "")),
         ("method", plan.method, f"{plan.trainable_parameters:,} parameters trained"),
         ("rank", str(plan.rank) if plan.rank else "-", f"{percent(plan.trainable_share)} of the base is trained"),
@@ -55,9 +56,12 @@ def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
     if plan.truncated:
         rows.append(("truncated", f"{plan.truncated} texts", "longer than max length: cut there"))
     if plan.seconds is not None:
-        rows.append(("time", f"about {duration(plan.seconds)}", "estimated"))
+        parts = {"training": plan.seconds, "scoring": plan.scoring_seconds, "full fine-tuning": plan.rival_seconds}
+        known = {part: seconds for part, seconds in parts.items() if seconds is not None}
+        told = ", ".join(f"{part} {duration(seconds)}" for part, seconds in known.items())
+        rows.append(("time", f"about {duration(sum(known.values()))}", f"{told}; from a few steps and texts"))
     if plan.memory_bytes is not None:
-        rows.append(("memory", f"about {size(plan.memory_bytes)}", "estimated"))
+        rows.append(("memory", f"at least {size(plan.memory_bytes)}", "of the whole process at its peak"))
     print_table(table(f"Recipe for {name}", ("setting", "value", "reason"), rows))
     for note in plan.notes:
         print_note(note)
@@ -102,7 +106,8 @@ def print_summary(ended: Sequence[Ended]) -> None:
     rows: list[Sequence[Any]] = []
     for one in ended:
         if one.error is not None:
-            rows.append((one.name, "", "", "", "", Text("failed", style="red"), shortened(str(one.error), 60)))
+            word = "stopped" if isinstance(one.error, (Interrupted, KeyboardInterrupt)) else "failed"
+            rows.append((one.name, "", "", "", "", Text(word, style="red"), shortened(str(one.error), 60)))
             continue
         verdict = one.result.verdict
         where = str(one.result.path) if one.result.path else "not published"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scions.data.checks import check_trainable, fingerprint
+from scions.data.checks import check_scorable, check_trainable, fingerprint
 from scions.data.docstrings import drift_pairs, read_docstrings
 from scions.data.parts import read_splits
 from scions.data.reading import read
@@ -13,6 +13,7 @@ __all__ = [
     "Shape",
     "Splits",
     "Table",
+    "check_scorable",
     "check_trainable",
     "drift_pairs",
     "fingerprint",

@@ -34,6 +34,23 @@ def check_trainable(table: Table) -> None:
             )
 
 
+def check_scorable(table: Table, part: str) -> None:
+    """Raise DataError where a held-out part cannot tell encoders apart: one label, equal scores, no label twice."""
+    where = f"{table.source}, {part} rows"
+    more = f"Add rows, or name a file with --{part}"
+    if table.shape in (Shape.LABELLED, Shape.BINARY):
+        labels = table.columns["label"]
+        if len(set(labels)) < 2:
+            raise DataError(f"{where}: all {len(table)} labels are {labels[0]!r}; two are needed to score. {more}")
+        if table.shape is Shape.LABELLED and len(set(labels)) == len(labels):
+            raise DataError(
+                f"{where}: each of the {len(table)} has a label of its own; whether texts of one label lie together "
+                f"shows where a label has two. {more}"
+            )
+    if table.shape is Shape.SCORED and len(set(table.columns["score"])) < 2:
+        raise DataError(f"{where}: all {len(table)} scores are equal; they must differ to score. {more}")
+
+
 def fingerprint(table: Table) -> str:
     """SHA-256 (64 hex digits) over shape, rows and corpus; neither row order nor file format changes it.
 

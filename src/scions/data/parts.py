@@ -119,11 +119,18 @@ def _complete(found: dict[str, Table], notes: list[str], seed: int) -> Splits:
     shares = {name: share for name, share in (("test", 0.2), ("dev", 0.1)) if name not in found}
     if shares:
         train = found["train"]
+        removed = []
         for part in ("dev", "test"):
             if part in found:
                 train, count = without(train, found[part])
-                notes += [f"removed {count} rows of train that also stand in {part}"] if count else []
-        parts, more = hold_out(train, shares, seed)
+                removed += [f"removed {count} rows of train that also stand in {part}"] if count else []
+        notes += removed
+        if not len(train):
+            raise DataError(f"{train.source}: every row also stands in dev or test; use other files for these")
+        try:
+            parts, more = hold_out(train, shares, seed)
+        except DataError as error:
+            raise DataError("; ".join([str(error), *removed])) from error
         found = {**found, **parts}
         notes += more
     return without_leaks(Splits(found["train"], found["dev"], found["test"], notes))

@@ -10,7 +10,7 @@ from scions.data.columns import recognise
 from scions.data.files import FORMATS, extension, missing, read_rows
 from scions.data.shapes import Shape, Table
 from scions.data.tables import build
-from scions.errors import DataError
+from scions.errors import DataError, UsageError
 
 
 def part_name(part: str) -> str:
@@ -79,5 +79,5 @@ def _one_part(folder: Path, found: list[str], part: str | None) -> str:
     name = part_name(part) if part is not None else None
     if name not in found:
         asked = f"no part {part!r}" if part is not None else "several parts, so say which one (part=)"
-        raise DataError(f"{folder}: {asked}; the folder has: {', '.join(found) or 'none'}")
+        raise UsageError(f"{folder}: {asked}; the folder has: {', '.join(found) or 'none'}")
     return name

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from random import Random
 
 from scions.data.groups import group_rows
+from scions.data.label_splits import by_label
 from scions.data.shapes import Shape, Splits, Table
 from scions.errors import DataError, UsageError
 
 CAPS = {"dev": 2000, "test": 3000}  # rows; more would make every check slower and hardly surer
 FEWEST_ROWS = 20
+# Plain texts are scored by their halves, and that takes so many texts of so many words in each held-out part.
+PLAIN_TEXTS, PLAIN_WORDS = 20, 8
+FEWEST_PLAIN_ROWS = 4 * PLAIN_TEXTS  # dev, test, and at least as much to train
 
 
 def split(table: Table, *, seed: int = 0, dev_share: float = 0.1, test_share: float = 0.2) -> Splits:
     """Split a table by group into train, dev and test.
-    Dev holds at most 2000 rows and test 3000 (the rest trains); LABELLED is stratified, so that each class
-    with at least three groups stands in all three parts, even where that exceeds the caps. Raises DataError
-    below 20 rows or 3 groups, UsageError for shares that leave nothing to train on.
+    Dev holds at most 2000 rows and test 3000 (the rest trains); of TEXTS they hold at least 20 of 8 words or
+    more, where that leaves half to train. LABELLED is split label by label (see `label_splits`). Raises DataError
+    below 20 rows or 3 groups, and for labels of too few rows; UsageError for shares that leave nothing to train on.
     """
     parts, notes = hold_out(table, {"test": test_share, "dev": dev_share}, seed)
     return Splits(parts["train"], parts["dev"], parts["test"], notes)
@@ -43,10 +48,13 @@ def hold_out(table: Table, shares: dict[str, float], seed: int) -> tuple[dict[st
             "name separate files with --test and --dev"
         )
     targets = {name: min(CAPS[name], max(1, round(share * len(table)))) for name, share in shares.items()}
-    side: dict[int, str] = {}
+    if table.shape is Shape.TEXTS:
+        targets = _enough_to_halve(table, targets)
     if table.shape is Shape.LABELLED and table.group is None:
-        side = _stratified(groups, table.columns["label"], targets, Random(seed))
-    if not set(shares) <= set(side.values()):  # no class is large enough to stand on every side
+        side = by_label(groups, table.columns["label"], targets, Random(seed))
+        if not side:
+            raise _labels_too_small(table, list(shares))
+    else:
         side = _greedy(sizes, targets, Random(seed))
     rows: dict[str, list[int]] = {name: [] for name in ("train", *shares)}
     for index, group in enumerate(groups):
@@ -54,6 +62,29 @@ def hold_out(table: Table, shares: dict[str, float], seed: int) -> tuple[dict[st
     counts = ", ".join(f"{name} {len(rows[name])}" for name in rows)
     notes.append(f"split by group with seed {seed}: {len(sizes)} groups; rows: {counts}")
     return {name: table.take(indices) for name, indices in rows.items()}, notes
+
+
+def _enough_to_halve(table: Table, targets: dict[str, int]) -> dict[str, int]:
+    """Targets raised to what plain texts need, where that leaves at least half of them to train."""
+    long = sum(len(text.split()) >= PLAIN_WORDS for text in table.columns["text"]) / len(table)
+    if not long:
+        return targets
+    # Among short texts, half as many again: chance decides how many long ones a part gets.
+    need = math.ceil(PLAIN_TEXTS / long * (1.0 if long == 1 else 1.5))
+    raised = {name: max(target, min(need, CAPS[name])) for name, target in targets.items()}
+    return raised if 2 * sum(raised.values()) <= len(table) else targets
+
+
+def _labels_too_small(table: Table, parts: list[str]) -> DataError:
+    counts = Counter(table.columns["label"])
+    small = [f"{label!r} ({count})" for label, count in counts.items() if count < 4]
+    some = f"; too small: {', '.join(small[:5])}{', …' if len(small) > 5 else ''}" if small else ""
+    return DataError(
+        f"{table.source}: {len(table)} rows of {len(counts)} labels cannot be split: a label needs 4 rows, 2 to train "
+        f"and 1 each for dev and test, and a part at least two labels and two rows of one{some}. "
+        f"Add rows, name separate files with {' and '.join('--' + part for part in parts)}, or leave the labels out "
+        "with --shape texts"
+    )
 
 
 def _greedy(sizes: Counter[int], targets: dict[str, int], random: Random) -> dict[int, str]:
@@ -78,32 +109,3 @@ def _greedy(sizes: Counter[int], targets: dict[str, int], random: Random) -> dic
     # only a handful of groups: the smallest ones are held out, the largest trains
     by_size = sorted(order, key=lambda group: sizes[group])
     return dict(zip(by_size, sorted(targets, key=lambda name: targets[name]), strict=False))
-
-
-def _stratified(groups: list[int], labels: list[str], targets: dict[str, int], random: Random) -> dict[int, str]:
-    """The same share of each label to each part; at least one group where a label has one for every side."""
-    sizes = Counter(groups)
-    first_label: dict[int, str] = {}
-    for group, label in zip(groups, labels, strict=True):
-        first_label.setdefault(group, label)
-    members: dict[str, list[int]] = {}
-    for group, label in first_label.items():
-        members.setdefault(label, []).append(group)
-    side: dict[int, str] = {}
-    for label in sorted(members):
-        own = members[label]
-        if len(own) <= len(targets):
-            continue
-        random.shuffle(own)
-        rows = sum(sizes[group] for group in own)
-        start = 0
-        for position, name in enumerate(targets):
-            # floor: rounding up over many classes would run past the caps
-            want = max(1, rows * targets[name] // len(groups))
-            last = len(own) - (len(targets) - position)  # leave one group for each side still to fill
-            taken = 0
-            while start < last and (taken == 0 or taken + sizes[own[start]] <= want):
-                side[own[start]] = name
-                taken += sizes[own[start]]
-                start += 1
-    return side

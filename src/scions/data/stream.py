@@ -38,6 +38,8 @@ def iter_texts(path: str | Path, column: str | None = None) -> Iterator[str]:
     if not path.is_file():
         if path.is_dir():
             raise DataError(f"{path}: is a folder; give one file of texts")
+        if path.exists():
+            raise DataError(f"{path}: is no ordinary file, and the texts are read twice; save them to a file first")
         raise missing(path)
     kind = extension(path)
     if kind not in FORMATS:

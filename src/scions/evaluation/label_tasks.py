@@ -69,6 +69,8 @@ def same_label_ap(encoder: Encoder, table: Table, batch_size: int = 64, seed: in
 def _drawn(table: Table, seed: int) -> Table:
     if len(set(table.columns["label"])) < 2:
         raise DataError(f"{table.source}: {len(set(table.columns['label']))} label found; at least two are needed.")
+    if len(set(table.columns["label"])) == len(table):
+        raise DataError(f"{table.source}: no label has two rows, and only such texts can lie together.")
     if len(table) <= MOST_ROWS:
         return table
     rows = np.random.default_rng(seed).choice(len(table), MOST_ROWS, replace=False)

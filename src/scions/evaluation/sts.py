@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 
 import numpy as np
 
+from scions.data.columns import number
+from scions.data.files import excerpt, read_jsonl
 from scions.data.shapes import Shape
 from scions.errors import DataError
 from scions.evaluation.encoding import Encoder, encode_texts
@@ -23,7 +25,7 @@ def evaluate_sts(encoder: Encoder, folder: str | Path, *, batch_size: int = 64) 
     The Evaluation "STS7" resamples the rows of all tasks together, so `interval` and `paired_difference` serve it too.
     Raises DataError where a file is missing or a line is not such a row.
     """
-    tasks = {name: _read(path) for name, path in _paths(Path(folder)).items()}
+    tasks = read_sts(folder)
     vectors = encode_texts(
         encoder, (text for rows in tasks.values() for row in rows for text in row[:2]), batch_size=batch_size
     )
@@ -39,6 +41,14 @@ def evaluate_sts(encoder: Encoder, folder: str | Path, *, batch_size: int = 64) 
         names += texts
     result["STS7"] = concluded(Shape.SCORED, "spearman", {"spearman": MeanOfTasks(parts)}, names)
     return result
+
+
+def read_sts(folder: str | Path) -> dict[str, list[tuple[str, str, float]]]:
+    """The rows of each task: two sentences and their score.
+
+    Raises DataError where a file is missing, not UTF-8 or empty, or a line is not such a row; names file and line.
+    """
+    return {name: _read(path) for name, path in _paths(Path(folder)).items()}
 
 
 class MeanOfTasks:
@@ -59,6 +69,11 @@ class MeanOfTasks:
 
 
 def _paths(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}; STS7 needs one with "
+            f"{', '.join(f'{name}.jsonl' for name in STS_TASKS)}"
+        )
     paths = {name: folder / f"{name}.jsonl" for name in STS_TASKS}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
@@ -70,19 +85,15 @@ def _paths(folder: Path) -> dict[str, Path]:
 
 
 def _read(path: Path) -> list[tuple[str, str, float]]:
+    read = read_jsonl(path)
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                rows.append((str(row["sentence1"]), str(row["sentence2"]), float(row["score"])))
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"{path}, line {number}: not a JSON object with sentence1, sentence2 and a numeric score "
-                    f"({type(error).__name__}: {error})."
-                ) from error
-    if not rows:
-        raise DataError(f"{path}: no rows.")
+    for i, row in enumerate(read.rows):
+        first, second, score = row.get("sentence1"), row.get("sentence2"), number(row.get("score"))
+        if not (isinstance(first, str) and first.strip() and isinstance(second, str) and second.strip()):
+            raise DataError(f"{read.where(i)}: sentence1 and sentence2 must hold text, found {excerpt(row)}")
+        if score is None or not math.isfinite(score):
+            raise DataError(f"{read.where(i)}: score must be a finite number, found {excerpt(row.get('score'))}")
+        rows.append((first, second, score))
+    if len({score for _, _, score in rows}) < 2:
+        raise DataError(f"{path}: all {len(rows)} scores are equal; they must differ to be ranked by")
     return rows

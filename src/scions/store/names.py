@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from scions.errors import AdapterError
+from scions.errors import AdapterError, UsageError
 
 MAX_LENGTH = 64
 
@@ -39,6 +39,10 @@ WINDOWS_DEVICES = frozenset(
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+class NameRefused(AdapterError, UsageError):
+    """A name that no adapter may bear, or one that is taken: another one has to be given."""
+
+
 def check_name(name: str) -> str:
     """Return `name` unchanged if an adapter may bear it.
 
@@ -47,12 +51,12 @@ def check_name(name: str) -> str:
     whatever their case.
 
     Raises:
-        AdapterError: says what is wrong and suggests a name that would pass.
+        NameRefused: says what is wrong and suggests a name that would pass.
     """
     problem = _problem(name)
     if problem is None:
         return name
-    raise AdapterError(f"adapter name {_shown(name)}: {problem}. Try {_suggest(name)!r}.")
+    raise NameRefused(f"adapter name {_shown(name)}: {problem}. Try {_suggest(name)!r}.")
 
 
 def _problem(name: str) -> str | None:
@@ -94,6 +98,6 @@ def _suggest(name: object) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode() if isinstance(name, str) else ""
     cleaned = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[:MAX_LENGTH].rstrip("-_")
     for candidate in (cleaned, f"{cleaned}-domain", f"my-{cleaned}"):
-        if _problem(candidate) is None:
+        if cleaned and _problem(candidate) is None:
             return candidate
     return "my-domain"

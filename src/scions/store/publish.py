@@ -17,12 +17,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from scions.errors import AdapterError, ScionsError
+from scions.store import disk
+from scions.store.names import NameRefused
 
 # `force` deletes what it replaces, so it only replaces what can be told to be a published model.
 MARKERS = ("scions.json", "adapter_config.json", "modules.json")
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<pid>\d+)-(?P<place>[0-9a-f]{8})[0-9a-f]{8}")
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FOREIGN_AGE = 24 * 3600.0  # seconds after which what another machine left behind counts as abandoned
 
 
@@ -42,13 +43,13 @@ def publish(folder: str | Path, write: Callable[[Path], None], *, force: bool = 
         `folder` as an absolute path.
 
     Raises:
-        AdapterError: the folder exists and `force` is off; it is no published model; `write` wrote nothing;
-            the disk is full or cannot be written. Whatever `write` raises for other reasons passes through.
-            In each case nothing is left behind and an existing folder is untouched.
+        NameRefused: the folder exists and `force` is off, or it is no published model.
+        AdapterError: `write` wrote nothing; the disk is full or cannot be written. Whatever `write` raises for
+            other reasons passes through. In each case nothing is left behind and an existing folder is untouched.
     """
     target = _absolute(folder)
     refuse_existing(target, force)
-    _make_parents(target.parent)
+    disk.make_folder(target.parent)
     sweep(target.parent)
     staging = _beside(target, "partial")
     try:
@@ -80,7 +81,7 @@ def write_file(path: str | Path, data: bytes | str) -> Path:
     content = data.encode("utf-8") if isinstance(data, str) else data
     if target.is_dir():
         raise ScionsError(f"{target}: is a folder; a file is to be written here")
-    _make_parents(target.parent)
+    disk.make_folder(target.parent)
     sweep(target.parent)
     staging = _beside(target, "partial")
     try:
@@ -120,15 +121,15 @@ def sweep(parent: Path) -> None:
 
 
 def refuse_existing(target: Path, force: bool) -> None:
-    """Raise AdapterError where `publish` to `target` would be refused for what stands there."""
+    """Raise NameRefused where `publish` to `target` would be refused for what stands there."""
     if not os.path.lexists(target):
         return
     if not force:
-        raise AdapterError(f"{target}: exists already; choose another name, or replace it with --force (force=True)")
+        raise NameRefused(f"{target}: exists already; choose another name, or replace it with --force (force=True)")
     if not target.is_dir():
-        raise AdapterError(f"{target}: is not a folder, so it is not replaced; move it away or choose another name")
+        raise NameRefused(f"{target}: is not a folder, so it is not replaced; move it away or choose another name")
     if any(target.iterdir()) and not any((target / marker).exists() for marker in MARKERS):
-        raise AdapterError(
+        raise NameRefused(
             f"{target}: holds none of {', '.join(MARKERS)}, so it is no published adapter or model and is "
             "not replaced, not even with --force; choose another name"
         )
@@ -209,25 +210,16 @@ def _sync(path: str, flags: int) -> None:
 
 def _translate(error: BaseException, target: Path, written: int) -> ScionsError | None:
     """The message for an error of the disk; None for any other error, which is not ours to reword."""
-    if isinstance(error, ScionsError) or not isinstance(error, Exception):
+    if isinstance(error, ScionsError):
         return None
-    code = error.errno if isinstance(error, OSError) else None
-    # safetensors reports a full disk as its own error, with the system's words in the text.
-    if code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+    if disk.is_full(error):
         # Taken after the staging folder is gone: what is free now was not enough for what was to come.
-        free = shutil.disk_usage(target.parent).free
         return AdapterError(
-            f"{target}: the disk is full: needed more than {_amount(written)}, "
-            f"free are {_amount(free)} in {target.parent}. Nothing was published."
+            f"{target}: the disk is full: needed more than {disk.amount(written)}, "
+            f"free are {disk.free(target.parent)} in {target.parent}. Nothing was published."
         )
-    # `write` may just as well have failed to read something elsewhere: then the error is not about `target`.
-    if isinstance(error, OSError) and code in _REFUSED and str(error.filename).startswith(str(target.parent)):
-        return AdapterError(f"{target}: cannot be written: {error.strerror} ({error.filename})")
-    return None
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes"
+    why = disk.refused(error, target.parent)
+    return None if why is None else AdapterError(f"{target}: cannot be written: {why}")
 
 
 def _size(folder: Path) -> int:
@@ -245,13 +237,6 @@ def _absolute(path: str | Path) -> Path:
     if not given.name or given.name == "..":
         raise AdapterError(f"{path}: has no name of its own to publish under")
     return given.parent.resolve() / given.name
-
-
-def _make_parents(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AdapterError(f"{folder}: cannot be made: {error.strerror}") from error
 
 
 def _beside(target: Path, kind: str) -> Path:

@@ -68,7 +68,7 @@ def find_adapter(name_or_path: str | Path, root: str | Path | None = None) -> Pa
     place = default_root() if root is None else Path(root)
     text = os.fspath(name_or_path)
     if not text:
-        raise AdapterError("no adapter was named: an empty name")
+        raise AdapterError("no adapter was named: an empty name.")
     path = Path(text).expanduser()
     is_name = path.name == text and not text.startswith(".")
     if is_name and (place / text).is_dir():

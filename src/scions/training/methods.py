@@ -45,8 +45,8 @@ def graft(
     ``default`` is the one name under which sentence-transformers' trainer can resume.
 
     Raises:
-        UsageError: share and rank both given, or an option the method has not.
-        AdapterError: the architecture has no place for the method, or the share is too small.
+        UsageError: share and rank both given, an option the method has not, a share too small, too many layers.
+        AdapterError: the architecture has no place for the method.
     """
     if trainable_share is not None and rank is not None:
         raise UsageError("give either a trainable share or a rank, not both")
@@ -64,6 +64,8 @@ def graft(
     from scions.adapters.placement import count_layers
 
     transformer: Any = model[0].auto_model
+    if layers is not None and layers > count_layers(transformer):
+        raise UsageError(f"layers={layers}, but the model has only {count_layers(transformer)} layers")
     # Layers behind the transformer (a Dense, say) are the base's too: an adapter's file has no place for them.
     model.requires_grad_(False)
     if method == "lora":
@@ -83,12 +85,16 @@ def _bottleneck(
     transformer: nn.Module, total: int, method: str, share: float, rank: int | None, layers: int | None
 ) -> tuple[Any, int]:
     from scions.adapters.config import BottleneckConfig
-    from scions.adapters.placement import rank_for_share
+    from scions.adapters.placement import find_sites, rank_for_share
 
     config = BottleneckConfig(placement=method, layers=layers, rank=rank or 1)
     if rank is None:
         inside = sum(p.numel() for p in transformer.parameters())
-        config.rank = rank_for_share(transformer, config, share * total / inside)
+        find_sites(transformer, config)  # whatever goes wrong after this is the share's fault
+        try:
+            config.rank = rank_for_share(transformer, config, share * total / inside)
+        except AdapterError as error:
+            raise UsageError(str(error)) from error
     return config, config.rank
 
 
@@ -108,5 +114,5 @@ def _lora(transformer: nn.Module, total: int, share: float, rank: int | None, la
     if rank is None:
         rank = int(share * total // per_rank)
         if rank < 1:
-            raise AdapterError(f"a share of {share:.2%} is too small for LoRA: rank 1 takes {per_rank / total:.2%}")
+            raise UsageError(f"a share of {share:.2%} is too small for LoRA: rank 1 takes {per_rank / total:.2%}")
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sorted(linear), lora_dropout=0.0), rank

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from scions.data import Shape, Splits, Table, check_trainable, read_splits
+from scions.data import Shape, Splits, Table, check_scorable, check_trainable, read_splits
+from scions.data.splits import FEWEST_PLAIN_ROWS
 from scions.errors import DataError, UsageError
 from scions.evaluation.halves import halves
 from scions.store import base_id, load_base, resolve_base
@@ -34,9 +32,11 @@ class Plan:
         notes: what reading and splitting dropped, repaired or noticed.
         recipe: the settings and their reasons.
         steps: training steps.
-        seconds: estimated time of the training itself, or None where nothing was measured.
-        memory_bytes: estimated peak of memory beyond the loaded base, or None.
         truncated: training texts longer than ``recipe.max_length`` tokens.
+        seconds: estimated time of the training steps, or None where nothing was measured, as in what follows.
+        scoring_seconds: estimated time of scoring: dev after every epoch, base and adapter on test, the linear map.
+        rival_seconds: estimated time of full fine-tuning beside it, where that was asked for.
+        memory_bytes: memory of the whole process that the training needs at least.
     """
 
     base: str
@@ -51,6 +51,8 @@ class Plan:
     steps: int
     truncated: int
     seconds: float | None = None
+    scoring_seconds: float | None = None
+    rival_seconds: float | None = None
     memory_bytes: int | None = None
 
 
@@ -87,13 +89,14 @@ def prepare(
     Raises:
         ScionsError: whatever is wrong with data, base or options, before anything is trained.
     """
-    if seed < 0:
-        raise UsageError(f"seed must be 0 or more, got {seed}")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}")
     splits = read_splits(data, dev=dev, test=test, shape=shape, columns=columns, seed=seed, limit=limit)
     check_trainable(splits.train)
     for part, table in (("dev", splits.dev), ("test", splits.test)):
-        if table.shape is Shape.TEXTS:
-            halves(table.columns["text"], f"{table.source}, {part} rows")
+        check_scorable(table, part)
+    _check_plain_texts(splits)
+    notes = [*splits.notes, *_lonely_labels(splits.train, _objective(splits, overrides))]
     base_path = resolve_base(base)
     model = load_base(base_path)
     longest = int(model.max_seq_length or 512)
@@ -114,7 +117,7 @@ def prepare(
         method=method,
         shape=splits.train.shape.value,
         rows={"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},
-        notes=list(dict.fromkeys([*splits.notes, *splits.train.notes])),
+        notes=list(dict.fromkeys(notes)),
         recipe=recipe,
         rank=trained.rank,
         trainable_parameters=trained.count,
@@ -125,48 +128,40 @@ def prepare(
     return Prepared(base_path, model, splits, trained, plan, lengths)
 
 
+def _check_plain_texts(splits: Splits) -> None:
+    """Raise DataError where a held-out part of plain texts is too small for its proxy of a score."""
+    for part, table in (("dev", splits.dev), ("test", splits.test)):
+        if table.shape is not Shape.TEXTS:
+            continue
+        try:
+            halves(table.columns["text"], f"{table.source}, {part} rows")
+        except DataError as error:
+            raise DataError(
+                f"{error} Where the parts are split off the training rows, {FEWEST_PLAIN_ROWS} such texts will do"
+            ) from error
+
+
+def _lonely_labels(train: Table, objective: str) -> list[str]:
+    """A note on the labels that cannot train. Raises DataError where no label can."""
+    if train.shape is not Shape.LABELLED or objective == "simcse":
+        return []
+    counts = Counter(train.columns["label"])
+    lonely = [label for label, count in counts.items() if count < 2]
+    if len(lonely) == len(counts):
+        raise DataError(
+            f"{train.source}: no label has two training rows ({len(train)} rows of {len(counts)} labels), and texts of "
+            "one label are what attracts each other. A label needs 2 rows to train and 4 to stand in dev or test as "
+            "well; or train on the texts alone with the objective 'simcse'"
+        )
+    some = ", ".join(repr(label) for label in lonely[:5]) + (", …" if len(lonely) > 5 else "")
+    return [f"{len(lonely)} labels have a single training row and train nothing: {some}"] if lonely else []
+
+
 def _objective(splits: Splits, overrides: dict[str, Any]) -> str:
     given = overrides.get("objective")
     if given is not None:
         return str(given)
     return "simcse" if splits.train.shape is Shape.TEXTS else "contrastive"
-
-
-def estimate(prepared: Prepared, run: Path, seed: int) -> None:
-    """Time and memory of ``prepared.plan``, from a few real steps; the model's weights are not to be used after.
-
-    The figures exclude reading, scoring and the verdict.
-    """
-    from scions.training.fit import fit
-
-    plan, rows = prepared.plan, min(len(prepared.splits.train), 6 * prepared.plan.recipe.batch_size)
-    before = _peak_bytes()
-    sample = _sample(prepared.splits.train, rows)
-    recipe = Recipe(**{**plan.recipe.to_dict(), "epochs": 1.0})
-    start = time.perf_counter()
-    fitted = fit(prepared.model, prepared.trained, sample, None, recipe, run=run, seed=seed)
-    seconds = fitted.seconds or time.perf_counter() - start
-    plan.seconds = seconds / max(1, fitted.steps) * plan.steps
-    plan.memory_bytes = max(0, _peak_bytes() - before)
-
-
-def _sample(train: Table, rows: int) -> Table:
-    """``rows`` rows; of labelled texts those of the most frequent labels, for a label needs two rows to train on."""
-    order = list(range(len(train)))
-    if train.shape is Shape.LABELLED:
-        labels = train.columns["label"]
-        counts = Counter(labels)
-        order.sort(key=lambda i: (-counts[labels[i]], labels[i]))
-    return train.take(sorted(order[:rows]))
-
-
-def _peak_bytes() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows keeps no such record
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def parse_overrides(values: dict[str, Any]) -> dict[str, Any]:

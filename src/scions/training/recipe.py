@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -120,7 +119,7 @@ def _check(recipe: Recipe, shape: Shape, model_max_length: int) -> None:
         raise UsageError(f"batch size must be at least 2, got {recipe.batch_size}")
     if not 0 < recipe.learning_rate < 1:
         raise UsageError(f"learning rate must lie between 0 and 1, got {recipe.learning_rate}")
-    if not 0 < recipe.epochs < math.inf:
-        raise UsageError(f"epochs must be a number above 0, got {recipe.epochs}")
+    if not 0 < recipe.epochs <= 1000:
+        raise UsageError(f"epochs must be above 0 and at most 1000, got {recipe.epochs}")
     if not 8 <= recipe.max_length <= model_max_length:
         raise UsageError(f"max length must be 8 to {model_max_length} tokens (the base's), got {recipe.max_length}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,28 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from scions.data import Shape, Table, drift_pairs, fingerprint, read
-from scions.errors import ScionsError, UsageError
+from scions.data import Shape, drift_pairs, read
+from scions.errors import DataError, Interrupted, ScionsError
 from scions.evaluation import Evaluation, Remembering, drift_of, evaluate, fit_linear_map
-from scions.store import Manifest, base_fingerprint, check_name, default_root, load_base, publish, write_file
+from scions.store import Manifest, check_name, default_root, disk, load_base, publish
 from scions.store.publish import refuse_existing
 from scions.training.candidate import reload, write_weights
 from scions.training.card import PLOT, card, draw
+from scions.training.checkpoints import begin, find_checkpoint, settings_of, tidied
+from scions.training.estimate import LINEAR_ROWS, estimate
 from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import Fitted, Step, fit
 from scions.training.methods import graft
-from scions.training.plan import Plan, Prepared, estimate, parse_overrides, prepare
+from scions.training.plan import Plan, Prepared, parse_overrides, prepare
 from scions.training.record import manifest_of
 from scions.training.shown import Shown, shown_queries
-from scions.training.trainer import TrainingDiverged, newest_checkpoint
+from scions.training.trainer import TrainingDiverged
 from scions.training.verdict import WORSE, Verdict, judge
 
 Stage = Callable[[str], None]
-LINEAR_ROWS = 2000
-SETTINGS = "settings.json"
+RIVAL = "full"
+# Of a checkpoint: a trained value takes itself, its best so far and two moments of the optimiser, in float32.
+BYTES_A_VALUE, BYTES_BESIDE = 16, 100_000
 
 
 @dataclass
@@ -48,16 +50,55 @@ class Result:
     examples: list[Shown] = field(default_factory=list)
 
 
-def plan(data: str, **options: Any) -> Plan:
-    """What ``train(data, name, **options)`` would do, with estimated time and memory. Writes nothing that stays."""
-    for name in ("general", "output", "resume", "force", "compare_full", "name"):
-        options.pop(name, None)
+def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
+    """What ``train(data, name, **options)`` would do, with estimated time and memory. Writes nothing that stays.
+
+    What would keep it from beginning, such as a name that is taken, stands in the notes.
+
+    Raises:
+        ScionsError: as `train`, for data, names, options or base.
+    """
+    if name is not None:
+        check_name(name)
+    output, resume, force = options.pop("output", None), options.pop("resume", False), options.pop("force", False)
+    compare_full, given = options.pop("compare_full", False), options.pop("general", None)
+    seed, layers = options.get("seed", 0), options.get("layers")
+    general = None if given is None else read(str(given))
     prepared = _prepare(data, **options)
+    if general is not None:
+        prepared.plan.notes += [f"general: {note}" for note in general.notes]
+    if name is not None:
+        root = _root(output)
+        with _noted(prepared.plan.notes):
+            disk.check_writable(root)
+        with _noted(prepared.plan.notes):
+            refuse_existing(root / name, force)
+        with _noted(prepared.plan.notes):
+            find_checkpoint(root / f".training-{name}", settings_of(prepared, seed, layers), resume, force)
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        estimate(prepared, Path(folder), options.get("seed", 0))
+        texts = _drift_texts() if general is None else general.texts()
+        estimate(prepared, Path(folder), seed, texts, compare_full and prepared.plan.method != "full")
     return prepared.plan
+
+
+@contextmanager
+def _noted(notes: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ScionsError as error:
+        notes.append(f"the training would not begin: {error}")
+
+
+def _drift_texts() -> list[str]:
+    with suppress(OSError, ScionsError):
+        return list(dict.fromkeys(text for pair in drift_pairs() for text in pair))
+    return []
+
+
+def _root(output: str | Path | None) -> Path:
+    return Path(output) if output is not None else default_root()
 
 
 def train(
@@ -115,9 +156,10 @@ def train(
             is left where adapters are looked for.
     """
     check_name(name)
-    root = Path(output) if output is not None else default_root()
+    root = _root(output)
     folder, run = root / name, root / f".training-{name}"
     refuse_existing(folder, force)
+    disk.check_writable(root)
     say = on_stage or (lambda text: None)
     overrides = parse_overrides(
         {
@@ -146,10 +188,12 @@ def train(
         limit=limit,
         overrides=overrides,
     )
+    if general_rows is not None:
+        prepared.plan.notes += [f"general: {note}" for note in general_rows.notes]
     if on_recipe is not None:
         on_recipe(prepared.plan)
-    settings = _settings(prepared, seed, layers)
-    checkpoint = _find_checkpoint(run, settings, resume, force)
+    settings = settings_of(prepared, seed, layers)
+    checkpoint = find_checkpoint(run, settings, resume, force)
     if resume and checkpoint is None:
         say(f"nothing to resume for {name}: starting from the beginning")
     # The base is scored first: test rows that cannot be scored show before the training, not after it.
@@ -158,47 +202,51 @@ def train(
     before = _encoder(base_model)
     few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
     base_scores = evaluate(before, prepared.splits.test, few_shot=few)
-    if checkpoint is None:
-        shutil.rmtree(run, ignore_errors=True)
-        run.mkdir(parents=True)
-        write_file(run / SETTINGS, json.dumps(settings))
-    say("training" if checkpoint is None else f"training, from {checkpoint.name}")
-    try:
+    base_general = None if general_rows is None else evaluate(before, general_rows)
+    with tidied(run, BYTES_A_VALUE * prepared.plan.trainable_parameters + BYTES_BESIDE):
+        if checkpoint is None:
+            begin(run, settings)
+        say("training" if checkpoint is None else f"training, from {checkpoint.name}")
         fitted = _fit(prepared, run, seed, checkpoint, on_step)
-    except TrainingDiverged:
+        say("scoring the adapter on held-out rows")
+        candidate = run / "candidate"
+        write_weights(prepared.model, method, prepared.plan.base, candidate)
+        after = _encoder(reload(candidate, method, prepared.base_path, name))
+        scores = evaluate(after, prepared.splits.test, few_shot=few)
+        general_scores, drifted = None, None
+        if general_rows is not None and base_general is not None:
+            general_scores = base_general, evaluate(after, general_rows)
+        else:
+            drifted = _drift(before, after)
+        if _collapsed((base_scores, scores), general_scores, drifted):
+            raise TrainingDiverged(
+                "training diverged: the adapter gives all texts the same vector. Nothing was published. "
+                f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
+            )
+        rivals: dict[str, Evaluation] = {}
+        ways = {"linear map": lambda: _linear(base_model, prepared, seed)}
+        if compare_full and method != "full":
+            ways["full fine-tuning"] = lambda: _full(prepared, run, seed, on_step)
+        for rival, way in ways.items():
+            say(f"training the rival: {rival}")
+            try:
+                rivals[rival] = way()
+            except Exception as error:  # the adapter is trained: no rival may cost it
+                if not (isinstance(error, ScionsError) or disk.is_full(error)):
+                    raise
+                why = "stopped by Ctrl-C" if isinstance(error, Interrupted) else error
+                prepared.plan.notes.append(f"the rival, {rival}, was left out: {why}")
+                say(prepared.plan.notes[-1])
+                shutil.rmtree(run / RIVAL, ignore_errors=True)
+        verdict = judge(base_scores, scores, general=general_scores, drift=drifted, rivals=rivals)
+        manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
+        examples = shown_queries(prepared.splits.test, before, after)
+        path = None
+        if verdict.outcome != WORSE or force:
+            say("publishing")
+            path = publish(folder, lambda staging: _write(staging, candidate, manifest, verdict), force=force)
         shutil.rmtree(run, ignore_errors=True)
-        raise
-    say("scoring the adapter on held-out rows")
-    candidate = run / "candidate"
-    write_weights(prepared.model, method, prepared.plan.base, candidate)
-    after = _encoder(reload(candidate, method, prepared.base_path, name))
-    scores = evaluate(after, prepared.splits.test, few_shot=few)
-    general_scores, drifted = _general(general_rows, before, after)
-    if _collapsed((base_scores, scores), general_scores, drifted):
-        shutil.rmtree(run, ignore_errors=True)
-        raise TrainingDiverged(
-            "training diverged: the adapter gives all texts the same vector. Nothing was published. "
-            f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
-        )
-    rivals: dict[str, Evaluation] = {}
-    ways = {"linear map": lambda: _linear(base_model, prepared, seed)}
-    if compare_full and method != "full":
-        ways["full fine-tuning"] = lambda: _full(prepared, run, seed, on_step)
-    for rival, way in ways.items():
-        say(f"training the rival: {rival}")
-        try:
-            rivals[rival] = way()
-        except ScionsError as error:  # the adapter is trained: no rival may cost it
-            prepared.plan.notes.append(f"the rival, {rival}, was left out: {error}")
-    verdict = judge(base_scores, scores, general=general_scores, drift=drifted, rivals=rivals)
-    manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
-    examples = shown_queries(prepared.splits.test, before, after)
-    path = None
-    if verdict.outcome != WORSE or force:
-        say("publishing")
-        path = publish(folder, lambda staging: _write(staging, candidate, manifest, verdict), force=force)
-    shutil.rmtree(run, ignore_errors=True)
-    return Result(name, path, verdict, manifest, fitted, prepared.plan.notes, examples)
+        return Result(name, path, verdict, manifest, fitted, prepared.plan.notes, examples)
 
 
 def _prepare(data: str, **options: Any) -> Prepared:
@@ -212,45 +260,6 @@ def _prepare(data: str, **options: Any) -> Prepared:
 
 def _text(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def _settings(prepared: Prepared, seed: int, layers: int | None) -> dict[str, Any]:
-    """What must be the same for a training to go on from a checkpoint."""
-    plan = prepared.plan
-    return {
-        "data": fingerprint(prepared.splits.train),
-        "base": base_fingerprint(prepared.base_path),
-        "method": plan.method,
-        "rank": plan.rank,
-        "layers": layers,
-        "seed": seed,
-        **{key: value for key, value in plan.recipe.to_dict().items() if key != "reasons"},
-    }
-
-
-def _find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bool) -> Path | None:
-    """The checkpoint to go on from, or None to start anew.
-
-    Raises:
-        UsageError: the checkpoint is of another training (names what differs), or there is one and neither resume nor
-            force says what to do with it.
-    """
-    checkpoint = newest_checkpoint(run)
-    if checkpoint is None:
-        return None
-    if not resume:
-        if force:
-            return None
-        raise UsageError(
-            f"{run} holds {checkpoint.name} of an interrupted training: --resume goes on from it, "
-            "--force throws it away and starts anew"
-        )
-    kept = json.loads((run / SETTINGS).read_text())
-    differ = [key for key in settings if settings[key] != kept.get(key)]
-    if differ:
-        told = ", ".join(f"{key} (was {kept.get(key)!r}, is {settings[key]!r})" for key in differ)
-        raise UsageError(f"--resume: the interrupted training had other settings: {told}")
-    return checkpoint
 
 
 def _fit(
@@ -275,14 +284,10 @@ def _encoder(model: SentenceTransformer) -> Remembering:
     return Remembering(FastEncoder(model, int(model.max_seq_length or 512), bf16=False))
 
 
-def _general(
-    table: Table | None, before: Remembering, after: Remembering
-) -> tuple[tuple[Evaluation, Evaluation] | None, float | None]:
-    if table is not None:
-        return (evaluate(before, table), evaluate(after, table)), None
-    with suppress(OSError):
-        return None, drift_of(before, after, drift_pairs())
-    return None, None
+def _drift(before: Remembering, after: Remembering) -> float | None:
+    with suppress(OSError, DataError):
+        return drift_of(before, after, drift_pairs())
+    return None
 
 
 def _collapsed(
@@ -312,7 +317,7 @@ def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], No
     trained = graft(model, "full")
     recipe = Recipe(**{**prepared.plan.recipe.to_dict(), "learning_rate": LEARNING_RATES["full"]})
     splits = prepared.splits
-    fit(model, trained, splits.train, splits.dev, recipe, run=run / "full", seed=seed, on_step=on_step)
+    fit(model, trained, splits.train, splits.dev, recipe, run=run / RIVAL, seed=seed, on_step=on_step)
     few = splits.train if splits.test.shape is Shape.LABELLED else None
     return evaluate(_encoder(model), splits.test, few_shot=few)
 

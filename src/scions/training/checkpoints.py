@@ -1,0 +1,117 @@
+"""What an unfinished training leaves: a checkpoint that can be gone on with, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scions.data import fingerprint
+from scions.errors import Interrupted, ScionsError, UsageError
+from scions.store import base_fingerprint, disk, write_file
+from scions.training.plan import Prepared
+from scions.training.trainer import COMPLETE, TrainingDiverged, newest_checkpoint
+
+SETTINGS = "settings.json"
+
+
+def settings_of(prepared: Prepared, seed: int, layers: int | None) -> dict[str, Any]:
+    """What must be the same for a training to go on from a checkpoint."""
+    plan = prepared.plan
+    return {
+        "data": fingerprint(prepared.splits.train),
+        "base": base_fingerprint(prepared.base_path),
+        "method": plan.method,
+        "rank": plan.rank,
+        "layers": layers,
+        "seed": seed,
+        **{key: value for key, value in plan.recipe.to_dict().items() if key != "reasons"},
+    }
+
+
+def find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bool) -> Path | None:
+    """The checkpoint to go on from, or None to start anew.
+
+    Raises:
+        UsageError: the checkpoint is of another training (names what differs), or there is one and neither resume nor
+            force says what to do with it.
+    """
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None:
+        return None
+    if not resume:
+        if force:
+            return None
+        raise UsageError(
+            f"{run} holds {checkpoint.name} of an interrupted training: --resume goes on from it, "
+            "--force throws it away and starts anew"
+        )
+    try:
+        kept = dict(json.loads((run / SETTINGS).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"--resume: {run / SETTINGS} cannot be read ({error}); --force in its place starts anew"
+        ) from error
+    differ = [key for key in settings if settings[key] != kept.get(key)]
+    if differ:
+        told = ", ".join(f"{key} (was {kept.get(key)!r}, is {settings[key]!r})" for key in differ)
+        raise UsageError(f"--resume: the interrupted training had other settings: {told}")
+    return checkpoint
+
+
+def begin(run: Path, settings: dict[str, Any]) -> None:
+    """An empty folder for the checkpoints of a training with ``settings``."""
+    shutil.rmtree(run, ignore_errors=True)
+    disk.make_folder(run)
+    write_file(run / SETTINGS, json.dumps(settings))
+
+
+@contextmanager
+def tidied(run: Path, checkpoint_bytes: int) -> Iterator[None]:
+    """Meanwhile, whatever ends the training early leaves ``run`` with whole checkpoints only, or not at all.
+
+    Args:
+        run: the folder of the checkpoints.
+        checkpoint_bytes: about what one of them takes.
+
+    Raises:
+        ScionsError: the disk is full or ``run`` cannot be written, whoever reported it.
+        Interrupted: Ctrl-C outside the steps, where an earlier checkpoint can be gone on with.
+    """
+    try:
+        yield
+    except TrainingDiverged:
+        shutil.rmtree(run, ignore_errors=True)
+        raise
+    except KeyboardInterrupt:
+        kept = _only_whole(run)
+        if kept is None:
+            raise
+        raise Interrupted(f"stopped; {kept.name} is kept in {run}. Go on with the same command and --resume") from None
+    except ScionsError:
+        raise
+    except Exception as error:
+        full, words = disk.is_full(error), disk.refused(error, run)
+        if not full and words is None:
+            raise
+        kept = _only_whole(run)
+        why = f"cannot be written: {words}"
+        if full:  # what is free is looked at now: what was cut short is gone, and what is free was not enough
+            why = f"the disk is full: a checkpoint takes about {disk.amount(checkpoint_bytes)}, free are "
+            why += f"{disk.free(run.parent)} in {run.parent}"
+        left = "Nothing was kept" if kept is None else f"{kept.name} is kept: --resume goes on from it"
+        raise ScionsError(f"{run}: {why}. {left}, and nothing was published") from error
+
+
+def _only_whole(run: Path) -> Path | None:
+    """The newest whole checkpoint, with those cut short removed; where there is none, all of ``run`` is."""
+    for path in run.glob("checkpoint-*"):
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path, ignore_errors=True)
+    kept = newest_checkpoint(run)
+    if kept is None:
+        shutil.rmtree(run, ignore_errors=True)
+    return kept

@@ -1,0 +1,153 @@
+"""What a training would take, measured on a few real steps and a few encoded texts."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from sentence_transformers import SentenceTransformer
+
+from scions.data import Shape, Table
+from scions.encoder.packed import supports
+from scions.store import load_base
+from scions.training.examples import to_examples
+from scions.training.fast_encoder import FastEncoder
+from scions.training.fit import fit, sample_for_selection
+from scions.training.methods import Trained, graft
+from scions.training.plan import Prepared
+from scions.training.precision import has_bf16
+from scions.training.prefix import MOST_BYTES
+from scions.training.recipe import Recipe
+from scions.training.tokens import PIECE_TOKENS
+
+STEPS = 6
+TEXTS = 128
+LINEAR_ROWS = 2000  # rows that the rival, a linear map, is trained on
+DOMAIN_TEXTS = 1000  # texts that the manifest's statistics are drawn from
+
+
+def estimate(prepared: Prepared, run: Path, seed: int, general: list[str], compare_full: bool) -> None:
+    """Put time and memory into ``prepared.plan``; the model's weights are not to be used after.
+
+    Time is seconds a step and seconds a text, measured here, times how many there are to come. Reading the data,
+    drawing the intervals and fitting the linear map are left out: seconds, whatever the size. Memory is the peak of
+    the process while measuring, and what a whole training is known to hold beyond that: the least it needs, since an
+    allocator also keeps what it cannot fill again.
+
+    Args:
+        prepared: what `prepare` gave.
+        run: a folder for what the measured steps write.
+        seed: of the training.
+        general: texts on which drift or a general set would be scored.
+        compare_full: whether full fine-tuning is to be run beside it.
+    """
+    plan, splits = prepared.plan, prepared.splits
+    texts = to_examples(splits.train, plan.recipe.objective).texts
+    with _peak_of_memory() as peak:
+        step = _seconds_a_step(prepared.model, prepared.trained, prepared, run, seed)
+        fast = FastEncoder(prepared.model, plan.recipe.max_length)
+        exact = FastEncoder(prepared.model, int(prepared.model.max_seq_length or 512), bf16=False)
+        encode_train = _encoding(fast, texts)
+        dev = sample_for_selection(splits.dev, seed)
+        choosing = _encoding(fast, dev.texts()) * (1 + math.ceil(plan.recipe.epochs))
+        few = min(len(splits.train), 1000) if splits.test.shape is Shape.LABELLED else 0
+        piece = _texts_a_piece(prepared)
+        judging = (
+            _encoding(exact, splits.test.texts(), piece) + _encoding(exact, general) + _encoding(exact, texts[:few])
+        )
+        linear = encode_train * min(1.0, LINEAR_ROWS / len(splits.train)) + _encoding(fast, splits.dev.texts())
+        linear += _encoding(fast, splits.test.texts(), piece)
+        about = encode_train * min(1.0, DOMAIN_TEXTS / len(texts))
+        once = encode_train if plan.recipe.objective == "contrastive" else 0.0
+        plan.seconds = step * plan.steps + once
+        plan.scoring_seconds = choosing + 2 * judging + linear + about
+        if compare_full:
+            model = load_base(prepared.base_path)
+            full = _seconds_a_step(model, graft(model, "full"), prepared, run / "full", seed)
+            plan.rival_seconds = full * plan.steps + once + choosing + judging
+    weights = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
+    models = 2  # beside the one that was measured: the bare base, and the adapter as it was published
+    vectors = 4 * _width(prepared.model) * (len(texts) + len(splits.test.texts()))
+    plan.memory_bytes = peak[0] + models * weights + vectors + _prefix_bytes(prepared, len(texts))
+
+
+def _seconds_a_step(model: SentenceTransformer, trained: Trained, prepared: Prepared, run: Path, seed: int) -> float:
+    """The median of a few real steps, without the first, which pays for what is done once."""
+    recipe = Recipe(**{**prepared.plan.recipe.to_dict(), "epochs": 1.0})
+    sample = _sample(prepared.splits.train, STEPS * recipe.batch_size)
+    moments = [time.perf_counter()]
+    fitted = fit(
+        model, trained, sample, None, recipe, run=run, seed=seed, on_step=lambda _: moments.append(time.perf_counter())
+    )
+    apart = np.diff(moments[1:])
+    return float(statistics.median(apart)) if len(apart) else fitted.seconds / max(1, fitted.steps)
+
+
+def _texts_a_piece(prepared: Prepared) -> int:
+    """How many texts make a whole piece: only such a one shows what scoring takes of memory."""
+    return max(TEXTS, math.ceil(PIECE_TOKENS / max(1.0, float(np.mean(prepared.lengths)))))
+
+
+def _encoding(encoder: FastEncoder, texts: list[str], most: int = TEXTS) -> float:
+    """Seconds to encode all ``texts``, from at most so many drawn evenly over them."""
+    if not texts:
+        return 0.0
+    places = np.unique(np.linspace(0, len(texts) - 1, min(most, len(texts))).round().astype(int))
+    start = time.perf_counter()
+    encoder.encode([texts[place] for place in places])
+    return (time.perf_counter() - start) / len(places) * len(texts)
+
+
+def _sample(train: Table, rows: int) -> Table:
+    """``rows`` rows drawn evenly; of labelled texts those of the most frequent labels, since a label needs two."""
+    if len(train) <= rows:
+        return train
+    if train.shape is not Shape.LABELLED:
+        return train.take(np.linspace(0, len(train) - 1, rows).round().astype(int).tolist())
+    labels = train.columns["label"]
+    counts = Counter(labels)
+    order = sorted(range(len(train)), key=lambda i: (-counts[labels[i]], labels[i]))
+    return train.take(sorted(order[:rows]))
+
+
+def _width(model: SentenceTransformer) -> int:
+    return int(model.get_embedding_dimension() or 0)
+
+
+def _prefix_bytes(prepared: Prepared, texts: int) -> int:
+    """What the states below the lowest adapter would take, where they are kept (see `Prefix`)."""
+    if not (prepared.trained.first_layer and supports(prepared.model)) or prepared.plan.recipe.dropout:
+        return 0
+    tokens = np.minimum(prepared.lengths, prepared.plan.recipe.max_length).mean() * texts
+    transformer: Any = prepared.model[0].auto_model
+    size = int(tokens * transformer.config.hidden_size * (2 if has_bf16(prepared.model.device) else 4))
+    return size if size <= MOST_BYTES else 0
+
+
+@contextmanager
+def _peak_of_memory() -> Iterator[list[int]]:
+    """A list whose one entry is, at the end, the most memory in bytes that this process has held meanwhile."""
+    process, peak, done = psutil.Process(), [0], threading.Event()
+
+    def watch() -> None:
+        while True:
+            peak[0] = max(peak[0], process.memory_info().rss)
+            if done.wait(0.005):
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
