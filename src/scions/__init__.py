@@ -11,13 +11,15 @@ from scions.version import __version__
 
 if TYPE_CHECKING:
     from scions.adapters.config import BottleneckConfig
+    from scions.encoder import DomainEncoder
     from scions.evaluation import evaluate
 
 
-__all__ = ["BottleneckConfig", "ScionsError", "__version__", "evaluate", "train"]
+__all__ = ["BottleneckConfig", "DomainEncoder", "ScionsError", "__version__", "evaluate", "train"]
 
 _LAZY = {
     "BottleneckConfig": "scions.adapters.config",
+    "DomainEncoder": "scions.encoder",
     "evaluate": "scions.evaluation",
     "train": "scions.training",
 }

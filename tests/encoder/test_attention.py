@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from scions.encoder import attention
 from scions.encoder.attention import BLOCK, LEAST_STEP, Pack
+from scions.encoder.native import attend, kernels
 
 LONG = [300, 12, 290, 3, 70, 1, *[100] * 18, 64, 65]
 
@@ -60,6 +61,27 @@ def test_results_and_gradients_are_those_of_plain_attention(lengths, probabiliti
     assert torch.allclose(found[: pack.tokens], wanted, atol=1e-5)
     assert not found[pack.tokens :].any()
     assert torch.allclose(gradient, projected.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize(("heads", "head"), [(2, 32), (3, 64), (1, 128)])
+@pytest.mark.parametrize("lengths", [[1], [16, 32, 33], [512, 5, 100, *[7] * 40]])
+def test_the_compiled_kernel_gives_what_plain_attention_gives(lengths, heads, head):
+    if kernels() is None:
+        pytest.skip("no compiled kernel on this machine")
+    pack = Pack.of(torch.tensor(lengths))
+    projected = torch.randn(pack.rows, 3 * heads * head, generator=torch.Generator().manual_seed(0)).bfloat16()
+    found = attend(projected, heads, pack.starts, pack.sizes)
+    wanted = torch.cat([_plain(part, heads) for part in projected[: pack.tokens].float().split(lengths)])
+    assert torch.allclose(found[: pack.tokens].float(), wanted, atol=2e-2)
+    assert not found[pack.tokens :].any()
+    alone = attend(projected[: lengths[0]].contiguous(), heads, pack.starts[:1], pack.sizes[:1])
+    assert torch.equal(alone, found[: lengths[0]])
+
+
+@pytest.mark.parametrize(("dtype", "length", "head"), [("float32", 5, 32), ("bfloat16", 513, 32), ("bfloat16", 5, 16)])
+def test_the_compiled_kernel_leaves_what_it_does_not_cover(dtype, length, head):
+    projected = torch.zeros(length, 3 * head, dtype=getattr(torch, dtype))
+    assert attend(projected, 1, np.array([0]), np.array([length])) is None
 
 
 def _plain(part: torch.Tensor, heads: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch)
     x = torch.randn(33, 24, dtype=dtype, requires_grad=True)
     outer = torch.randn(33, 120, dtype=dtype)
     results = []
-    for product in (Frozen(*layers), lambda x: torch.cat([layer(x) for layer in layers], dim=-1)):
+    for product in (Frozen.of(*layers), lambda x: torch.cat([layer(x) for layer in layers], dim=-1)):
         y = product(x)
         y.backward(outer)
         results.append((y.detach().float(), x.grad.float()))
@@ -49,3 +49,12 @@ def test_trained_layers_and_those_autocast_would_convert_are_not_frozen():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not is_frozen(layer)
         assert is_frozen(layer.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gelu_comes_with_the_product(dtype):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 40).to(dtype).requires_grad_(False)
+    x = torch.randn(33, 24, dtype=dtype)
+    found, wanted = Frozen.of(layer).product(x, gelu=True), torch.nn.functional.gelu(layer(x))
+    assert torch.allclose(found.float(), wanted.float(), atol=1e-6 if dtype == torch.float32 else 2e-2)

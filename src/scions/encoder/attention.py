@@ -6,12 +6,14 @@ are all call overhead. Longer texts have blocks of their own with texts of like 
 
 The gradient is our own. PyTorch's fused kernel is fast forwards and, on a CPU in bf16, an order of magnitude slower
 than plain products backwards (64 texts of 64 tokens, 12 heads, two cores: 66 ms against 8 ms for both directions).
-So: the fused kernel forwards, which keeps no probabilities, and plain products over recomputed ones backwards.
+So: the fused kernel forwards, which keeps no probabilities, and plain products over recomputed ones backwards. Where
+our own compiled kernel covers it (see `scions.encoder.native`), forwards needs no blocks at all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from scions.encoder.native import attend
 
 BLOCK = 64
 # Beyond a block's size texts go together while the shortest has at least this share of the longest's tokens.
@@ -69,15 +73,17 @@ class Pack:
     """How packed tokens map to texts and to attention's blocks.
 
     Attributes:
-        lengths: tokens of each text, in the order the texts are packed.
+        lengths: ``[texts]`` tokens of each text, in the order the texts are packed.
         positions: ``[tokens]`` place of a token within its text.
-        groups: where attention sees the tokens.
+        sizes: ``lengths`` as numpy.
+        starts: ``[texts]`` first token of each text, numpy.
         rows: rows of the matrices that hold the tokens; those behind the tokens are filler, zero at first.
     """
 
     lengths: torch.Tensor
     positions: torch.Tensor
-    groups: list[Group]
+    sizes: np.ndarray
+    starts: np.ndarray
     rows: int
 
     @classmethod
@@ -86,8 +92,13 @@ class Pack:
         sizes = lengths.cpu().numpy()
         starts = np.cumsum(sizes) - sizes
         positions = np.arange(int(sizes.sum())) - np.repeat(starts, sizes)
-        groups = [_group(blocks, size, sizes, starts, lengths.device) for size, blocks in _layout(sizes)]
-        return cls(lengths, torch.from_numpy(positions).to(lengths.device), groups, _filled_up(len(positions)))
+        return cls(lengths, torch.from_numpy(positions).to(lengths.device), sizes, starts, _filled_up(len(positions)))
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Where attention in blocks sees the tokens."""
+        device = self.lengths.device
+        return [_group(blocks, size, self.sizes, self.starts, device) for size, blocks in _layout(self.sizes)]
 
     @property
     def tokens(self) -> int:
@@ -171,8 +182,8 @@ def _group(blocks: list[list[int]], size: int, sizes: np.ndarray, starts: np.nda
         key = np.full(len(places), -1)
         key[real] = owner[real]
         mask = torch.from_numpy(owner.reshape(-1, 1, size, 1) == key.reshape(-1, 1, 1, size)).to(device)
-    as_tensor = (torch.from_numpy(array).to(device) for array in (places, real, tokens))
-    return Group(len(blocks), size, *as_tensor, mask)
+    on_device = [torch.from_numpy(array).to(device) for array in (places, real, tokens)]
+    return Group(len(blocks), size, on_device[0], on_device[1], on_device[2], mask)
 
 
 def _split(rows: torch.Tensor, group: Group, heads: int) -> torch.Tensor:
@@ -190,6 +201,9 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, projected: torch.Tensor, pack: Pack, heads: int, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(projected)
         ctx.pack, ctx.heads, ctx.bias = pack, heads, bias
+        native = attend(projected, heads, pack.starts, pack.sizes) if bias is None else None
+        if native is not None:
+            return native
         context = projected.new_empty(len(projected), projected.shape[1] // 3)
         context[pack.tokens :] = 0
         for group in pack.groups:

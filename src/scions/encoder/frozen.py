@@ -17,26 +17,27 @@ from torch.nn import functional as F
 
 
 class Frozen:
-    """Frozen linear layers with one input, side by side.
+    """A frozen weight ``[out, in]`` and its bias ``[out]``."""
 
-    Args:
-        layers: their outputs stand one behind the other.
-    """
-
-    def __init__(self, *layers: nn.Linear) -> None:
-        weights = [layer.weight.detach() for layer in layers]
-        self.weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        biases = [layer.bias.detach() for layer in layers]
-        self.bias = biases[0] if len(biases) == 1 else torch.cat(biases)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self.weight, self.bias = weight, bias
         self._forwards = self._backwards = None
-        if self.weight.dtype == torch.bfloat16 and self.weight.device.type == "cpu" and can_lay_out():
-            self._forwards = torch.ops.mkldnn._reorder_linear_weight(self.weight, None)
+        if weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and can_lay_out():
+            self._forwards = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
-    def product(self, x: torch.Tensor) -> torch.Tensor:
-        """``x W^T + b``, ``[tokens, out]``, outside autograd."""
+    @classmethod
+    def of(cls, *layers: nn.Linear) -> Frozen:
+        """Linear layers with one input: their outputs stand side by side."""
+        weights, biases = [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers]
+        return cls(*(kept[0] if len(layers) == 1 else torch.cat(kept) for kept in (weights, biases)))
+
+    def product(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        """``x W^T + b``, ``[tokens, out]``, outside autograd; ``gelu``: of that."""
         if self._forwards is None:
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._forwards, self.bias, "none", [], "")
+            y = F.linear(x, self.weight, self.bias)
+            return F.gelu(y) if gelu else y
+        after = ("gelu", "none") if gelu else ("none", "")
+        return torch.ops.mkldnn._linear_pointwise(x, self._forwards, self.bias, after[0], [], after[1])
 
     def gradient(self, outer: torch.Tensor) -> torch.Tensor:
         """The gradient of x, ``[tokens, in]``, from that of the product."""
@@ -99,5 +100,5 @@ class FrozenLayers:
         where = tuple(layer.weight.data_ptr() for layer in layers)
         found = self._kept.get(key)
         if found is None or found[0] != where:
-            found = self._kept[key] = (where, Frozen(*layers))
+            found = self._kept[key] = (where, Frozen.of(*layers))
         return found[1]

@@ -1,0 +1,87 @@
+"""The packed loop as an engine: a batch of rows, each with its adapter, to vectors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scions.encoder.adapter_weights import AdapterWeights, file_layers, in_memory
+from scions.encoder.attention import Pack
+from scions.encoder.packed import supports
+from scions.encoder.published import Published
+from scions.encoder.rows import order_rows, run_rows, segments_of
+from scions.encoder.stack import Stack, prepare, stamp
+from scions.encoder.token_pooling import pool, poolable
+from scions.errors import ScionsError
+
+
+class PackedEngine:
+    """Computes in one precision over a copy of the base's layers, made anew when the base's weights have changed.
+
+    Any number of threads may call `vectors`.
+    """
+
+    name = "packed"
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self.model, self.dtype = model, dtype
+        self._held: tuple[Any, Stack] | None = None
+
+    @classmethod
+    def of(cls, model: Any, dtype: torch.dtype) -> PackedEngine | None:
+        """The engine for a SentenceTransformer, None where the packed loop does not cover it."""
+        if not supports(model) or not poolable(model) or prepare(model[0].auto_model, dtype) is None:
+            return None
+        return cls(model, dtype)
+
+    def stack(self) -> Stack:
+        """The base's layers as they are now."""
+        now = stamp(self.model[0].auto_model)
+        held = self._held
+        if held is None or held[0] != now:
+            stack = prepare(self.model[0].auto_model, self.dtype)
+            if stack is None:
+                raise ScionsError(
+                    "the encoder's layers are no longer the plain ones it was built with (was a PEFT adapter put into "
+                    "them?); build a new DomainEncoder"
+                )
+            held = self._held = (now, stack)
+        return held[1]
+
+    def prepare(self, published: Published) -> AdapterWeights:
+        """An adapter ready for `vectors`. Raises AdapterError where the packed loop has no place for it."""
+        network = self.model[0].auto_model
+        layers = file_layers(published.name, published.config, network, self.stack(), published.tensors)
+        return AdapterWeights(**published.described(), **in_memory(layers, self.stack()))
+
+    def moved(self, weights: AdapterWeights) -> AdapterWeights:
+        """``weights`` where the base is now."""
+        return weights.to(self.stack())
+
+    def vectors(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        adapters: Sequence[AdapterWeights | None],
+        strengths: Sequence[float],
+        prompt_lengths: Sequence[int],
+    ) -> Tensor:
+        """``[rows, dimensions]`` float32, in the order given; see `DomainEncoder.encode_rows`."""
+        with torch.inference_mode():
+            stack, device = self.stack(), self.model.device
+            order = order_rows(adapters)
+            ids = [token_ids[i] for i in order]
+            sizes = np.fromiter(map(len, ids), np.int64, len(ids))
+            flat = np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(sizes.sum()))
+            segments = segments_of([adapters[i] for i in order], [strengths[i] for i in order], sizes, device)
+            pack = Pack.of(torch.from_numpy(sizes).to(device))
+            network = self.model[0].auto_model
+            hidden = run_rows(network, stack, torch.from_numpy(flat).to(device), pack, segments)
+            pooled = pool(self.model, hidden, pack, self.model.dtype)
+            result = torch.empty_like(pooled)
+            result[torch.from_numpy(order).to(device)] = pooled
+            return result

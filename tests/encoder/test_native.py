@@ -1,0 +1,113 @@
+"""The compiled kernel gives what PyTorch's operators give, and is left out where it cannot be had."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scions.encoder import native
+from scions.encoder.grouped_site import SitePart, Span, grouped_site
+from scions.encoder.native import NativeBatch, NativeParts, fits, kernels
+
+WIDTH = 64
+
+
+@pytest.fixture(autouse=True)
+def _needs_the_kernel(request):
+    if "without" not in request.node.name and kernels() is None:
+        pytest.skip("no compiled kernel on this machine")
+
+
+def _part(rank: int, seed: int, norm: bool = True, parallel: bool = False) -> SitePart:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    halves = [(random(rank, WIDTH) / 8), random(rank) / 8, random(WIDTH, rank) / 8, random(WIDTH) / 8]
+    norms = (random(WIDTH), random(WIDTH)) if norm else (None, None)
+    return SitePart(*(half.bfloat16() for half in halves), *norms, "gelu", parallel)
+
+
+def _exact(part: SitePart | None) -> SitePart | None:
+    halves = ("down", "down_bias", "up", "up_bias")
+    return part and part._replace(**{name: getattr(part, name).float() for name in halves})
+
+
+@pytest.mark.parametrize("with_factor", [False, True])
+def test_sites_are_those_of_plain_operators(with_factor):
+    parts = [None, _part(3, 1), _part(32, 2, norm=False), _part(87, 3, parallel=True), None, _part(33, 4)]
+    sizes = [5, 1, 16, 33, 40, 70]
+    ends = np.cumsum(sizes).tolist()
+    starts = [0, *ends[:-1]]
+    generator = torch.Generator().manual_seed(0)
+    y, residual = (torch.randn(ends[-1], WIDTH, generator=generator).bfloat16() for _ in range(2))
+    gamma, beta = (torch.randn(WIDTH, generator=generator) for _ in range(2))
+    factor = torch.rand(ends[-1], generator=generator) if with_factor else None
+    spans = [
+        Span(_exact(part), start, end, None if factor is None else factor[start:end, None])
+        for part, start, end in zip(parts, starts, ends, strict=True)
+    ]
+    wanted = grouped_site(y.float(), residual.float(), gamma, beta, 1e-12, spans)
+    own = [None if part is None else NativeParts([None, part]) for part in parts]
+    found = NativeBatch(own, starts, ends, factor, 2).site(1, y.clone(), residual, gamma, beta, 1e-12).float()
+    assert torch.nn.functional.cosine_similarity(found, wanted, dim=1).min() > 0.9999
+    assert torch.allclose(found, wanted, atol=0.05, rtol=0.02)
+    bare = NativeBatch(own, starts, ends, factor, 2).site(0, y.clone(), residual, gamma, beta, 1e-12).float()
+    assert torch.allclose(bare, grouped_site(y.float(), residual.float(), gamma, beta, 1e-12, []), atol=0.05, rtol=0.02)
+
+
+def test_a_token_does_not_depend_on_those_beside_it():
+    own, generator = NativeParts([_part(24, 5)]), torch.Generator().manual_seed(0)
+    y, residual = (torch.randn(70, WIDTH, generator=generator).bfloat16() for _ in range(2))
+    gamma, beta = torch.ones(WIDTH), torch.zeros(WIDTH)
+    together = NativeBatch([own], [0], [70], None, 1).site(0, y.clone(), residual, gamma, beta, 1e-12)
+    for at in (0, 31, 32, 69):
+        row, beside = y[at : at + 1].clone(), residual[at : at + 1].contiguous()
+        alone = NativeBatch([own], [0], [1], None, 1).site(0, row, beside, gamma, beta, 1e-12)
+        assert torch.equal(alone[0], together[at])
+
+
+def test_parts_come_back_as_they_were():
+    given = [_part(3, 1), None, _part(33, 2, norm=False), SitePart(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))]
+    for before, after in zip(given, NativeParts(given).parts(), strict=True):
+        assert (before is None) == (after is None)
+        for one, other in zip(before or (), after or (), strict=True):
+            assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def test_what_it_does_not_cover():
+    assert fits([_part(3, 1), None], WIDTH)
+    assert not fits([_part(3, 1)._replace(activation="relu")], WIDTH)
+    assert not fits([_exact(_part(3, 1))], WIDTH)
+    assert not fits([], 48)
+    assert not fits([_part(2000, 1)], WIDTH)
+
+
+def test_without_a_compiler_or_when_switched_off_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.cache_clear()
+    try:
+        monkeypatch.setattr(native.shutil, "which", lambda name: None)
+        assert kernels() is None
+        assert not fits([], WIDTH)
+        kernels.cache_clear()
+        monkeypatch.undo()
+        monkeypatch.setenv("SCIONS_NATIVE", "0")
+        assert kernels() is None
+    finally:
+        kernels.cache_clear()
+
+
+def test_a_cache_others_may_write_to_is_not_loaded_from(monkeypatch, tmp_path):
+    folder = tmp_path / "scions" / "kernels"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.cache_clear()
+    try:
+        assert kernels() is None
+        assert not list(folder.iterdir())
+    finally:
+        kernels.cache_clear()
