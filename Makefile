@@ -14,7 +14,7 @@ help:
 	@echo "make demo    train an adapter on the built-in corpus and see what it gains"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
-	@echo "make docs    write the pages that are generated: docs/cli.md and the table in README.md"
+	@echo "make docs    write what is generated: docs/cli.md, docs/openapi.json and the table in README.md"
 	@echo "make env     install into $(VENV); the others do so by themselves"
 	@echo "make clean   remove caches, build products and the demo's adapter; $(VENV) stays"
 
@@ -33,10 +33,11 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_openapi.py
 	$(BIN)/python benchmarks/readme_table.py
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[offline,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[offline,serve,dev]'
 	@touch $@
 
 $(BIN)/python:

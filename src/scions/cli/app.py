@@ -11,6 +11,7 @@ from scions.cli.embed import embed
 from scions.cli.evaluate import evaluate
 from scions.cli.list import list_
 from scions.cli.quiet import DEBUG_VARIABLE, debugging, silence
+from scions.cli.serve import serve
 from scions.cli.train import train
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.version import __version__
@@ -48,6 +49,7 @@ app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("embed")(embed)
 app.command("list")(list_)
+app.command("serve")(serve)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="scions")
     except SystemExit as finished:
+        if finished.code == STOPPED:  # typer takes Ctrl-C itself, and says nothing
+            typer.secho("Stopped.", fg="red", err=True)
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
     except ScionsError as error:
         if debugging():

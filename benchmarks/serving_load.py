@@ -1,0 +1,246 @@
+"""Load on an embeddings server, whoever's it is: python benchmarks/serving_load.py --clients 8 --rows 32
+
+N clients, each with one connection, send k rows, wait for the answer, and send the next (a closed loop). Modes:
+
+    saturation  as fast as answers come
+    half        half of --rate rows a second, on a schedule: latency counts from when a request was due
+    soak        as saturation, while an adapter is added, one replaced and both removed every second (--folder)
+
+Reports rows and requests a second, p50 and p99 of latency, failures by kind, and with --pid the server's memory.
+The server must be on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+
+_BODIES = 512  # different requests, written once, so that the clock sees the server and not json.dumps
+
+
+@dataclass
+class Tally:
+    """What the clients saw; times in seconds since the measured span began."""
+
+    latencies: list[float] = field(default_factory=list)
+    rows: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    changes: int = 0
+    memory: list[tuple[float, float]] = field(default_factory=list)
+
+
+def texts_of(place: Path | None) -> list[str]:
+    """Sentences: of a jsonl file with sentence1 and sentence2, of a text file's lines, or of the docstring corpus."""
+    if place is None:
+        from scions.data import read_docstrings
+
+        return [text[:400] for text in read_docstrings().test.texts()]
+    lines = place.read_text(encoding="utf-8").splitlines()
+    if place.suffix == ".jsonl":
+        rows = [json.loads(line) for line in lines]
+        return [row[name] for row in rows for name in ("sentence1", "sentence2")]
+    return [line for line in lines if line.strip()]
+
+
+def bodies_of(texts: list[str], adapters: list[str], args: argparse.Namespace) -> list[bytes]:
+    """Requests of ``args.rows`` rows; adapters go round the rows."""
+    order = np.random.default_rng(args.seed).permutation(len(texts))
+    chosen = [texts[i] for i in order]
+    bodies = []
+    for number in range(_BODIES):
+        rows = [chosen[(number * args.rows + i) % len(chosen)] for i in range(args.rows)]
+        body: dict[str, Any] = {"model": args.model, "input": rows, "encoding_format": args.format}
+        if adapters:
+            body["adapter"] = [adapters[(number * args.rows + i) % len(adapters)] for i in range(args.rows)]
+        bodies.append(json.dumps(body).encode())
+    return bodies
+
+
+async def client(number: int, http: httpx.AsyncClient, bodies: list[bytes], span: Span, tally: Tally) -> None:
+    """One client: due at once, or every ``span.interval`` seconds."""
+    turn = number
+    due = span.start + (number / max(1, span.clients)) * span.interval
+    while True:
+        if span.interval:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        begun = due if span.interval else time.perf_counter()
+        if begun >= span.end:
+            return
+        problem = None
+        try:
+            answer = await http.post("/v1/embeddings", content=bodies[turn % len(bodies)])
+            if answer.status_code != 200:
+                problem = str(answer.status_code)
+        except httpx.HTTPError as error:
+            problem = type(error).__name__
+        finished = time.perf_counter()
+        if problem is None and begun >= span.measured and finished <= span.end:
+            tally.latencies.append(finished - begun)
+            tally.rows += span.rows
+        if problem is not None:
+            tally.failures[problem] += 1
+            await asyncio.sleep(0.05)
+        turn += span.clients
+        due += span.interval
+
+
+@dataclass(frozen=True)
+class Span:
+    """When it starts, is measured from, and ends; ``interval`` seconds between a client's requests, 0 for none."""
+
+    start: float
+    measured: float
+    end: float
+    interval: float
+    clients: int
+    rows: int
+
+
+async def change(http: httpx.AsyncClient, folder: Path, sources: list[str], end: float, tally: Tally) -> None:
+    """Each second: add an adapter, replace another, remove the first and the other's old version."""
+    turn = 0
+    while time.perf_counter() < end:
+        turn += 1
+        added, replaced = f"soak-add-{turn}", "soak-replace"
+        for name in (added, replaced):
+            aside = folder / f".{name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.copytree(folder / sources[turn % len(sources)], aside)
+            shutil.rmtree(folder / name, ignore_errors=True)
+            aside.rename(folder / name)
+        try:
+            answers = [await http.post("/v1/adapters", json={"folder": name}) for name in (added, replaced)]
+            answers.append(await http.post("/v1/embeddings", json={"model": added, "input": "a"}))
+            answers.append(await http.post("/v1/embeddings", json={"model": replaced, "input": "a"}))
+            answers.append(await http.delete(f"/v1/adapters/{added}"))
+            for old in answers[1].json().get("versions", [])[1:]:
+                answers.append(await http.delete(f"/v1/adapters/{replaced}@{old['version']}"))
+            for answer in answers:
+                if answer.status_code != 200:
+                    tally.failures[f"change {answer.request.url.path} {answer.status_code}"] += 1
+        except httpx.HTTPError as error:
+            tally.failures[f"change {type(error).__name__}"] += 1
+        shutil.rmtree(folder / added, ignore_errors=True)
+        tally.changes += 1
+        await asyncio.sleep(1)
+    shutil.rmtree(folder / "soak-replace", ignore_errors=True)
+
+
+async def watch(pid: int, start: float, end: float, tally: Tally) -> None:
+    """The server's resident memory in MB, every five seconds."""
+    import psutil
+
+    process = psutil.Process(pid)
+    while time.perf_counter() < end:
+        tally.memory.append((round(time.perf_counter() - start, 1), round(process.memory_info().rss / 1e6, 1)))
+        await asyncio.sleep(5)
+
+
+async def load(args: argparse.Namespace) -> dict[str, Any]:
+    """Run one mode; returns its record."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {args.key}"} if args.key else {})
+
+    def connect() -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=args.url, headers=headers, timeout=60, limits=httpx.Limits(max_connections=1))
+
+    async with connect() as http:
+        adapters = await chosen_adapters(http, args.adapters)
+        bodies = bodies_of(texts_of(args.texts), adapters, args)
+        now = time.perf_counter()
+        interval = args.clients * args.rows / (args.rate / 2) if args.mode == "half" else 0.0
+        end = now + args.warmup + args.seconds
+        span = Span(now, now + args.warmup, end, interval, args.clients, args.rows)
+        tally = Tally()
+        connections = [connect() for _ in range(args.clients)]
+        tasks = [client(number, one, bodies, span, tally) for number, one in enumerate(connections)]
+        if args.mode == "soak":
+            tasks.append(change(http, args.folder, adapters or ["legal"], end, tally))
+        if args.pid:
+            tasks.append(watch(args.pid, now, end, tally))
+        await asyncio.gather(*tasks)
+        for one in connections:
+            await one.aclose()
+    record: dict[str, Any] = {
+        "mode": args.mode,
+        "clients": args.clients,
+        "rows_a_request": args.rows,
+        "adapters": len(adapters),
+        "encoding_format": args.format,
+        "seconds": args.seconds,
+        "rows_a_second": round(tally.rows / args.seconds, 1),
+        "requests": len(tally.latencies),
+        "failures": dict(tally.failures),
+    }
+    if tally.latencies:
+        p50, p99 = np.percentile(tally.latencies, [50, 99]) * 1000
+        record |= {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
+    if args.mode == "half":
+        record["offered_rows_a_second"] = args.rate / 2
+    if args.mode == "soak":
+        record["changes"] = tally.changes
+    if tally.memory:
+        record["memory_mb"] = tally.memory
+    return record
+
+
+async def chosen_adapters(http: httpx.AsyncClient, number: int) -> list[str]:
+    """The first ``number`` adapters of the server; none for 0, which suits servers that have none."""
+    if not number:
+        return []
+    names = [model["id"] for model in (await http.get("/v1/models")).json()["data"]]
+    names = [name for name in names if name != "base" and not name.startswith("soak-")][:number]
+    if len(names) < number:
+        raise SystemExit(f"the server has {len(names)} adapters, --adapters asks for {number}")
+    return names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--key", default=os.environ.get("SCIONS_KEY"))
+    parser.add_argument("--mode", choices=("saturation", "half", "soak"), default="saturation")
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=32, help="rows of a request")
+    parser.add_argument("--seconds", type=float, default=20.0, help="measured, after the warm-up")
+    parser.add_argument("--warmup", type=float, default=3.0)
+    parser.add_argument("--rate", type=float, help="half: rows a second at saturation")
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--adapters", type=int, default=0, help="so many of the server's adapters, one a row in turn")
+    parser.add_argument("--format", choices=("float", "base64"), default="float")
+    parser.add_argument("--texts", type=Path, help="jsonl with sentence1 and sentence2, or a text file")
+    parser.add_argument("--folder", type=Path, help="soak: the server's folder of adapters")
+    parser.add_argument("--pid", type=int, help="the server's process, whose memory is watched")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="append the record to this file, a JSON object a line")
+    args = parser.parse_args()
+    host = urlsplit(args.url).hostname or ""
+    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        parser.error("--url must be on this machine: this is load, and belongs on no one else's server")
+    if args.mode == "half" and not args.rate:
+        parser.error("--mode half needs --rate, the rows a second that --mode saturation gave")
+    if args.mode == "soak" and not args.folder:
+        parser.error("--mode soak needs --folder")
+    record = asyncio.run(load(args))
+    print(json.dumps(record, indent=2))
+    if args.output:
+        with open(args.output, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+    sys.exit(bool(record["failures"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""Rows of different requests encoded together: a bounded queue, fair between clients, one batch at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from scions.serving.errors import ApiError, busy
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Encode = Callable[[list[Any], list[Any], list[float]], "np.ndarray"]
+
+
+@dataclass(eq=False)
+class _Job:
+    """The rows of one request; ``next`` is the first that has not gone into a batch."""
+
+    ids: Sequence[Sequence[int]]
+    adapters: Sequence[Any]
+    strengths: Sequence[float]
+    done: asyncio.Future[np.ndarray]
+    queued: float
+    vectors: Any = None
+    next: int = 0
+    missing: int = 0
+
+
+@dataclass(eq=False)
+class _Tenant:
+    """A client. ``served`` counts tokens: who has been served least comes next."""
+
+    rows: int = 0  # admitted and not answered
+    served: float = 0.0
+    jobs: deque[_Job] = field(default_factory=deque)
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What one batch held: rows, tokens, its share of a full batch, and the seconds that its jobs had waited."""
+
+    rows: int
+    tokens: int
+    fill: float
+    waited: list[float]
+
+
+class Batcher:
+    """Queues rows and encodes them in a thread, so that the event loop stays free.
+
+    A batch takes rows one by one, each from the client that has been served the fewest tokens (start-time fair
+    queueing: a client that comes back after a pause starts level with the others, not with its old credit). A batch
+    that is not full waits a moment, and only while requests are known to be on their way.
+
+    Args:
+        encode: ``(token ids, adapters, strengths) -> [rows, dim]``; runs in one thread of its own.
+        queue_rows: rows of all clients together that may wait or be encoded.
+        batch_tokens: tokens of a batch; one row may be longer.
+        linger: longest wait for more rows, in seconds.
+        on_batch: called with what each batch held.
+    """
+
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        queue_rows: int,
+        batch_tokens: int,
+        linger: float,
+        on_batch: Callable[[BatchReport], None] | None = None,
+    ) -> None:
+        self._encode = encode
+        self._limit, self._budget, self._linger = queue_rows, batch_tokens, linger
+        self._on_batch = on_batch
+        self._tenants: dict[str, _Tenant] = {}
+        self._rows = 0  # admitted and not answered
+        self._queued_tokens = 0
+        self._arriving = 0  # requests admitted whose rows are not queued yet
+        self._clock = 0.0
+        self._rate = 100.0  # rows a second, lately
+        self._filled, self._arrived = asyncio.Event(), asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scions-encode")
+        self._worker: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait or are being encoded."""
+        return self._rows
+
+    @property
+    def failed(self) -> bool:
+        """Whether the worker has ended though nobody closed it: a fault, after which no row would be answered."""
+        return self._worker is not None and self._worker.done() and not self._closing
+
+    def start(self) -> None:
+        """Begin to work; needs a running event loop."""
+        self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def close(self) -> None:
+        """Take nothing new, finish what is queued, and end."""
+        self._closing = True
+        while self._rows and self._worker is not None and not self._worker.done():
+            await asyncio.sleep(0.01)
+        if self._worker is not None:
+            self._worker.cancel()
+        self._thread.shutdown(wait=True)
+
+    @contextmanager
+    def admitted(self, client: str, rows: int) -> Iterator[Callable[..., Any]]:
+        """Make room for so many rows; gives the function that queues and awaits them.
+
+        The room a client may take is what the queue has left: one client alone can fill half of it, two a third each,
+        so that there is always some for the next.
+
+        Raises:
+            ApiError: 429, the client's share of the queue is full; 503, the server is being stopped.
+        """
+        if self._closing:
+            raise ApiError(503, "The server is being stopped.", code="stopping", headers={"Retry-After": "5"})
+        tenant = self._tenants.get(client) or _Tenant()
+        if tenant.rows + rows > self._limit - self._rows:
+            seconds = min(60, max(1, math.ceil(tenant.rows / self._rate)))
+            raise busy(f"{tenant.rows} rows of yours are waiting and the queue is full; try again shortly.", seconds)
+        self._tenants[client] = tenant
+        tenant.rows += rows
+        self._rows += rows
+        self._arriving += 1
+        arrived = False
+
+        def arrive() -> None:
+            nonlocal arrived
+            if not arrived:
+                arrived = True
+                self._arriving -= 1
+                self._arrived.set()
+
+        async def encode(
+            ids: Sequence[Sequence[int]], adapters: Sequence[Any], strengths: Sequence[float]
+        ) -> np.ndarray:
+            queued = self._queue(tenant, ids, adapters, strengths)
+            arrive()
+            return await queued
+
+        try:
+            yield encode
+        finally:
+            arrive()
+            tenant.rows -= rows
+            self._rows -= rows
+            if not tenant.rows:
+                self._tenants.pop(client, None)
+
+    async def _queue(
+        self, tenant: _Tenant, ids: Sequence[Sequence[int]], adapters: Sequence[Any], strengths: Sequence[float]
+    ) -> np.ndarray:
+        done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        job = _Job(ids, adapters, strengths, done, time.perf_counter(), missing=len(ids))
+        tokens = sum(map(len, ids))
+        if not tenant.jobs:
+            tenant.served = max(tenant.served, self._clock)
+        tenant.jobs.append(job)
+        self._queued_tokens += tokens
+        self._filled.set()
+        try:
+            return await done
+        finally:
+            if job.next < len(ids):  # the client has gone: what is left of it need not be encoded
+                self._queued_tokens -= sum(map(len, ids[job.next :]))
+                job.next = len(ids)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._filled.wait()
+            await self._gather(loop.time() + self._linger)
+            if not await self._batch(self._take()):
+                self._filled.clear()
+
+    async def _batch(self, rows: list[tuple[_Job, int]]) -> bool:
+        """Encode the rows of one batch; False where there are none."""
+        if not rows:
+            return False
+        started = time.perf_counter()
+        waited = [started - job.queued for job, at in rows if at == 0]
+        columns = _columns(rows)
+        try:
+            vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, *columns)
+        except Exception as error:
+            await self._one_by_one(rows, error)
+        else:
+            _hand_out(rows, vectors)
+            self._rate += 0.1 * (len(rows) / max(time.perf_counter() - started, 1e-6) - self._rate)
+        if self._on_batch is not None:
+            tokens = sum(map(len, columns[0]))
+            self._on_batch(BatchReport(len(rows), tokens, min(1.0, tokens / self._budget), waited))
+        return True
+
+    async def _gather(self, deadline: float) -> None:
+        """Wait while a batch is not full and more is on its way, up to a moment of the loop's clock."""
+        clock = asyncio.get_running_loop().time
+        while self._queued_tokens < self._budget and self._arriving and (left := deadline - clock()) > 0:
+            self._arrived.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), left)
+
+    def _take(self) -> list[tuple[_Job, int]]:
+        """The rows of the next batch as (job, row)."""
+        waiting = [
+            (tenant.served, number, tenant) for number, tenant in enumerate(self._tenants.values()) if tenant.jobs
+        ]
+        heapq.heapify(waiting)
+        taken: list[tuple[_Job, int]] = []
+        tokens = 0
+        while waiting:
+            _, number, tenant = waiting[0]
+            while tenant.jobs and tenant.jobs[0].next >= len(tenant.jobs[0].ids):
+                tenant.jobs.popleft()
+            if not tenant.jobs:
+                heapq.heappop(waiting)
+                continue
+            job = tenant.jobs[0]
+            cost = max(1, len(job.ids[job.next]))
+            if taken and tokens + cost > self._budget:
+                break
+            taken.append((job, job.next))
+            job.next += 1
+            tokens += cost
+            self._clock = max(self._clock, tenant.served)
+            tenant.served += cost
+            heapq.heapreplace(waiting, (tenant.served, number, tenant))
+        self._queued_tokens -= sum(len(job.ids[at]) for job, at in taken)
+        return taken
+
+    async def _one_by_one(self, rows: list[tuple[_Job, int]], error: Exception) -> None:
+        """A batch failed: encode each job's rows alone, so that only the one at fault fails."""
+        jobs = {id(job): job for job, _ in rows}
+        if len(jobs) == 1:
+            _fail(rows[0][0], error)
+            return
+        loop = asyncio.get_running_loop()
+        for job in jobs.values():
+            mine = [(one, at) for one, at in rows if one is job]
+            try:
+                vectors = await loop.run_in_executor(self._thread, self._encode, *_columns(mine))
+            except Exception as own:
+                _fail(job, own)
+            else:
+                _hand_out(mine, vectors)
+
+
+def _columns(rows: list[tuple[_Job, int]]) -> tuple[list[Any], list[Any], list[float]]:
+    return (
+        [job.ids[at] for job, at in rows],
+        [job.adapters[at] for job, at in rows],
+        [job.strengths[at] for job, at in rows],
+    )
+
+
+def _hand_out(rows: list[tuple[_Job, int]], vectors: np.ndarray) -> None:
+    for (job, at), vector in zip(rows, vectors, strict=True):
+        if job.vectors is None:
+            import numpy as np
+
+            job.vectors = np.empty((len(job.ids), vectors.shape[1]), dtype=np.float32)
+        job.vectors[at] = vector
+        job.missing -= 1
+        if not job.missing and not job.done.done():
+            job.done.set_result(job.vectors)
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)

@@ -1,0 +1,97 @@
+"""What the server counts, for Prometheus, in a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from scions.serving.batching import BatchReport
+from scions.serving.shelf import Shelf
+
+OTHER = "(other)"
+# Each label value is a series of its own in Prometheus for good: the first so many adapters that are used get one,
+# the rest share OTHER. Counters must not fall, so a label is never given on to another adapter.
+MAX_ADAPTER_LABELS = 100
+_METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Counters and histograms of one server."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_ShelfCollector(shelf))
+        here = self.registry
+        self._requests = Counter("scions_requests", "Requests answered.", ("route", "method", "status"), registry=here)
+        self._seconds = Histogram(
+            "scions_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=here
+        )
+        self._rows = Counter("scions_rows", "Rows encoded.", ("adapter",), registry=here)
+        self._tokens = Counter("scions_tokens", "Tokens encoded.", ("adapter",), registry=here)
+        self._cut = Counter("scions_truncated_rows", "Texts cut to the base's length.", registry=here)
+        self._waited = Histogram(
+            "scions_queue_seconds", "Time from queueing to the first batch.", buckets=_SECONDS, registry=here
+        )
+        self._fill = Histogram(
+            "scions_batch_fill", "Tokens of a batch over its limit.", buckets=[n / 10 for n in range(1, 11)],
+            registry=here,
+        )  # fmt: skip
+        self._batch_rows = Histogram(
+            "scions_batch_rows", "Rows of a batch.", buckets=[2**n for n in range(11)], registry=here
+        )
+        self.queued = Gauge("scions_queue_rows", "Rows waiting or being encoded.", registry=here)
+        self._labels: set[str] = set()
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request; ``route`` is the path's pattern, not the path."""
+        self._requests.labels(route, method if method in _METHODS else OTHER, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def encoded(self, adapter: str | None, rows: int, tokens: int) -> None:
+        """Count rows that were encoded with an adapter, None for the base."""
+        label = self._label(adapter)
+        self._rows.labels(label).inc(rows)
+        self._tokens.labels(label).inc(tokens)
+
+    def truncated(self, rows: int) -> None:
+        """Count texts that were cut."""
+        self._cut.inc(rows)
+
+    def batch(self, report: BatchReport) -> None:
+        """Count a batch."""
+        self._fill.observe(report.fill)
+        self._batch_rows.observe(report.rows)
+        for seconds in report.waited:
+            self._waited.observe(seconds)
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _label(self, adapter: str | None) -> str:
+        if adapter is None:
+            return "base"
+        if adapter not in self._labels:
+            if len(self._labels) >= MAX_ADAPTER_LABELS:
+                return OTHER
+            self._labels.add(adapter)
+        return adapter
+
+
+class _ShelfCollector(Collector):
+    """Reads the shelf's own counts when Prometheus asks."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    def collect(self) -> Iterator[Metric]:
+        shelf = self._shelf
+        yield CounterMetricFamily("scions_adapter_hits", "Adapters found in memory.", value=shelf.hits)
+        yield CounterMetricFamily("scions_adapter_misses", "Adapters read from disk.", value=shelf.misses)
+        yield CounterMetricFamily("scions_adapter_evictions", "Adapters set aside for others.", value=shelf.evictions)
+        yield GaugeMetricFamily("scions_adapters_registered", "Adapters that can be used.", value=shelf.registered)
+        yield GaugeMetricFamily("scions_adapters_bytes", "Memory of loaded adapters.", value=shelf.loaded_bytes)

@@ -1,0 +1,140 @@
+"""The bodies of answers: their classes, for the OpenAPI file, and the quick way to write vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_SLICE = 64  # rows written before others get their turn: about a millisecond
+
+
+class Embedding(BaseModel):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Space(BaseModel):
+    """One space of vectors, and the rows that lie in it; only vectors of one space may be compared."""
+
+    space: str = Field(description="Fingerprint of base, adapter, strength, pooling and dimensions.")
+    adapter: str | None
+    version: str | None
+    strength: float
+    rows: list[int]
+
+
+class Origin(BaseModel):
+    """Where the vectors come from."""
+
+    base: str
+    dimensions: int
+    truncated: int = Field(description="Texts that were longer than the base reads and were cut.")
+    spaces: list[Space]
+
+
+class EmbeddingsResponse(BaseModel):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+    scions: Origin
+
+
+class AdapterVersion(BaseModel):
+    version: str | None = Field(description="Null until the weights were first read.")
+    folder: str
+    loaded: bool
+    kept: bool = Field(description="Only in memory: its folder holds a newer version.")
+    created: int
+
+
+class Adapter(BaseModel):
+    id: str
+    object: Literal["adapter"]
+    versions: list[AdapterVersion] = Field(description="The newest first, which the bare name means.")
+
+
+class AdapterList(BaseModel):
+    object: Literal["list"]
+    data: list[Adapter]
+
+
+class AdapterAdded(BaseModel):
+    id: str
+    object: Literal["adapter"]
+    version: str
+    new: bool = Field(description="False where the folder held a version that was there already.")
+    versions: list[AdapterVersion]
+
+
+class AdapterRemoved(BaseModel):
+    id: str
+    object: Literal["adapter"]
+    deleted: Literal[True]
+    versions: list[str | None]
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class State(BaseModel):
+    status: Literal["ok", "ready", "stopping", "failed"]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    error: ErrorDetail
+
+
+async def embeddings_body(vectors: np.ndarray, encoding: str, rest: dict[str, Any]) -> bytes:
+    """The JSON of an `EmbeddingsResponse`.
+
+    Args:
+        vectors: ``[rows, dim]``, float32.
+        encoding: ``float`` or ``base64`` (float32, little-endian).
+        rest: everything but ``object`` and ``data``.
+    """
+    from pydantic_core import to_json
+
+    parts: list[bytes] = []
+    for start in range(0, len(vectors), _SLICE):
+        if start:
+            await asyncio.sleep(0)
+        some = vectors[start : start + _SLICE]
+        written: list[Any]
+        if encoding == "base64":
+            written = [base64.b64encode(row).decode("ascii") for row in some.astype("<f4", copy=False)]
+        else:
+            written = some.tolist()
+        rows = [
+            {"object": "embedding", "index": start + at, "embedding": embedding} for at, embedding in enumerate(written)
+        ]
+        parts.append(to_json(rows)[1:-1])
+    return b'{"object":"list","data":[' + b",".join(parts) + b"]," + to_json(rest)[1:]

@@ -1,0 +1,258 @@
+"""One server's parts, and how a request goes through them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from scions.errors import ScionsError
+from scions.serving.batching import Batcher
+from scions.serving.engine import Encoder, Stock, Weights
+from scions.serving.errors import ApiError, not_found
+from scions.serving.keys import Caller, Keys
+from scions.serving.metrics import Metrics
+from scions.serving.requests import EmbeddingsRequest
+from scions.serving.responses import embeddings_body
+from scions.serving.selection import Choice, select
+from scions.serving.settings import Settings
+from scions.serving.shelf import Shelf
+from scions.serving.tokens import Tokeniser
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Service:
+    """Encoder, shelf, queue, keys and counts of one server. `start` and `close` it inside its event loop."""
+
+    def __init__(
+        self, encoder: Encoder, stock: Stock, shelf: Shelf, settings: Settings, keys: Keys | None = None
+    ) -> None:
+        self.encoder, self.stock, self.shelf, self.settings, self.keys = encoder, stock, shelf, settings, keys
+        self.metrics = Metrics(shelf)
+        self.started = int(time.time())
+        self.ready = False
+        self._batcher: Batcher | None = None
+        self._tokeniser: Tokeniser | None = None
+
+    async def start(self) -> None:
+        """Start the threads, and encode once, so that the first request is as quick as the next."""
+        settings = self.settings
+        self._batcher = Batcher(
+            self.encoder.encode_rows,
+            queue_rows=settings.queue_rows,
+            batch_tokens=settings.batch_tokens,
+            linger=settings.linger,
+            on_batch=self.metrics.batch,
+        )
+        self.metrics.queued.set_function(lambda: 0 if self._batcher is None else self._batcher.rows)
+        self._tokeniser = Tokeniser(self.encoder)
+        self._batcher.start()
+        with self._batcher.admitted("warm-up", 1) as encode:
+            ids, _ = await self._tokeniser.rows(["a"], [""], [self.stock.max_length])
+            await encode(ids, [None], [1.0])
+        self.ready = True
+
+    async def close(self) -> None:
+        """Finish what is queued and end the threads."""
+        self.ready = False
+        if self._batcher is not None:
+            await self._batcher.close()
+        if self._tokeniser is not None:
+            self._tokeniser.close()
+        self.shelf.close()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the part that encodes has broken down."""
+        return self._batcher is not None and self._batcher.failed
+
+    async def embed(
+        self, caller: Caller, request: EmbeddingsRequest, note: dict[str, Any]
+    ) -> tuple[bytes, dict[str, str]]:
+        """The body and headers of the answer to a request.
+
+        Args:
+            caller: whose share of the queue it uses, and which adapters it may.
+            request: what is asked for.
+            note: gets what the log says of it.
+
+        Raises:
+            ApiError: the request asks for what is not there, not allowed, or too much.
+        """
+        if self._batcher is None or self._tokeniser is None:
+            raise ApiError(503, "The server is starting.", code="starting", headers={"Retry-After": "1"})
+        settings, stock = self.settings, self.stock
+        rows = len(request.input)
+        if rows > settings.max_rows:
+            raise _too_large(f"input has {rows} rows, at most {settings.max_rows} are allowed; split it")
+        dimensions = self._dimensions(request)
+        choices, strengths = select(request, stock.id)
+        wanted = dict.fromkeys(choice for choice in choices if choice is not None)
+        if len(wanted) > settings.max_adapters:
+            raise _too_large(f"{len(wanted)} adapters in one request, at most {settings.max_adapters} are allowed")
+        for choice in wanted:
+            if not caller.may_use(choice.name):
+                raise not_found(choice.name)
+        with self._batcher.admitted(caller.tenant, rows) as encode:
+            weights = await self._weights(list(wanted))
+            of_rows = [None if choice is None else weights[choice] for choice in choices]
+            ids, cut = await self._token_ids(request, of_rows)
+            tokens = sum(map(len, ids))
+            note |= {"rows": rows, "tokens": tokens, "adapters": len(wanted)}
+            if tokens > settings.max_tokens:
+                raise _too_large(f"input has {tokens} tokens, at most {settings.max_tokens} are allowed; split it")
+            try:
+                vectors = await encode(ids, of_rows, strengths)
+            except ScionsError as error:
+                raise ApiError(422, str(error), code="not_encoded", param="input") from error
+        vectors = _finished(vectors, dimensions if request.dimensions else None, strengths)
+        self._count(choices, ids, cut)
+        origin = {
+            "base": stock.id,
+            "dimensions": dimensions,
+            "truncated": cut,
+            "spaces": self._spaces(choices, strengths, weights, dimensions),
+        }
+        rest = {
+            "model": request.model,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "scions": origin,
+        }
+        return await embeddings_body(vectors, request.encoding_format, rest), _headers(origin)
+
+    async def add(self, folder: str, name: str | None) -> tuple[str, bool]:
+        """`Shelf.add` in another thread."""
+        return await asyncio.get_running_loop().run_in_executor(None, self.shelf.add, folder, name)
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        """The versions of an adapter as an answer shows them."""
+        return [asdict(version) for version in self.shelf.versions(name)]
+
+    def _dimensions(self, request: EmbeddingsRequest) -> int:
+        full = self.stock.dimensions
+        if request.dimensions is not None and request.dimensions > full:
+            raise _wrong("dimensions", f"{request.dimensions}, but the base gives {full}")
+        return request.dimensions or full
+
+    def _prompts(self, request: EmbeddingsRequest, weights: list[Weights | None]) -> list[str]:
+        """The prompt of each row: its adapter's own of that name, else the base's."""
+        base = self.stock.prompts
+        name = request.prompt or self.stock.default_prompt
+        if name is None:
+            return [""] * len(weights)
+        found = [base.get(name) if one is None else one.prompts.get(name, base.get(name)) for one in weights]
+        if request.prompt is not None and None in found:
+            have = ", ".join(map(repr, base)) or "none"
+            row = found.index(None)
+            raise _wrong("prompt", f"there is none of that name for row {row}; the base has {have}")
+        return [text or "" for text in found]
+
+    async def _weights(self, wanted: list[Choice]) -> dict[Choice, Weights]:
+        found: dict[Choice, Weights] = {}
+        cold: list[Choice] = []
+        for choice in wanted:
+            weights = self.shelf.peek(choice.name, choice.version)
+            if weights is None:
+                cold.append(choice)
+            else:
+                found[choice] = weights
+        if cold:
+            read = await asyncio.gather(*(self.shelf.get(choice.name, choice.version) for choice in cold))
+            found.update(zip(cold, read, strict=True))
+        return found
+
+    async def _token_ids(
+        self, request: EmbeddingsRequest, weights: list[Weights | None]
+    ) -> tuple[list[list[int]], int]:
+        stock, texts = self.stock, request.texts
+        if texts is not None and self._tokeniser is not None:
+            limits = [one.max_length or stock.max_length if one else stock.max_length for one in weights]
+            return await self._tokeniser.rows(texts, self._prompts(request, weights), limits)
+        if request.prompt is not None:
+            raise _wrong("prompt", "input is token ids already")
+        ids = request.token_ids
+        for row, tokens in enumerate(ids):
+            if len(tokens) > stock.max_length:
+                problem = f"{len(tokens)} token ids, the base reads at most {stock.max_length}"
+                raise _wrong("input", problem, row)
+            if max(tokens) >= stock.vocabulary:
+                problem = f"token id {max(tokens)}, the base's tokenizer has ids below {stock.vocabulary}"
+                raise _wrong("input", f"{problem}; send texts, or ids of that tokenizer", row)
+        return ids, 0
+
+    def _spaces(
+        self,
+        choices: list[Choice | None],
+        strengths: list[float],
+        weights: dict[Choice, Weights],
+        dimensions: int,
+    ) -> list[dict[str, Any]]:
+        spaces: dict[tuple[Choice | None, float], dict[str, Any]] = {}
+        for row, (choice, strength) in enumerate(zip(choices, strengths, strict=True)):
+            factor = 1.0 if choice is None else strength + 0.0  # the base has no strength
+            space = spaces.get((choice, factor))
+            if space is None:
+                own = None if choice is None else weights[choice]
+                space = spaces[choice, factor] = {
+                    "space": self.stock.space(own, factor, dimensions),
+                    "adapter": choice.name if choice else None,
+                    "version": own.version if own else None,
+                    "strength": factor,
+                    "rows": [],
+                }
+            space["rows"].append(row)
+        return list(spaces.values())
+
+    def _count(self, choices: list[Choice | None], ids: list[list[int]], cut: int) -> None:
+        sums: dict[str | None, list[int]] = {}
+        for choice, tokens in zip(choices, ids, strict=True):
+            entry = sums.setdefault(choice.name if choice else None, [0, 0])
+            entry[0] += 1
+            entry[1] += len(tokens)
+        for name, (rows, count) in sums.items():
+            self.metrics.encoded(name, rows, count)
+        self.metrics.truncated(cut)
+
+
+def _finished(vectors: np.ndarray, cut: int | None, strengths: list[float]) -> np.ndarray:
+    """Vectors ``[rows, dim]`` cut to ``cut`` numbers and scaled to length 1; as they are where it is None."""
+    import numpy as np
+
+    if not np.isfinite(vectors).all():
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        raise ApiError(
+            422,
+            f"input[{row}]: its vector has numbers that are not finite, at strength {strengths[row]:g}.",
+            code="not_finite",
+            param="strength",
+        )
+    if cut is None:
+        return vectors
+    short = vectors[:, :cut]
+    lengths = np.linalg.norm(short, axis=1, keepdims=True)
+    scaled: np.ndarray = (short / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return scaled
+
+
+def _headers(origin: dict[str, Any]) -> dict[str, str]:
+    """The same for the eye, where all rows lie in one space."""
+    headers = {"X-Scions-Base": quote(origin["base"], safe="/:.-_ ")}
+    if len(origin["spaces"]) == 1:
+        space = origin["spaces"][0]
+        headers["X-Scions-Space"] = space["space"]
+        if space["adapter"] is not None:
+            headers |= {"X-Scions-Adapter": space["adapter"], "X-Scions-Version": space["version"]}
+    return headers
+
+
+def _too_large(message: str) -> ApiError:
+    return ApiError(413, f"{message}.", code="too_large", param="input")
+
+
+def _wrong(field: str, problem: str, row: int | None = None) -> ApiError:
+    where = field if row is None else f"{field}[{row}]"
+    return ApiError(400, f"{where}: {problem}.", code="invalid_body", param=field)

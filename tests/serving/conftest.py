@@ -1,0 +1,224 @@
+"""A server's parts around an encoder whose vectors can be worked out by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from scions.errors import AdapterError
+from scions.serving import Keys, Settings, Stock, build
+
+WIDTH = 8
+LIMIT = 16  # tokens of a text
+VOCABULARY = 100
+
+
+@dataclass(frozen=True, eq=False)
+class FakeWeights:
+    """An adapter is one number, which is added to every vector."""
+
+    name: str
+    version: str
+    fingerprint: str
+    bytes: int
+    value: float
+    max_length: int | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class FakeEncoder:
+    """A word is a token: its length. A vector holds the sum of the tokens, their number, and the adapter's number."""
+
+    tokenizer: Any = None
+    batches: list[list[Sequence[int]]] = field(default_factory=list)
+    open: threading.Event = field(default_factory=threading.Event)
+    pause: float = 0.0
+    poison: int | None = None
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    def tokenize_rows(
+        self, texts: Sequence[str], prompt: str = "", max_length: int | None = None
+    ) -> tuple[list[list[int]], int]:
+        limit = max_length or LIMIT
+        rows = [[min(len(word), VOCABULARY - 1) for word in (prompt + text).split()] or [0] for text in texts]
+        return [row[:limit] for row in rows], sum(len(row) > limit for row in rows)
+
+    def encode_rows(
+        self, token_ids: Sequence[Sequence[int]], adapters: Sequence[Any], strengths: Sequence[float]
+    ) -> np.ndarray:
+        self.open.wait(20)
+        time.sleep(self.pause)
+        self.batches.append(list(token_ids))
+        if self.poison is not None and any(self.poison in row for row in token_ids):
+            raise RuntimeError("a text nobody may see in a log")
+        vectors = np.zeros((len(token_ids), WIDTH), dtype=np.float32)
+        for at, (row, weights, strength) in enumerate(zip(token_ids, adapters, strengths, strict=True)):
+            own = 0.0 if weights is None else weights.value * strength
+            with np.errstate(over="ignore"):
+                vectors[at] = [sum(row), len(row), own, 1 / 3, 0, 0, 0, 1]
+        return vectors
+
+
+def read_fake(folder: Path, name: str) -> FakeWeights:
+    content = (folder / "adapter_model.safetensors").read_bytes()
+    try:
+        values = json.loads(content)
+    except ValueError:
+        raise AdapterError(f"{folder / 'adapter_model.safetensors'}: is cut short") from None
+    digest = hashlib.sha256(content).hexdigest()
+    more = {key: values[key] for key in ("max_length", "prompts") if key in values}
+    return FakeWeights(name, digest[:12], digest, values["bytes"], values["value"], **more)
+
+
+def write_fake(root: Path, name: str, value: float, size: int = 100, **more: Any) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_text(json.dumps({"value": value, "bytes": size, **more}))
+    return folder
+
+
+STOCK = Stock(
+    id="org/base",
+    sha256="b" * 64,
+    pooling="mean",
+    dimensions=WIDTH,
+    vocabulary=VOCABULARY,
+    max_length=LIMIT,
+    prompts={"query": "q "},
+)
+
+
+@pytest.fixture
+def stock() -> Stock:
+    return STOCK
+
+
+@pytest.fixture
+def read() -> Callable[[Path, str], FakeWeights]:
+    return read_fake
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    place = tmp_path / "adapters"
+    write_fake(place, "legal", 5.0)
+    write_fake(place, "medical", 7.0)
+    return place
+
+
+@pytest.fixture
+def write(root: Path) -> Callable[..., Path]:
+    def make(name: str, value: float, size: int = 100, **more: Any) -> Path:
+        return write_fake(root, name, value, size, **more)
+
+    return make
+
+
+@pytest.fixture
+def encoder() -> Iterator[FakeEncoder]:
+    fake = FakeEncoder()
+    yield fake
+    fake.open.set()
+
+
+@pytest.fixture
+def make_app(root: Path, encoder: FakeEncoder) -> Callable[..., Any]:
+    def make(keys: dict[str, Any] | None = None, **limits: Any) -> Any:
+        known = None
+        if keys is not None:
+            path = root.parent / "keys.json"
+            path.write_text(json.dumps(keys))
+            known = Keys.read(path)
+        return build(encoder, STOCK, read_fake, root, settings=Settings(**limits), keys=known)
+
+    return make
+
+
+@contextlib.asynccontextmanager
+async def talking(app: Any, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client inside the app's own event loop, while it runs."""
+    await app.state.service.start()
+    transport = httpx.ASGITransport(app)
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client:
+            yield client
+    finally:
+        await app.state.service.close()
+
+
+@pytest.fixture
+def ask(make_app: Callable[..., Any]) -> Callable[..., httpx.Response]:
+    """One request to a server of its own."""
+
+    def send(method: str, path: str, *, keys: Any = None, limits: Any = None, **request: Any) -> httpx.Response:
+        async def run() -> httpx.Response:
+            async with talking(make_app(keys, **(limits or {}))) as client:
+                return await client.request(method, path, **request)
+
+        return asyncio.run(run())
+
+    return send
+
+
+@pytest.fixture
+def session(make_app: Callable[..., Any]) -> Callable[..., Any]:
+    """Run ``steps(client, service)`` against one server."""
+
+    def play(steps: Callable[..., Any], *, keys: Any = None, headers: Any = None, **limits: Any) -> Any:
+        async def run() -> Any:
+            app = make_app(keys, **limits)
+            async with talking(app, **(headers or {})) as client:
+                return await asyncio.wait_for(steps(client, app.state.service), 20)
+
+        return asyncio.run(run())
+
+    return play
+
+
+@contextlib.contextmanager
+def running(app: Any) -> Iterator[str]:
+    """A real server in a thread; gives its address."""
+    import uvicorn
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
+    thread.start()
+    try:
+        for _ in range(500):
+            if server.started:
+                break
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def live(make_app: Callable[..., Any]) -> Callable[..., Any]:
+    @contextlib.contextmanager
+    def start(keys: Any = None, **limits: Any) -> Iterator[str]:
+        with running(make_app(keys, **limits)) as address:
+            yield address
+
+    return start
