@@ -184,7 +184,7 @@ class Runner:
     def _speed_cells(self) -> Iterator[tuple[str, str, str, int]]:
         for domain in speed.ROWS:
             for turn in speed.ROUNDS:
-                for side in speed.SIDES:
+                for side in speed.SIDES[domain]:
                     if domain in self.domains:
                         yield f"speed-{domain}-{side}-{turn}", side, domain, turn
 

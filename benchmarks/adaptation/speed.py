@@ -14,13 +14,19 @@ from adaptation.cells import Limits, recipe_for
 from adaptation.domains import DOMAINS, load
 from adaptation.records import PeakMemory
 
-SIDES = ("houlsby", "sentence-transformers", "upper")
+SIDES = {
+    "patents": ("houlsby", "sentence-transformers", "upper", "full", "lora", "pfeiffer"),
+    "medical": ("houlsby", "sentence-transformers", "upper"),
+}
 ROUNDS = (1, 2, 3)
 ROWS = {"patents": 3000, "medical": 600}
 WARM_UP, MEASURED = 5, 40
 WHAT = {
     "houlsby": "fit with the shipped default for adapters",
     "upper": "the same, adapters in the upper three layers only",
+    "full": "full fine-tuning in the same way: bf16, packed, no dropout",
+    "lora": "LoRA of equal size, likewise",
+    "pfeiffer": "Pfeiffer adapters of equal size, likewise",
     "sentence-transformers": "SentenceTransformerTrainer, full fine-tuning, its default fp32, collator and CoSENTLoss",
 }
 
@@ -72,7 +78,8 @@ def _ours(train: Any, recipe: Any, timer: _Timer, side: str, steps: int) -> tupl
 
     model, memory = load_base(), PeakMemory()
     memory.start()
-    trained = graft(model, "houlsby", layers=UPPER_LAYERS if side == "upper" else None)
+    upper = side == "upper"
+    trained = graft(model, "houlsby" if upper else side, layers=UPPER_LAYERS if upper else None)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         fit(model, trained, train, None, recipe, run=Path(folder), on_step=timer)
