@@ -125,7 +125,7 @@ class Pack:
             ``[rows, width]``, zero behind the tokens.
         """
         dropped = float(dropout.p) if dropout.training else 0.0  # type: ignore[arg-type]
-        if dropped == 0 and (bias is None or not bias.requires_grad):
+        if projected.device.type == "cpu" and dropped == 0 and (bias is None or not bias.requires_grad):
             return _Attention.apply(projected, self, heads, bias)
         context = projected.new_zeros(len(projected), projected.shape[1] // 3)
         for group in self.groups:
