@@ -14,7 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <new>
+#include <memory>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -44,6 +44,34 @@ struct Span {
     int64_t part;
     int64_t start;
     int64_t end;
+};
+
+// Asks for weights some steps before they are needed: every adapter's are read once a batch, from far away.
+struct Ahead {
+    static constexpr int64_t LEAD = 12;  // steps; one is two tiles
+    const char *at[3] = {};
+    int64_t steps[3] = {};
+    int stretch = 0;
+
+    Ahead() = default;
+    // The rest of `part` behind its first steps, then the first steps of what comes next.
+    Ahead(const Part &part, const Part &next, int64_t width) {
+        const int64_t down = part.rank * width / (2 * TILE), lead = down < LEAD ? down : LEAD;
+        at[0] = reinterpret_cast<const char *>(part.down + lead * 2 * TILE);
+        steps[0] = down - lead;
+        at[1] = reinterpret_cast<const char *>(part.up);
+        steps[1] = down;
+        at[2] = reinterpret_cast<const char *>(next.down);
+        steps[2] = next.down && next.down != part.down ? lead : 0;
+    }
+
+    inline void step() {
+        while (stretch < 3 && steps[stretch] == 0) ++stretch;
+        if (stretch == 3) return;
+        for (int line = 0; line < 4 * TILE; line += 64) _mm_prefetch(at[stretch] + line, _MM_HINT_T1);
+        at[stretch] += 4 * TILE;
+        --steps[stretch];
+    }
 };
 
 inline __m512 widen(const bf16 *from) {
@@ -106,14 +134,18 @@ inline void begin_tiles() {
 inline void end_tiles() { _tile_release(); }
 
 // to[rows][32] = a[rows][32 * steps] times the weights of two neighbouring tiles of outputs; tall: 32 rows, else 16.
-inline void multiply(const bf16 *a, int64_t stride, bool tall, const bf16 *weights, int64_t steps, float *to, int64_t to_stride) {
+inline void multiply(const bf16 *a, int64_t stride, bool tall, const bf16 *weights, int64_t steps, float *to, int64_t to_stride,
+                     Ahead &ahead) {
     const bf16 *left = weights, *right = weights + steps * TILE;
+    // The intrinsics do not say that they read memory: what was written to it before must be there by now.
+    asm volatile("" ::: "memory");
     _tile_zero(0);
     _tile_zero(1);
     if (tall) {
         _tile_zero(2);
         _tile_zero(3);
         for (int64_t k = 0; k < steps; ++k) {
+            ahead.step();
             _tile_loadd(6, left + k * TILE, 64);
             _tile_loadd(7, right + k * TILE, 64);
             _tile_loadd(4, a + k * 32, stride * 2);
@@ -127,6 +159,7 @@ inline void multiply(const bf16 *a, int64_t stride, bool tall, const bf16 *weigh
         _tile_stored(3, to + 16 * to_stride + 16, to_stride * 4);
     } else {
         for (int64_t k = 0; k < steps; ++k) {
+            ahead.step();
             _tile_loadd(6, left + k * TILE, 64);
             _tile_loadd(7, right + k * TILE, 64);
             _tile_loadd(4, a + k * 32, stride * 2);
@@ -149,7 +182,8 @@ inline __m512bh pairs_of(const void *from) {
     return x;
 }
 
-inline void multiply(const bf16 *a, int64_t stride, bool tall, const bf16 *weights, int64_t steps, float *to, int64_t to_stride) {
+inline void multiply(const bf16 *a, int64_t stride, bool tall, const bf16 *weights, int64_t steps, float *to, int64_t to_stride,
+                     Ahead &ahead) {
     for (int row = 0; row < (tall ? 32 : 16); row += 4) {
         for (int half = 0; half < 2; ++half) {
             __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
@@ -178,12 +212,12 @@ struct alignas(64) Scratch {
 };
 
 inline Scratch &scratch() {
-    thread_local static Scratch *mine = new (std::align_val_t(64)) Scratch;
+    thread_local static std::unique_ptr<Scratch> mine(new Scratch);
     return *mine;
 }
 
 // sums[rows][width] = up(gelu(down(read))), without the last bias.
-void bottleneck(const Part &part, const bf16 *read, int rows, int64_t width, Scratch &s) {
+void bottleneck(const Part &part, const bf16 *read, int rows, int64_t width, Ahead ahead, Scratch &s) {
     const bool tall = rows > 16;
     if (rows != (tall ? 32 : 16)) {
         // Tiles are read whole.
@@ -192,7 +226,7 @@ void bottleneck(const Part &part, const bf16 *read, int rows, int64_t width, Scr
         read = s.read;
     }
     for (int64_t n = 0; n < part.rank; n += 32) {
-        multiply(read, width, tall, part.down + n * width, width / 32, s.inner, 32);
+        multiply(read, width, tall, part.down + n * width, width / 32, s.inner, 32, ahead);
         for (int row = 0; row < (tall ? 32 : 16); ++row)
             for (int half = 0; half < 32; half += 16) {
                 __m512 h = _mm512_add_ps(_mm512_load_ps(s.inner + row * 32 + half), _mm512_loadu_ps(part.down_bias + n + half));
@@ -200,12 +234,12 @@ void bottleneck(const Part &part, const bf16 *read, int rows, int64_t width, Scr
             }
     }
     for (int64_t n = 0; n < width; n += 32)
-        multiply(s.hidden, part.rank, tall, part.up + n * part.rank, part.rank / 32, s.sums + n, width);
+        multiply(s.hidden, part.rank, tall, part.up + n * part.rank, part.rank / 32, s.sums + n, width, ahead);
 }
 
 void block(const Part &part, const bf16 *y, const bf16 *residual, bf16 *out, const float *factor, int rows, int64_t width,
-           const float *base_gamma, const float *base_beta, float eps, Scratch &s) {
-    if (part.down) bottleneck(part, part.reads_residual ? residual : y, rows, width, s);
+           const float *base_gamma, const float *base_beta, float eps, const Ahead &ahead, Scratch &s) {
+    if (part.down) bottleneck(part, part.reads_residual ? residual : y, rows, width, ahead, s);
     const float *gamma = part.gamma ? part.gamma : base_gamma, *beta = part.gamma ? part.beta : base_beta;
     for (int row = 0; row < rows; ++row) {
         const int64_t at = row * width;
@@ -256,7 +290,7 @@ struct alignas(64) Head {
 };
 
 inline Head &head_scratch() {
-    thread_local static Head *mine = new (std::align_val_t(64)) Head;
+    thread_local static std::unique_ptr<Head> mine(new Head);
     return *mine;
 }
 
@@ -295,6 +329,7 @@ void attend_head(const bf16 *query, bf16 *out, int64_t width, int64_t head, int 
     lay_out_keys(query + width, stride, tokens, filled, head, s);
     lay_out_values(query + 2 * width, stride, tokens, filled, head, s);
     const float scale = 1.0f / std::sqrt(static_cast<float>(head));
+    Ahead none;
     for (int first = 0; first < tokens; first += 16) {
         const int rows = tokens - first < 16 ? tokens - first : 16;
         const bf16 *from = query + first * stride;
@@ -305,7 +340,7 @@ void attend_head(const bf16 *query, bf16 *out, int64_t width, int64_t head, int 
             from = s.queries;
             step = head;
         }
-        for (int n = 0; n < filled; n += 32) multiply(from, step, false, s.keys + n * head, head / 32, s.scores + n, filled);
+        for (int n = 0; n < filled; n += 32) multiply(from, step, false, s.keys + n * head, head / 32, s.scores + n, filled, none);
         float sums[16];
         for (int row = 0; row < rows; ++row) {
             const float *scores = s.scores + row * filled;
@@ -327,7 +362,7 @@ void attend_head(const bf16 *query, bf16 *out, int64_t width, int64_t head, int 
             sums[row] = 1.0f / _mm512_reduce_add_ps(sum);
         }
         // Rows behind the last token keep what was there before; their results are not read.
-        for (int64_t n = 0; n < head; n += 32) multiply(s.shares, filled, false, s.values + n * filled, filled / 32, s.result + n, head);
+        for (int64_t n = 0; n < head; n += 32) multiply(s.shares, filled, false, s.values + n * filled, filled / 32, s.result + n, head, none);
         for (int row = 0; row < rows; ++row)
             for (int64_t i = 0; i < head; i += 16) {
                 __m512 x = _mm512_mul_ps(_mm512_load_ps(s.result + row * head + i), _mm512_set1_ps(sums[row]));
@@ -341,11 +376,11 @@ void attend_head(const bf16 *query, bf16 *out, int64_t width, int64_t head, int 
 extern "C" {
 
 // projected: [tokens][3 * width], queries, keys and values; out: [tokens][width]. starts, lengths: of each text, at most
-// 512 tokens long. The width of a head is a multiple of 32 and at most 128.
+// 512 tokens long. The width of a head is a multiple of 32 and at most 128. threads: to work in.
 void attend(const bf16 *projected, bf16 *out, int64_t width, int64_t heads, const int64_t *starts, const int64_t *lengths,
-            int64_t texts) {
+            int64_t texts, int threads) {
     const int64_t head = width / heads;
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
     {
         Head &mine = head_scratch();
         begin_tiles();
@@ -373,19 +408,22 @@ int prepare() {
 // y, residual, out: [tokens][width]; out may be y. parts: rows of the table lie `stride` bytes apart. factor: [tokens] or
 // null. spans have at most 32 tokens each. width is a multiple of 32 and at most 4096, ranks are at most 1024.
 void grouped_site(const bf16 *y, const bf16 *residual, bf16 *out, int64_t width, const float *gamma, const float *beta,
-                  float eps, const char *parts, int64_t stride, const Span *spans, int64_t count, const float *factor) {
-#pragma omp parallel if (count > 1)
+                  float eps, const char *parts, int64_t stride, const Span *spans, int64_t count, const float *factor,
+                  int threads) {
+#pragma omp parallel num_threads(threads) if (count > 1)
     {
         Scratch &mine = scratch();
         begin_tiles();
 #pragma omp for schedule(static)
         for (int64_t n = 0; n < count; ++n) {
             const Span &span = spans[n];
-            Part part;
+            Part part, next;
             std::memcpy(&part, parts + span.part * stride, sizeof part);
+            std::memcpy(&next, parts + spans[n + 1 < count ? n + 1 : n].part * stride, sizeof next);
+            const bool first = part.down && (n == 0 || spans[n - 1].part != span.part);
             const int64_t at = span.start * width;
             block(part, y + at, residual + at, out + at, factor ? factor + span.start : nullptr,
-                  static_cast<int>(span.end - span.start), width, gamma, beta, eps, mine);
+                  static_cast<int>(span.end - span.start), width, gamma, beta, eps, first ? Ahead(part, next, width) : Ahead(), mine);
         }
         end_tiles();
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
+import mmap
 import os
 import platform
 import shutil
@@ -18,6 +19,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,6 +39,7 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 BLOCK = 32
 MOST_WIDTH, MOST_RANK, MOST_TOKENS, MOST_HEAD = 4096, 1024, 512, 128
 WORDS = 8
+_LINE, _HUGE = 64, 2**21
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def kernels() -> Kernels | None:
         return None
     try:
         library = ctypes.CDLL(str(_compiled()))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: a user without a home
         logger.info("no compiled kernel, PyTorch's operators instead: %s", error)
         return None
     if library.prepare() != 0:
@@ -66,8 +69,8 @@ def kernels() -> Kernels | None:
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     site, attend = library.grouped_site, library.attend
     site.argtypes = [pointer, pointer, pointer, size, pointer, pointer, ctypes.c_float]
-    site.argtypes += [pointer, size, pointer, size, pointer]
-    attend.argtypes = [pointer, pointer, size, size, pointer, pointer, size]
+    site.argtypes += [pointer, size, pointer, size, pointer, ctypes.c_int]
+    attend.argtypes = [pointer, pointer, size, size, pointer, pointer, size, ctypes.c_int]
     site.restype = attend.restype = None
     return Kernels(site, attend)
 
@@ -124,7 +127,7 @@ class NativeParts:
 
     def __init__(self, parts: list[SitePart | None]) -> None:
         self.table = np.zeros((len(parts), WORDS), dtype=np.int64)
-        self._kept = [None if part is None else _laid_out(part) for part in parts]
+        self._kept = _side_by_side([None if part is None else _laid_out(part) for part in parts])
         self._ranks = [0 if part is None or part.down is None else len(part.down) for part in parts]
         for row, part in zip(self.table, self._kept, strict=True):
             if part is None:
@@ -140,6 +143,11 @@ class NativeParts:
     def parts(self) -> list[SitePart | None]:
         """The parts it was made of."""
         return [None if p is None else _taken_back(p, rank) for p, rank in zip(self._kept, self._ranks, strict=True)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Addresses hold in this process and for these tensors alone. Clones, because handing a tensor to another
+        # process moves it into shared memory, away from its address.
+        return NativeParts, ([None if part is None else _cloned(part) for part in self.parts()],)
 
 
 def _laid_out(part: SitePart) -> SitePart:
@@ -160,6 +168,36 @@ def _laid_out(part: SitePart) -> SitePart:
     return part._replace(**vectors, **tiled, down_bias=F.pad(part.down_bias.float(), (0, more)))
 
 
+def _side_by_side(parts: list[SitePart | None]) -> list[SitePart | None]:
+    """The same in one piece of memory, on huge pages where the system has them.
+
+    A batch of many adapters reads all of their weights once: with pages of 4 KiB, finding the pages takes as long.
+    """
+    sizes = [t.nbytes + -t.nbytes % _LINE for part in parts for t in part or () if isinstance(t, Tensor)]
+    memory = _huge_pages(sum(sizes))
+    at = 0
+    result: list[SitePart | None] = []
+    for part in parts:
+        moved: dict[str, Any] = {}
+        for name, tensor in () if part is None else part._asdict().items():
+            if isinstance(tensor, Tensor):
+                place = memory[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+                moved[name] = place.copy_(tensor)
+                at += tensor.nbytes + -tensor.nbytes % _LINE
+        result.append(None if part is None else part._replace(**moved))
+    return result
+
+
+def _huge_pages(size: int) -> Tensor:
+    """``[size]`` bytes that start on a huge page. Only what is written to takes memory."""
+    whole = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(AttributeError, OSError):  # a system without them
+        whole.madvise(mmap.MADV_HUGEPAGE)
+    memory = torch.frombuffer(whole, dtype=torch.uint8)
+    start = -memory.data_ptr() % _HUGE
+    return memory[start : start + size]
+
+
 def _taken_back(part: SitePart, rank: int) -> SitePart:
     if part.down is None or part.down_bias is None or part.up is None or part.up_bias is None:
         return part
@@ -170,6 +208,11 @@ def _taken_back(part: SitePart, rank: int) -> SitePart:
         down_bias=part.down_bias[:rank].to(down.dtype),
         up_bias=part.up_bias.to(up.dtype),
     )
+
+
+def _cloned(part: SitePart) -> SitePart:
+    cloned: dict[str, Any] = {key: v.clone() for key, v in part._asdict().items() if isinstance(v, Tensor)}
+    return part._replace(**cloned)
 
 
 def fits(parts: list[SitePart | None], width: int) -> bool:
@@ -223,6 +266,7 @@ class NativeBatch:
             y.data_ptr(), residual.data_ptr(), y.data_ptr(), y.shape[1], gamma.data_ptr(), beta.data_ptr(), eps,
             self._table.ctypes.data + number * WORDS * 8, self._table.strides[0],
             self._spans.ctypes.data, len(self._spans), None if self._factor is None else self._factor.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
         return y
 
@@ -242,9 +286,11 @@ def attend(projected: Tensor, heads: int, starts: np.ndarray, lengths: np.ndarra
         return None
     if head > MOST_HEAD or lengths.max(initial=0) > MOST_TOKENS:
         return None
+    projected = projected.contiguous()
     context = projected.new_empty(len(projected), width)
     context[int(lengths.sum()) :] = 0
     found.attend(
-        projected.data_ptr(), context.data_ptr(), width, heads, starts.ctypes.data, lengths.ctypes.data, len(lengths)
-    )
+        projected.data_ptr(), context.data_ptr(), width, heads, starts.ctypes.data, lengths.ctypes.data, len(lengths),
+        torch.get_num_threads(),
+    )  # fmt: skip
     return context
