@@ -78,6 +78,17 @@ def test_the_compiled_kernel_gives_what_plain_attention_gives(lengths, heads, he
     assert torch.equal(alone, found[: lengths[0]])
 
 
+def test_the_compiled_kernel_reads_what_lies_otherwise_in_memory():
+    if kernels() is None:
+        pytest.skip("no compiled kernel on this machine")
+    lengths = torch.tensor([3, 9, 5, 9])[::2].int()
+    pack = Pack.of(lengths)
+    projected = torch.randn(192, pack.rows, generator=torch.Generator().manual_seed(0)).bfloat16().t()
+    found = attend(projected, 2, pack.starts, pack.sizes)
+    wanted = torch.cat([_plain(part.contiguous(), 2) for part in projected[: pack.tokens].float().split([3, 5])])
+    assert torch.allclose(found[: pack.tokens].float(), wanted, atol=2e-2)
+
+
 @pytest.mark.parametrize(("dtype", "length", "head"), [("float32", 5, 32), ("bfloat16", 513, 32), ("bfloat16", 5, 16)])
 def test_the_compiled_kernel_leaves_what_it_does_not_cover(dtype, length, head):
     projected = torch.zeros(length, 3 * head, dtype=getattr(torch, dtype))

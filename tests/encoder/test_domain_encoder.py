@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from scions import BottleneckConfig, DomainEncoder
-from scions.encoder import load_encoder, space_of
+from scions.encoder import load_encoder, row_encoder, row_tokens, space_of
 from scions.errors import AdapterError, ScionsError, UsageError
 from scions.store import load_base
 
@@ -330,3 +331,50 @@ def test_float32_on_its_own_where_there_is_no_bf16(tiny_base, monkeypatch):
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr("scions.encoder.precision.has_bf16", lambda device, native=native: native)
         assert DomainEncoder(tiny_base, device="cpu").compute_dtype == dtype
+
+
+def test_strengths_of_numpy(domains):
+    expected = domains.encode(TEXTS, adapter="legal", strength=0.5)
+    for strength in (np.float32(0.5), [np.float32(0.5)] * 4, np.full(4, 0.5, dtype=np.float16)):
+        np.testing.assert_array_equal(domains.encode(TEXTS, adapter="legal", strength=strength), expected)
+    whole = domains.encode(TEXTS, adapter="legal", strength=np.int64(1))
+    np.testing.assert_array_equal(whole, domains.encode(TEXTS, adapter="legal"))
+    with pytest.raises(UsageError, match="strength of row 1"):
+        domains.encode(TEXTS, adapter="legal", strength=[np.float32("nan")] * 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torchs_default_precision_changes_nothing(tiny_base, publish_adapter, dtype):
+    publish_adapter("legal", max_length=64)
+    encoder = DomainEncoder(tiny_base, dtype=dtype, device="cpu")
+    encoder.load_adapter("legal")
+    expected = encoder.encode(TEXTS, adapter="legal", strength=[1.0, 0.3, 2.0, 0.0])
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = encoder.encode(TEXTS, adapter="legal", strength=[1.0, 0.3, 2.0, 0.0])
+        assert encoder.encode([]).dtype == found.dtype == np.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_length_that_another_thread_tokenises_with_is_not_taken_for_the_bases(tiny_model, monkeypatch):
+    encoder = DomainEncoder(tiny_model("modernbert"), dtype="float32", device="cpu")
+    monkeypatch.setattr(row_tokens, "only_fast", lambda module: False)
+    monkeypatch.setattr(row_encoder, "only_fast", lambda module: False)
+    text, plain, found = "the court and the seller", encoder.preprocess, []
+    other = threading.Thread(target=lambda: found.append(encoder.tokenize_rows([text])))
+
+    def slow(*arguments, **options):
+        if other.ident is None:
+            other.start()
+            other.join(0.3)  # until it waits
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(encoder, "preprocess", slow)
+    (short,), cut = encoder.tokenize_rows([text], max_length=4)
+    other.join()
+    assert (len(short), cut) == (4, 1)
+    (whole,), cut = found[0]
+    assert len(whole) > 4
+    assert cut == 0

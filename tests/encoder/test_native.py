@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -109,5 +118,80 @@ def test_a_cache_others_may_write_to_is_not_loaded_from(monkeypatch, tmp_path):
     try:
         assert kernels() is None
         assert not list(folder.iterdir())
+    finally:
+        kernels.cache_clear()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda parts: pickle.loads(pickle.dumps(parts))])
+def test_a_copy_points_to_tensors_of_its_own(again):
+    given = [_part(3, 1), None, SitePart(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))]
+    parts = NativeParts(given)
+    other = again(parts)
+    addresses = set(parts.table[:, :6].flatten().tolist()) - {0}
+    assert not addresses & set(other.table[:, :6].flatten().tolist())
+    y = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)).bfloat16()
+    one, two = (
+        NativeBatch([p], [0], [5], None, 3).site(0, y.clone(), y, torch.ones(WIDTH), torch.zeros(WIDTH), 1e-12)
+        for p in (parts, other)
+    )
+    assert torch.equal(one, two)
+
+
+def test_handing_it_to_another_process_leaves_its_own_addresses_true():
+    parts = NativeParts([_part(3, 1), SitePart(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))])
+    before = parts.table.copy()
+    # What a spawned process, or a queue, is sent through: it moves tensors into shared memory.
+    pickle.loads(bytes(ForkingPickler.dumps(parts)))
+    held = [[0 if t is None else t.data_ptr() for t in part[:6]] for part in parts._kept]
+    assert before[:, :6].tolist() == held
+
+
+def test_a_thread_that_ends_gives_its_memory_back():
+    head, tokens = 128, 512
+    projected = torch.randn(tokens, 3 * head, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def run() -> None:
+        assert native.attend(projected, 1, np.array([0]), np.array([tokens])) is not None
+
+    def resident() -> int:
+        for _ in range(100):
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    assert resident() - resident() > -10e6
+
+
+def test_it_works_in_as_many_threads_as_torch():
+    script = """
+import os, threading
+import numpy as np, torch
+from scions.encoder.native import attend
+torch.set_num_threads(1)
+projected, lengths = torch.zeros(640, 96).bfloat16(), np.full(64, 10)
+starts = np.cumsum(lengths) - lengths
+def run():
+    before = len(os.listdir("/proc/self/task"))
+    attend(projected, 1, starts, lengths)
+    print(len(os.listdir("/proc/self/task")) - before)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "3", "OMP_DYNAMIC": "false"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "0", done.stderr
+
+
+def test_a_user_without_a_home_goes_without(monkeypatch):
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(native.Path, "home", home)
+    kernels.cache_clear()
+    try:
+        assert kernels() is None
     finally:
         kernels.cache_clear()

@@ -12,7 +12,9 @@ from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 
 from scions import BottleneckConfig
+from scions.adapters.layer import AdaptedNorm, BottleneckLinear
 from scions.encoder.packed import packed_forward, supports
+from scions.encoder.site import _only_bottleneck
 from scions.store import load_base
 
 KINDS = ("bert", "roberta", "distilbert", "mpnet", "electra")
@@ -154,3 +156,15 @@ def test_the_forward_comes_back_nested_and_after_errors(load):
     with pytest.raises(RuntimeError, match="stop"), packed_forward(model):
         raise RuntimeError("stop")
     assert np.array_equal(model.encode(["the court"]), before)
+
+
+@pytest.mark.parametrize(("device", "dtype", "taken"), [("cpu", "bfloat16", True), ("meta", "bfloat16", False)])
+def test_only_a_cpus_layer_norm_takes_two_precisions(device, dtype, taken):
+    base, norm = torch.nn.Linear(8, 8).requires_grad_(False), AdaptedNorm(torch.nn.LayerNorm(8))
+    dense = BottleneckLinear(base)
+    dense.update_layer("legal", BottleneckConfig(rank=3), 8, "site")
+    norm.update_layer("legal")
+    dense.set_adapter("legal")
+    norm.set_adapter("legal")
+    base.to(device, getattr(torch, dtype))
+    assert _only_bottleneck(dense, None, norm) == ("legal" if taken else None)

@@ -99,6 +99,9 @@ def test_counts_and_state_behind_keys(ask):
         ('{"": {"name": "a"}}', "empty or has spaces"),
         ('{"sha256:abc": {"name": "a"}}', "64 hex digits"),
         ('{"k": {"name": "a"}, "l": {"name": "a"}}', "another key has the name 'a' too"),
+        ('{"k": {"name": "a", "adapters": []}, "k": {"name": "b"}}', "stands in it twice"),
+        ('{"k": {"name": "a", "adapters": [], "adapters": null}}', "stands in it twice"),
+        ('{"schl\u00fcssel": {"name": "a"}}', "no HTTP header carries"),
         (json.dumps({"k": {"name": "a"}, "sha256:" + hashlib.sha256(b"k").hexdigest(): {"name": "b"}}), "stands in"),
     ],
 )  # fmt: skip

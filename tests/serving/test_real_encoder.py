@@ -136,3 +136,9 @@ def test_clients_share_the_encoder_while_adapters_come_and_go(real, adapters_asi
     for name, _, vector in seen:
         allowed = [expected[name]] + ([expected["medical"]] if name == "legal" else [])
         assert any(np.allclose(vector, one, atol=1e-5) for one in allowed)
+
+
+def test_a_base_whose_tokenizer_knows_no_limit(real):
+    encoder, _ = real
+    encoder.max_seq_length = 10**30  # what transformers says then
+    assert Stock.of(encoder).max_length == 512

@@ -89,7 +89,8 @@ class Pack:
     @classmethod
     def of(cls, lengths: torch.Tensor) -> Pack:
         """Pack texts of ``lengths``, in any order."""
-        sizes = lengths.cpu().numpy()
+        # The compiled kernel reads them where they lie.
+        sizes = np.ascontiguousarray(lengths.cpu().numpy(), dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
         positions = np.arange(int(sizes.sum())) - np.repeat(starts, sizes)
         return cls(lengths, torch.from_numpy(positions).to(lengths.device), sizes, starts, _filled_up(len(positions)))

@@ -25,7 +25,7 @@ from scions.encoder.precision import compute_dtype
 from scions.encoder.published import read_published
 from scions.encoder.row_choice import BASE, adapter_rows, strength_rows
 from scions.encoder.row_encoder import RowEncoder
-from scions.encoder.row_texts import limit_of, row_prompts, row_tokens
+from scions.encoder.row_texts import row_prompts, row_tokens
 from scions.encoder.space import pooling_of
 from scions.errors import ScionsError, UsageError
 from scions.store import base_fingerprint, base_id, check_name, find_adapter, resolve_base, space_fingerprint
@@ -231,7 +231,8 @@ class DomainEncoder(SentenceTransformer):
             self._resolve_inference_device(device)
         prompts = row_prompts(self, weights, prompt, prompt_name)
         own_limits = [None if w is None or self._length_was_set else w.max_length for w in weights]
-        limits = [own or limit_of(self, kwargs.get("task")) for own in own_limits]
+        limit = self._rows.limit(kwargs.get("task"))
+        limits = [own or limit for own in own_limits]
         ids, lengths = row_tokens(self, self._rows.tokens, rows, prompts, limits)
         with _progress(len(rows), show_progress_bar) as bar:
             vectors = self._rows.vectors(ids, weights, strengths, lengths, batch_size, bar.update)
@@ -298,7 +299,7 @@ class DomainEncoder(SentenceTransformer):
             prompt: stands before each of them.
             max_length: in tokens, special ones included; None: the base's.
         """
-        return self._rows.tokens.tokenize(self, texts, prompt, limit_of(self) if max_length is None else max_length)
+        return self._rows.tokens.tokenize(self, texts, prompt, self._rows.limit() if max_length is None else max_length)
 
     def space(
         self, adapter: str | AdapterWeights | None = None, strength: float = 1.0, truncate_dim: int | None = None

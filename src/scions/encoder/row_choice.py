@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from scions.encoder.adapter_weights import AdapterWeights
@@ -41,9 +42,9 @@ def strength_rows(strength: Any, rows: int) -> list[float]:
     Raises:
         UsageError: a sequence of another length, or something that is no finite number.
     """
-    values = [strength] * rows if isinstance(strength, (int, float)) else _listed("strength", strength, rows)
+    values = [strength] * rows if isinstance(strength, Real) else _listed("strength", strength, rows)
     for row, value in enumerate(values, 1):
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, Real) and not isinstance(value, bool)
         if not number or not math.isfinite(value):
             raise UsageError(f"strength of row {row} is {value!r}; expected a finite number (1.0: as trained)")
     return [float(value) for value in values]

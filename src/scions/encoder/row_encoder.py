@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from scions.encoder.bank import AdapterBank
 from scions.encoder.batching import cut
 from scions.encoder.packed_engine import PackedEngine
 from scions.encoder.peft_engine import PeftEngine
-from scions.encoder.row_tokens import RowTokenizer
+from scions.encoder.row_texts import limit_of
+from scions.encoder.row_tokens import RowTokenizer, only_fast
 from scions.encoder.stack import capacity
 from scions.errors import AdapterError, UsageError
 
@@ -72,11 +74,16 @@ class RowEncoder:
             chosen = [[values[i] for i in rows] for values in (token_ids, used, strengths, prompts)]
             found = self.engine.vectors(*chosen)  # type: ignore[arg-type]
             if result is None:
-                result = torch.empty(len(lengths), found.shape[1], device=found.device)
+                result = torch.empty(len(lengths), found.shape[1], dtype=torch.float32, device=found.device)
             with torch.no_grad():
                 result[torch.from_numpy(batch).to(found.device)] = found
             on_rows(len(rows))
-        return torch.empty(0, self.dimensions) if result is None else result
+        return torch.empty(0, self.dimensions, dtype=torch.float32) if result is None else result
+
+    def limit(self, task: str | None = None) -> int | None:
+        """`limit_of` the base, never what a thread has set for the moment in which it tokenises."""
+        with nullcontext() if only_fast(self.model[0]) else self.tokens.lock:
+            return limit_of(self.model, task)
 
     @property
     def dimensions(self) -> int:

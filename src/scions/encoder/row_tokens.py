@@ -35,7 +35,7 @@ class RowTokenizer:
         """
         if not texts:
             return [], 0
-        if not _only_fast(model[0]):
+        if not only_fast(model[0]):
             with self.lock:
                 return _preprocessed(model, list(texts), prompt, max_length)
         copy = self._copy(model.tokenizer, max_length)
@@ -59,7 +59,7 @@ class RowTokenizer:
         return copy
 
 
-def _only_fast(module: Any) -> bool:
+def only_fast(module: Any) -> bool:
     """Whether the module's text input is what its fast tokeniser gives and nothing else."""
     tokenizer = getattr(module, "tokenizer", None)
     return (

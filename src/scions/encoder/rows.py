@@ -106,8 +106,10 @@ def _native_site(stack: Stack, segments: Sequence[Segment]) -> Callable[..., Ten
         return None
     factor = None
     if any(segment.factor is not None for segment in segments):
-        whole = [s.factor if s.factor is not None else torch.ones(s.end - s.start, 1) for s in segments]
-        factor = torch.cat(whole).squeeze(1).contiguous()
+        factor = torch.from_numpy(np.ones(segments[-1].end, dtype=np.float32))
+        for _, start, end, own in segments:
+            if own is not None:
+                factor[start:end] = own[:, 0]
     starts, ends = [segment.start for segment in segments], [segment.end for segment in segments]
     return NativeBatch(parts, starts, ends, factor, 2 * len(stack.layers)).site
 

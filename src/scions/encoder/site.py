@@ -49,6 +49,9 @@ def _only_bottleneck(dense: nn.Module, dropout: nn.Module | None, norm: nn.Modul
     active = [name for name in dense.active_adapters if name in dense.bottleneck_down]
     if len(active) != 1 or not is_frozen(dense.base_layer):
         return None
+    weight = dense.base_layer.weight
+    if weight.device.type != "cpu" and weight.dtype != torch.float32:
+        return None  # elsewhere the layer norm takes no bf16 input beside float32 weights or gradients
     trained = dense.bottleneck_down[active[0]].weight.requires_grad
     if not trained or type(dense.bottleneck_act[active[0]]) is not nn.GELU:
         return None

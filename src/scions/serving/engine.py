@@ -91,6 +91,7 @@ class Stock:
             UsageError: its pooling leaves prompts out, which rows of tokens do not tell apart.
         """
         from scions.encoder import pooling_of
+        from scions.encoder.row_texts import limit_of
 
         prompts = {name: text or "" for name, text in (encoder.prompts or {}).items()}
         if any(prompts.values()) and any(not getattr(module, "include_prompt", True) for module in encoder):
@@ -101,7 +102,7 @@ class Stock:
             pooling=pooling_of(encoder),
             dimensions=int(encoder.get_embedding_dimension() or 0),
             vocabulary=int(encoder.transformers_model.config.vocab_size),
-            max_length=int(encoder.max_seq_length or 512),
+            max_length=limit_of(encoder) or 512,
             prompts=prompts,
             default_prompt=encoder.default_prompt_name,
         )

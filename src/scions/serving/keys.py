@@ -56,9 +56,11 @@ class Keys:
             UsageError: it cannot be read or says something else; keys themselves are never shown.
         """
         try:
-            content = json.loads(Path(path).read_bytes())
+            content = json.loads(Path(path).read_bytes(), object_pairs_hook=_each_once)
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        except _Twice as error:
+            raise UsageError(f"{path}: the same key, or the same field of a key, stands in it twice") from error
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}: is not valid JSON") from error
         if not isinstance(content, dict) or not content:
@@ -109,7 +111,20 @@ def _digest_in_file(key: str, where: str) -> bytes:
         return bytes.fromhex(key.removeprefix(_HASHED))
     if not key.strip() or key != key.strip():
         raise UsageError(f"{where}: the key is empty or has spaces around it")
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{where}: the key has characters that no HTTP header carries; use ASCII")
+    return hashlib.sha256(key.encode()).digest()
+
+
+class _Twice(ValueError):
+    pass
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise _Twice
+    return content
 
 
 def _caller(record: Any, where: str) -> Caller:
