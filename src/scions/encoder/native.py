@@ -122,7 +122,7 @@ class NativeParts:
 
     Attributes:
         table: ``[sites, 8]`` int64: addresses and sizes, see ``Part`` in the source.
-        bytes: of the tensors it points to.
+        bytes: memory it takes.
     """
 
     def __init__(self, parts: list[SitePart | None]) -> None:
@@ -138,7 +138,9 @@ class NativeParts:
 
     @property
     def bytes(self) -> int:
-        return sum(t.nbytes for part in self._kept for t in part or () if isinstance(t, Tensor))
+        size = sum(t.nbytes for part in self._kept for t in part or () if isinstance(t, Tensor))
+        # A huge page is held as a whole.
+        return size if size < _HUGE // 2 else size + -size % _HUGE
 
     def parts(self) -> list[SitePart | None]:
         """The parts it was made of."""
@@ -189,7 +191,9 @@ def _side_by_side(parts: list[SitePart | None]) -> list[SitePart | None]:
 
 
 def _huge_pages(size: int) -> Tensor:
-    """``[size]`` bytes that start on a huge page. Only what is written to takes memory."""
+    """``[size]`` bytes; where most of a huge page would be filled, they start on one."""
+    if size < _HUGE // 2:
+        return torch.empty(size, dtype=torch.uint8)
     whole = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(AttributeError, OSError):  # a system without them
         whole.madvise(mmap.MADV_HUGEPAGE)

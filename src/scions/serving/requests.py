@@ -86,7 +86,9 @@ class EmbeddingsRequest(_Body):
         min_length=1,
         max_length=500,
     )
-    encoding_format: Literal["float", "base64"] = Field("float", description="base64: float32, little-endian.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="float where it is not given; base64: float32, little-endian."
+    )
     dimensions: int | None = Field(None, ge=1, description="Cut the vectors to so many, and scale them to length 1.")
     user: str | None = Field(None, description="Taken for compatibility and not used.")
     adapter: Name | list[Name | None] | None = Field(

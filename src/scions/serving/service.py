@@ -122,7 +122,7 @@ class Service:
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "scions": origin,
         }
-        return await embeddings_body(vectors, request.encoding_format, rest), _headers(origin)
+        return await embeddings_body(vectors, request.encoding_format or "float", rest), _headers(origin)
 
     async def add(self, folder: str, name: str | None) -> tuple[str, bool]:
         """`Shelf.add` in another thread."""
