@@ -84,7 +84,7 @@ def choose_recipe(
             "batch_size": "under 10,000 rows more steps do more than larger batches"
             if batch_size == 32
             else "many rows: more negatives a step",
-            "learning_rate": f"{method}'s best in the mean over four domains; a domain's own may be a quarter or fourfold",
+            "learning_rate": f"{method}'s best in the mean over domains; some want a quarter or four times that",
             "epochs": why_epochs,
             "max_length": f"95 % of the texts have at most {longest} tokens; longer ones train slowly",
         },
