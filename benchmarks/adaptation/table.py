@@ -158,11 +158,11 @@ def _complete(finals: Finals, *methods: str) -> list[str]:
 
 
 def _means(finals: Finals) -> list[Row]:
-    """Of each method over the domains where all methods that have any cell have one."""
-    methods = [method for method in METHODS if _complete(finals, method)]
-    domains = _complete(finals, *methods)
-    if not methods or not domains:
+    """Over the domains where base, full fine-tuning and Houlsby have a cell, of each method that has one in all."""
+    domains = _complete(finals, "base", "full", "houlsby")
+    if not domains:
         return []
+    methods = [method for method in METHODS if all(finals.has(domain, method) for domain in domains)]
     return [
         {
             "method": method,
