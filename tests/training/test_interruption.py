@@ -94,7 +94,7 @@ def test_other_settings_are_refused_and_named(write, short):
     with pytest.raises(Interrupted):
         train(data, "legal", on_step=_stop_at(2), **short)
     with pytest.raises(
-        UsageError, match=r"other settings: rank \(was 2, is 3\), learning_rate \(was 0\.001, is 0\.5\)"
+        UsageError, match=r"other settings: rank \(was 2, is 3\), learning_rate \(was 0\.0012, is 0\.5\)"
     ):
         train(data, "legal", resume=True, **{**short, "rank": 3, "learning_rate": 0.5})
     with pytest.raises(UsageError, match=r"other settings: data"):
