@@ -10,13 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from scions.encoder.grafting import FILE_PREFIX, check_tensors
 from scions.encoder.grouped_site import SitePart
 from scions.encoder.native import NativeParts, fits
 from scions.encoder.stack import Stack
 from scions.errors import AdapterError
-
-FILE_PREFIX = "base_model.model."
-_SHOWN = 4
 
 
 class LowRank(NamedTuple):
@@ -115,27 +113,6 @@ def file_layers(
 
         return low_rank_layers(name, config, network, stack, given)
     raise AdapterError(f"adapter {name!r} is of the method {kind}; adapters per row are bottlenecks or LoRA")
-
-
-def check_tensors(name: str, given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
-    """Raises AdapterError where names or shapes are not those expected; names them."""
-    other = [
-        f"{key} is {list(given[key].shape)}, expected {list(shape)}"
-        for key, shape in expected.items()
-        if key in given and tuple(given[key].shape) != tuple(shape)
-    ]
-    problems = (
-        ("missing", [key for key in expected if key not in given]),
-        ("that have no place in this base", [key for key in given if key not in expected]),
-        ("of another shape", other),
-    )
-    told = [
-        f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''}"
-        for what, keys in problems
-        if keys
-    ]
-    if told or not expected:
-        raise AdapterError(f"adapter {name!r}: its tensors do not fit the base: {'; '.join(told) or 'there are none'}")
 
 
 def in_memory(layers: Sequence[LayerPart], stack: Stack) -> dict[str, Any]:

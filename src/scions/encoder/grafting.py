@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scions.errors import AdapterError, ScionsError
 
-_FILE_PREFIX = "base_model.model."
+FILE_PREFIX = "base_model.model."
 _SHOWN = 4
 
 
@@ -153,28 +153,31 @@ def _slots(layers: Mapping[str, Any], name: str) -> Iterator[tuple[str, _Slot]]:
                 yield f"{key}.{part}.{path}", _Slot(owner, leaf, tuple(parameter.shape), layer)
 
 
-@torch.no_grad()
-def _fill(slots: Mapping[str, _Slot], weights: Mapping[str, Tensor], name: str) -> None:
-    given = {key.removeprefix(_FILE_PREFIX): tensor for key, tensor in weights.items()}
-    problems = [
-        ("missing", [key for key in slots if key not in given]),
-        ("that have no place in this base", [key for key in given if key not in slots]),
-        (
-            "of another shape",
-            [
-                f"{key} is {list(given[key].shape)}, expected {list(slot.shape)}"
-                for key, slot in slots.items()
-                if key in given and tuple(given[key].shape) != slot.shape
-            ],
-        ),
+def check_tensors(name: str, given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
+    """Raises AdapterError where names or shapes are not those expected; names them."""
+    other = [
+        f"{key} is {list(given[key].shape)}, expected {list(shape)}"
+        for key, shape in expected.items()
+        if key in given and tuple(given[key].shape) != tuple(shape)
     ]
+    problems = (
+        ("missing", [key for key in expected if key not in given]),
+        ("that have no place in this base", [key for key in given if key not in expected]),
+        ("of another shape", other),
+    )
     told = [
         f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''}"
         for what, keys in problems
         if keys
     ]
-    if told or not slots:
+    if told or not expected:
         raise AdapterError(f"adapter {name!r}: its tensors do not fit the base: {'; '.join(told) or 'there are none'}")
+
+
+@torch.no_grad()
+def _fill(slots: Mapping[str, _Slot], weights: Mapping[str, Tensor], name: str) -> None:
+    given = {key.removeprefix(FILE_PREFIX): tensor for key, tensor in weights.items()}
+    check_tensors(name, given, {key: slot.shape for key, slot in slots.items()})
     like: dict[int, Tensor] = {}  # a parameter of the layer that each adapter part stands in
     for key, slot in slots.items():
         layer = like.get(id(slot.layer))

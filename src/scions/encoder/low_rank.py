@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from scions.encoder.adapter_weights import LayerPart, LowRank, check_tensors
+from scions.encoder.adapter_weights import LayerPart, LowRank
+from scions.encoder.grafting import check_tensors
 from scions.encoder.stack import Stack
 from scions.errors import AdapterError
 
