@@ -17,6 +17,7 @@ import psutil
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Table
+from scions.encoder.batching import BATCH_TOKENS
 from scions.encoder.packed import supports
 from scions.store import load_base
 from scions.training.examples import to_examples
@@ -27,7 +28,6 @@ from scions.training.plan import Prepared
 from scions.training.precision import has_bf16
 from scions.training.prefix import MOST_BYTES
 from scions.training.recipe import Recipe
-from scions.training.tokens import PIECE_TOKENS
 
 STEPS = 6
 TEXTS = 128
@@ -94,7 +94,7 @@ def _seconds_a_step(model: SentenceTransformer, trained: Trained, prepared: Prep
 
 def _texts_a_piece(prepared: Prepared) -> int:
     """How many texts make a whole piece: only such a one shows what scoring takes of memory."""
-    return max(TEXTS, math.ceil(PIECE_TOKENS / max(1.0, float(np.mean(prepared.lengths)))))
+    return max(TEXTS, math.ceil(BATCH_TOKENS / max(1.0, float(np.mean(prepared.lengths)))))
 
 
 def _encoding(encoder: FastEncoder, texts: list[str], most: int = TEXTS) -> float:

@@ -15,8 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-# Tokens of one pass: enough work for an operator to be worth its call, little enough to stay near the caches.
-PIECE_TOKENS = 8192
+from scions.encoder.batching import BATCH_TOKENS, cut
 
 
 class Tokens:
@@ -42,17 +41,9 @@ class Tokens:
                 self.truncated += sum(bool(item.overflowing) for item in encoded.encodings)
         self.lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)
 
-    def pieces(self, places: np.ndarray, piece_tokens: int = PIECE_TOKENS) -> list[np.ndarray]:
+    def pieces(self, places: np.ndarray, piece_tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
         """``places`` (numbers of texts) sorted by length and cut into pieces; as positions into ``places``."""
-        order = np.argsort(self.lengths[places], kind="stable")[::-1]
-        pieces: list[np.ndarray] = []
-        start = 0
-        while start < len(order):
-            longest = max(1, int(self.lengths[places[order[start]]]))
-            end = min(len(order), start + max(1, piece_tokens // longest))
-            pieces.append(order[start:end])
-            start = end
-        return pieces
+        return cut(self.lengths[places], tokens=piece_tokens)
 
     def features(self, places: np.ndarray, packed: bool) -> dict[str, torch.Tensor]:
         """Model input for the texts at ``places``, which stand longest first.
@@ -80,7 +71,7 @@ def encode_pieces(model: nn.Module, pieces: list[tuple[torch.Tensor, dict[str, t
 
 
 @torch.no_grad()
-def encode_all(model: nn.Module, tokens: Tokens, packed: bool, piece_tokens: int = PIECE_TOKENS) -> np.ndarray:
+def encode_all(model: nn.Module, tokens: Tokens, packed: bool, piece_tokens: int = BATCH_TOKENS) -> np.ndarray:
     """Normalised vectors of all texts, ``[texts, dimensions]`` float32, without gradients."""
     device = next(model.parameters()).device
     parts: list[np.ndarray] = []
