@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scions.encoder.grouped_site import SitePart
+from scions.encoder.precision import has_bf16
 
 logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -55,8 +56,7 @@ def kernels() -> Kernels | None:
     """The compiled functions, None where there are none; the reason goes to the log."""
     if os.environ.get("SCIONS_NATIVE") == "0":
         return None
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    if platform.system() != "Linux" or supported is None or not supported():
+    if platform.system() != "Linux" or not has_bf16(torch.device("cpu")):
         return None
     try:
         library = ctypes.CDLL(str(_compiled()))

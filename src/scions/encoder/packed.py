@@ -95,7 +95,7 @@ def run_layers(
     layers, run = _LAYERS[transformer.config.model_type]
     x = embed(transformer, token_ids, pack) if hidden is None else hidden
     x = F.pad(x, (0, 0, 0, pack.rows - pack.tokens))
-    extra = _mpnet_bias(transformer, pack) if transformer.config.model_type == "mpnet" else None
+    extra = position_bias(transformer, pack)
     frozen = FrozenLayers() if frozen is None else frozen
     for layer in layers(transformer)[first:last]:
         x = run(layer, x, pack, frozen, extra)
@@ -111,6 +111,13 @@ def embed(transformer: Any, token_ids: torch.Tensor, pack: Pack) -> torch.Tensor
     x = transformer.embeddings(input_ids=token_ids[None], position_ids=positions)[0]
     project = getattr(transformer, "embeddings_project", None)
     return x if project is None else project(x)
+
+
+def position_bias(transformer: Any, pack: Pack) -> torch.Tensor | None:
+    """MPNet's, ``[1, heads, widest, widest]``, which all its layers share; None: the model has none."""
+    if transformer.config.model_type != "mpnet":
+        return None
+    return transformer.encoder.compute_position_bias(torch.zeros(1, pack.widest, 1, device=pack.lengths.device))
 
 
 def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,11 +156,6 @@ def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: FrozenLayers, 
     x = site(frozen, context, x, attention.o, block.dropout, block.LayerNorm)
     inner = layer.intermediate.intermediate_act_fn(_dense(frozen, x, layer.intermediate.dense))
     return site(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
-
-
-def _mpnet_bias(transformer: Any, pack: Pack) -> torch.Tensor:
-    longest = torch.zeros(1, pack.widest, 1, device=pack.lengths.device)
-    return transformer.encoder.compute_position_bias(longest)
 
 
 Layers = Callable[[Any], nn.ModuleList]

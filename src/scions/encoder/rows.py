@@ -15,7 +15,7 @@ from scions.encoder.attention import Pack
 from scions.encoder.grouped_site import Span, grouped_site
 from scions.encoder.low_rank import add_low_rank
 from scions.encoder.native import NativeBatch, fits
-from scions.encoder.packed import embed
+from scions.encoder.packed import embed, position_bias
 from scions.encoder.stack import Stack
 
 _NO_DROPOUT = nn.Dropout(0.0).eval()
@@ -71,7 +71,7 @@ def run_rows(network: Any, stack: Stack, token_ids: Tensor, pack: Pack, segments
         segments: cover all tokens, in order.
     """
     x = F.pad(embed(network, token_ids, pack).to(stack.dtype), (0, 0, 0, pack.rows - pack.tokens))
-    bias = _position_bias(network, pack)
+    bias = position_bias(network, pack)
     segments = [*segments, Segment(None, pack.tokens, pack.rows)] if pack.rows > pack.tokens else segments
     low_rank = [segment for segment in segments if segment.adapter is not None and segment.adapter.has_low_rank]
     site = _native_site(stack, segments) or _plain_site(segments)
@@ -123,9 +123,3 @@ def _plain_site(segments: Sequence[Segment]) -> Callable[..., Tensor]:
         return grouped_site(y, residual, gamma, beta, eps, spans)
 
     return site
-
-
-def _position_bias(network: Any, pack: Pack) -> Tensor | None:
-    if network.config.model_type != "mpnet":
-        return None
-    return network.encoder.compute_position_bias(torch.zeros(1, pack.widest, 1, device=pack.lengths.device))
