@@ -135,16 +135,22 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def publish_adapter(tiny_base: Path, adapters_aside: Path) -> Callable[..., tuple[Path, Any]]:
-    """Write the folder of an adapter whose weights are far from the identity; returns it and the model it came from."""
+    """Write the folder of an adapter whose weights are far from the identity; returns it and the model it came from.
 
-    def make(name: str = "legal", config: Any = None, seed: int = 1, **changes: Any) -> tuple[Path, Any]:
+    ``on``: the folder of its base; else the tiny BERT. ``changes``: fields of its manifest.
+    """
+
+    def make(
+        name: str = "legal", config: Any = None, seed: int = 1, on: Path | None = None, **changes: Any
+    ) -> tuple[Path, Any]:
         import torch
         from safetensors.torch import save_file
 
         from scions import BottleneckConfig
         from scions.store import load_base
 
-        model = load_base(tiny_base, device="cpu")
+        base = on or tiny_base
+        model = load_base(base, device="cpu")
         given = config or BottleneckConfig(rank=3)
         model.add_adapter(given, "default")
         generator = torch.Generator().manual_seed(seed)
@@ -155,11 +161,13 @@ def publish_adapter(tiny_base: Path, adapters_aside: Path) -> Callable[..., tupl
                 tensors["base_model.model." + key.replace(".default.", ".")] = parameter.data.clone()
         model.eval()
         folder = adapters_aside / name
-        folder.mkdir(parents=True)
-        content = {**given.to_dict(), "peft_type": given.peft_type.value}
+        folder.mkdir(parents=True, exist_ok=True)
+        kind = getattr(given.peft_type, "value", given.peft_type)
+        content = {**given.to_dict(), "peft_type": kind}
         (folder / "adapter_config.json").write_text(json.dumps(content, default=sorted))
         save_file(tensors, folder / "adapter_model.safetensors")
-        (folder / "scions.json").write_text(_manifest(tiny_base, name, **changes).to_json())
+        method = {"method": "lora" if kind == "LORA" else given.placement}
+        (folder / "scions.json").write_text(_manifest(base, name, **(method | changes)).to_json())
         return folder, model
 
     return make
