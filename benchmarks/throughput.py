@@ -9,7 +9,6 @@ run that was broken off goes on where it stopped. --markdown prints the tables.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import multiprocessing
@@ -75,7 +74,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> None:
     """All rounds that are missing, and once how far vectors agree; writes the record after each."""
     from scions import DomainEncoder
-    from scions.encoder.native import SOURCE, kernels
+    from scions.encoder.native import kernels
     from scions.store import Manifest
 
     texts, source = texts_of(options.data, options.texts)
@@ -88,7 +87,6 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         "base": encoder.base_name,
         "computes_in": str(encoder.compute_dtype).removeprefix("torch."),
         "compiled_kernels": kernels() is not None,
-        "kernels_sha256": hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12],
         **{key: origin[key] for key in ("source_sha256", "machine", "versions")},
     }
     record = started(options.output, setting, options.fresh)

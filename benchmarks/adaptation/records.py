@@ -149,7 +149,7 @@ def _git(*arguments: str) -> str | None:
 
 def _source_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted(p for p in (ROOT / "src" / "scions").rglob("*") if p.suffix in (".py", ".cpp")):
+    for path in sorted(p for p in (ROOT / "src" / "scions").rglob("*") if p.suffix in (".py", ".cpp", ".h")):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 

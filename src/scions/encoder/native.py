@@ -1,4 +1,4 @@
-"""`kernels.cpp` behind ctypes: compiled once a machine, and left out where that is not possible.
+"""`kernels/kernels.cpp` behind ctypes: compiled once a machine, and left out where that is not possible.
 
 Compiled without PyTorch's headers: one second instead of one minute, and neither ninja nor headers are needed. The
 result lies in the user's cache folder under a name that holds everything it depends on. ``SCIONS_NATIVE=0`` keeps all
@@ -11,19 +11,17 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-import mmap
 import os
 import platform
 import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,16 +29,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scions.encoder.grouped_site import SitePart
+from scions.encoder.huge_pages import HugePages
 from scions.encoder.precision import has_bf16
 
 logger = logging.getLogger(__name__)
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = Path(__file__).with_name("kernels")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
+WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16")
 # As in the source.
 BLOCK = 32
 MOST_WIDTH, MOST_RANK, MOST_TOKENS, MOST_HEAD = 4096, 1024, 512, 128
-WORDS = 8
-_LINE, _HUGE = 64, 2**21
+WORDS = 10
+_LINE = 64
+_PAGES = HugePages()
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ def kernels() -> Kernels | None:
     if platform.system() != "Linux" or not has_bf16(torch.device("cpu")):
         return None
     try:
-        library = ctypes.CDLL(str(_compiled()))
+        library = ctypes.CDLL(str(_compiled(FLAGS)))
+        if library.prepare() != 0:
+            logger.info("the system refuses the matrix unit; the kernel does without")
+            library = ctypes.CDLL(str(_compiled((*FLAGS, *WITHOUT_TILES))))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: a user without a home
         logger.info("no compiled kernel, PyTorch's operators instead: %s", error)
-        return None
-    if library.prepare() != 0:
-        logger.info("no compiled kernel, PyTorch's operators instead: the system refuses the matrix unit")
         return None
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     site, attend = library.grouped_site, library.attend
@@ -75,22 +76,25 @@ def kernels() -> Kernels | None:
     return Kernels(site, attend)
 
 
-def _compiled() -> Path:
+def _compiled(flags: Sequence[str]) -> Path:
     compiler = next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
     if compiler is None:
         raise OSError("there is no C++ compiler")
-    source = SOURCE.read_bytes()
+    source = b"\0".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
     # What -march=native stands for depends on the processor: a home folder may serve several machines.
     target = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True, timeout=30).stdout
-    name = hashlib.sha256(b"\0".join((source, " ".join(FLAGS).encode(), version, target, _features()))).hexdigest()[:24]
+    name = hashlib.sha256(b"\0".join((source, " ".join(flags).encode(), version, target, _features()))).hexdigest()[:24]
     folder = _folder()
     path = folder / f"kernels-{name}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             made = Path(aside) / "made.so"
             run = subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", str(made)], capture_output=True, text=True, timeout=300
+                [compiler, *flags, str(SOURCES / "kernels.cpp"), "-o", str(made)],
+                capture_output=True,
+                text=True,
+                timeout=300,
             )
             if run.returncode:
                 raise OSError(f"{compiler} failed: {run.stderr.strip()[:500]}")
@@ -117,106 +121,123 @@ def _folder() -> Path:
     return folder
 
 
+class _Held(NamedTuple):
+    """An adapter's part as the kernel reads it, in the order of ``Part`` in the source.
+
+    ``down`` and ``up`` are int8 tiles (see `_rounded`), all else is float32. The rank is filled up to a multiple of 32.
+    """
+
+    down: Tensor | None
+    down_scale: Tensor | None
+    down_bias: Tensor | None
+    up: Tensor | None
+    up_scale: Tensor | None
+    up_bias: Tensor | None
+    gamma: Tensor | None
+    beta: Tensor | None
+    rank: int
+    reads_residual: bool
+
+
 class NativeParts:
     """An adapter's parts as the kernel reads them, one row of its table a site.
 
+    Weights are held in 8 bits with a scale for each output: reading them is what a batch of many adapters waits for.
+    A rounded weight is off by at most 1/254 of its output's largest.
+
     Attributes:
-        table: ``[sites, 8]`` int64: addresses and sizes, see ``Part`` in the source.
+        table: ``[sites, 10]`` int64: addresses and sizes, see ``Part`` in the source.
         bytes: memory it takes.
     """
 
-    def __init__(self, parts: list[SitePart | None]) -> None:
-        self.table = np.zeros((len(parts), WORDS), dtype=np.int64)
-        self._kept = _side_by_side([None if part is None else _laid_out(part) for part in parts])
-        self._ranks = [0 if part is None or part.down is None else len(part.down) for part in parts]
+    def __init__(self, parts: Sequence[SitePart | None]) -> None:
+        self._hold([None if part is None else _laid_out(part) for part in parts])
+
+    def _hold(self, laid_out: Sequence[_Held | None]) -> None:
+        sizes = [tensor.nbytes for part in laid_out if part for _, tensor in _tensors(part)]
+        self._memory = _PAGES.take(sum(size + -size % _LINE for size in sizes), self)
+        self._kept = _side_by_side(laid_out, self._memory)
+        self.table = np.zeros((len(laid_out), WORDS), dtype=np.int64)
         for row, part in zip(self.table, self._kept, strict=True):
-            if part is None:
-                continue
-            row[:6] = [0 if tensor is None else tensor.data_ptr() for tensor in part[:6]]
-            if part.down_bias is not None:
-                row[6:] = len(part.down_bias), part.reads_residual
+            if part is not None:
+                row[:8] = [0 if tensor is None else tensor.data_ptr() for tensor in part[:8]]
+                row[8:] = 0 if part.down_bias is None else len(part.down_bias), part.reads_residual
 
     @property
     def bytes(self) -> int:
-        size = sum(t.nbytes for part in self._kept for t in part or () if isinstance(t, Tensor))
-        # A huge page is held as a whole.
-        return size if size < _HUGE // 2 else size + -size % _HUGE
+        return self._memory.nbytes
 
     def parts(self) -> list[SitePart | None]:
-        """The parts it was made of."""
-        return [None if p is None else _taken_back(p, rank) for p, rank in zip(self._kept, self._ranks, strict=True)]
+        """The parts as it computes with them: weights are the rounded ones, in bf16."""
+        return [None if part is None else _taken_back(part) for part in self._kept]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Addresses hold in this process and for these tensors alone. Clones, because handing a tensor to another
-        # process moves it into shared memory, away from its address.
-        return NativeParts, ([None if part is None else _cloned(part) for part in self.parts()],)
+    def __getstate__(self) -> list[_Held | None]:
+        # Clones, because handing a tensor to another process moves it into shared memory, away from its address.
+        return [part and part._replace(**{k: v.clone() for k, v in _tensors(part)}) for part in self._kept]
+
+    def __setstate__(self, laid_out: list[_Held | None]) -> None:
+        self._hold(laid_out)  # addresses hold in one process and for its tensors alone
 
 
-def _laid_out(part: SitePart) -> SitePart:
-    """Weights as ``[out / 16, in / 32, 16, 16, 2]``, tiles of 16 outputs and pairs of inputs; all else float32."""
-    vectors: dict[str, Any] = {
-        name: value.float().contiguous()
-        for name in ("up_bias", "gamma", "beta")
-        if (value := getattr(part, name)) is not None
-    }
+def _tensors(part: _Held) -> Iterator[tuple[str, Tensor]]:
+    return ((name, value) for name, value in part._asdict().items() if isinstance(value, Tensor))
+
+
+def _laid_out(part: SitePart) -> _Held:
+    gamma, beta, up_bias = (
+        None if vector is None else vector.float().contiguous() for vector in (part.gamma, part.beta, part.up_bias)
+    )
     if part.down is None or part.down_bias is None or part.up is None:
-        return part._replace(**vectors)
-    more = -len(part.down) % 32
-    down, up = F.pad(part.down, (0, 0, 0, more)), F.pad(part.up, (0, more))
-    tiled = {
-        name: w.view(len(w) // 16, 16, w.shape[1] // 32, 16, 2).permute(0, 2, 3, 1, 4).contiguous()
-        for name, w in (("down", down), ("up", up))
-    }
-    return part._replace(**vectors, **tiled, down_bias=F.pad(part.down_bias.float(), (0, more)))
+        return _Held(None, None, None, None, None, None, gamma, beta, 0, part.reads_residual)
+    rank = len(part.down)
+    more = -rank % 32
+    down, down_scale = _rounded(F.pad(part.down, (0, 0, 0, more)))
+    up, up_scale = _rounded(F.pad(part.up, (0, more)))
+    down_bias = F.pad(part.down_bias.float(), (0, more))
+    return _Held(down, down_scale, down_bias, up, up_scale, up_bias, gamma, beta, rank, part.reads_residual)
 
 
-def _side_by_side(parts: list[SitePart | None]) -> list[SitePart | None]:
-    """The same in one piece of memory, on huge pages where the system has them.
+def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Tiles of whole numbers from -127 to 127, and the scale of each output, ``[out]``."""
+    weight = weight.float()
+    scale = weight.abs().amax(dim=1) / 127
+    whole = (weight / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
+    out, width = whole.shape
+    tiles = whole.view(out // 16, 16, width // 32, 16, 2).permute(0, 2, 3, 1, 4)
+    # The kernel takes 64 numbers apart into the low and the high bytes of 32 pairs.
+    return tiles.reshape(tiles.shape[0], -1, 2, 32).transpose(2, 3).contiguous(), scale
 
-    A batch of many adapters reads all of their weights once: with pages of 4 KiB, finding the pages takes as long.
-    """
-    sizes = [t.nbytes + -t.nbytes % _LINE for part in parts for t in part or () if isinstance(t, Tensor)]
-    memory = _huge_pages(sum(sizes))
+
+def _side_by_side(parts: Sequence[_Held | None], memory: Tensor) -> list[_Held | None]:
+    """The same, copied into ``memory``."""
     at = 0
-    result: list[SitePart | None] = []
+    result: list[_Held | None] = []
     for part in parts:
         moved: dict[str, Any] = {}
-        for name, tensor in () if part is None else part._asdict().items():
-            if isinstance(tensor, Tensor):
-                place = memory[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-                moved[name] = place.copy_(tensor)
-                at += tensor.nbytes + -tensor.nbytes % _LINE
+        for name, tensor in () if part is None else _tensors(part):
+            moved[name] = memory[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+            at += tensor.nbytes + -tensor.nbytes % _LINE
         result.append(None if part is None else part._replace(**moved))
     return result
 
 
-def _huge_pages(size: int) -> Tensor:
-    """``[size]`` bytes; where most of a huge page would be filled, they start on one."""
-    if size < _HUGE // 2:
-        return torch.empty(size, dtype=torch.uint8)
-    whole = mmap.mmap(-1, size + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(AttributeError, OSError):  # a system without them
-        whole.madvise(mmap.MADV_HUGEPAGE)
-    memory = torch.frombuffer(whole, dtype=torch.uint8)
-    start = -memory.data_ptr() % _HUGE
-    return memory[start : start + size]
+def _taken_back(part: _Held) -> SitePart:
+    # Clones: the memory goes to another adapter as soon as this one's parts are let go.
+    gamma, beta = (None if vector is None else vector.clone() for vector in (part.gamma, part.beta))
+    vectors: dict[str, Any] = {"gamma": gamma, "beta": beta, "reads_residual": part.reads_residual}
+    if part.down is None or part.down_scale is None or part.down_bias is None:
+        return SitePart(**vectors)
+    assert part.up is not None
+    assert part.up_scale is not None
+    down, up = _plain(part.down, part.down_scale), _plain(part.up, part.up_scale)
+    up_bias = None if part.up_bias is None else part.up_bias.bfloat16()
+    return SitePart(down[: part.rank], part.down_bias[: part.rank].bfloat16(), up[:, : part.rank], up_bias, **vectors)
 
 
-def _taken_back(part: SitePart, rank: int) -> SitePart:
-    if part.down is None or part.down_bias is None or part.up is None or part.up_bias is None:
-        return part
-    down, up = (w.permute(0, 3, 1, 2, 4).reshape(w.shape[0] * 16, -1) for w in (part.down, part.up))
-    return part._replace(
-        down=down[:rank],
-        up=up[:, :rank],
-        down_bias=part.down_bias[:rank].to(down.dtype),
-        up_bias=part.up_bias.to(up.dtype),
-    )
-
-
-def _cloned(part: SitePart) -> SitePart:
-    cloned: dict[str, Any] = {key: v.clone() for key, v in part._asdict().items() if isinstance(v, Tensor)}
-    return part._replace(**cloned)
+def _plain(tiles: Tensor, scale: Tensor) -> Tensor:
+    """Back from `_rounded`: ``[out, in]`` bf16."""
+    whole = tiles.transpose(2, 3).reshape(len(tiles), -1, 16, 16, 2).permute(0, 3, 1, 2, 4)
+    return (whole.reshape(len(scale), -1) * scale[:, None]).bfloat16()
 
 
 def fits(parts: list[SitePart | None], width: int) -> bool:
