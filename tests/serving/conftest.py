@@ -195,10 +195,10 @@ def session(make_app: Callable[..., Any]) -> Callable[..., Any]:
 @contextlib.contextmanager
 def running(app: Any) -> Iterator[str]:
     """A real server in a thread; gives its address."""
-    import uvicorn
+    from scions.serving.connections import Server
 
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
+    server = Server(app)
     thread = threading.Thread(target=lambda: server.run(sockets=[listening]))
     thread.start()
     try:
@@ -218,7 +218,7 @@ def running(app: Any) -> Iterator[str]:
 def live(make_app: Callable[..., Any]) -> Callable[..., Any]:
     @contextlib.contextmanager
     def start(keys: Any = None, **limits: Any) -> Iterator[str]:
-        with running(make_app(keys, **limits)) as address:
+        with running(make_app(keys, **({"drain": 5.0} | limits))) as address:
             yield address
 
     return start

@@ -10,6 +10,7 @@ import pytest
 
 from scions.serving.logs import JsonLines
 from scions.serving.metrics import MAX_ADAPTER_LABELS, OTHER
+from scions.serving.shelf import _Entry
 
 URL = "/v1/embeddings"
 
@@ -29,6 +30,33 @@ def test_one_model(ask, name):
 @pytest.mark.parametrize("name", ["nobody", "legal@000000000000", "org/nobody"])
 def test_a_model_that_is_not_there(ask, name):
     assert ask("GET", f"/v1/models/{name}").json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/adapters"])
+def test_long_lists_leave_others_their_turns(session, root, path):
+    names = [f"d{number:04}" for number in range(2000)]
+
+    async def steps(client, service):
+        for name in names:
+            service.shelf._names[name] = [_Entry(root / name, 1.0)]
+        turns = 0
+
+        async def others():
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+                if turns == 15:  # one that goes while the list is written
+                    service.shelf.remove(names[-1])
+
+        waiting = asyncio.ensure_future(others())
+        answer = await client.get(path)
+        waiting.cancel()
+        return answer, turns
+
+    answer, turns = session(steps)
+    assert turns > 20
+    assert [one["id"] for one in answer.json()["data"] if one["id"] != "base"] == [*names[:-1], "legal", "medical"]
 
 
 def test_adapters_are_added_replaced_and_removed(session, write):

@@ -135,49 +135,71 @@ def test_many_clients_at_once(live):
 
 
 _SERVER = """
-import importlib.util, sys
+import importlib.util, pathlib, sys, time
 spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
 fakes = sys.modules["fakes"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fakes)
 from scions.serving import build, listen, run
 from scions.serving.logs import to_stderr
 to_stderr()
-encoder = fakes.FakeEncoder()
-encoder.pause = 0.5
-app = build(encoder, fakes.STOCK, fakes.read_fake, sys.argv[2])
+class Held(fakes.FakeEncoder):
+    def encode_rows(self, ids, *columns):
+        while len(ids) > 1 and not pathlib.Path(sys.argv[3]).exists():
+            time.sleep(0.01)
+        return super().encode_rows(ids, *columns)
+app = build(Held(), fakes.STOCK, fakes.read_fake, sys.argv[2])
 listening = listen("127.0.0.1", 0)
 print(listening.getsockname()[1], flush=True)
-run(app, listening, 10)
+run(app, listening)
 """
 
 
-def test_sigterm_finishes_what_runs(root):
-    fakes = Path(__file__).parent / "conftest.py"
+def _until(happened, what):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            if happened():
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError(f"never: {what}")
+
+
+def test_sigterm_finishes_what_runs_and_tells_load_balancers(root, tmp_path):
+    fakes, go = Path(__file__).parent / "conftest.py", tmp_path / "go"
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(fakes), str(root)],
+        [sys.executable, "-c", _SERVER, str(fakes), str(root), str(go)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        ready = time.monotonic() + 15
-        while time.monotonic() < ready:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.02)
-        connection = http.client.HTTPConnection("127.0.0.1", port)
+        address = f"http://127.0.0.1:{port}"
+        _until(lambda: httpx.get(f"{address}/ready").status_code == 200, "ready")
+        headers = {"content-type": "application/json"}
         body = json.dumps({"model": "legal", "input": ["a"] * 5})
-        connection.request("POST", "/v1/embeddings", body, {"content-type": "application/json"})
-        while "scions_queue_rows 5.0" not in httpx.get(f"http://127.0.0.1:{port}/metrics").text:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        answer = connection.getresponse()
-        assert answer.status == 200
-        assert len(json.loads(answer.read())["data"]) == 5
-        _, errors = process.communicate(timeout=15)
+        running, sending = (http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(2))
+        running.request("POST", "/v1/embeddings", body, headers)
+        sending.request("POST", "/v1/embeddings", None, {**headers, "content-length": str(len(body))})
+        sending.send(body[:10].encode())
+        with httpx.Client(base_url=address, timeout=20) as kept_alive:
+            _until(lambda: "scions_queue_rows 5.0" in kept_alive.get("/metrics").text, "queued")
+            process.send_signal(signal.SIGTERM)
+            _until(lambda: httpx.get(f"{address}/ready").status_code == 503, "503 at /ready on a new connection")
+            assert httpx.get(f"{address}/health").status_code == 200
+            refused = kept_alive.post("/v1/embeddings", json={"model": "base", "input": "a"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+        assert refused.headers["connection"] == "close"
+        assert int(refused.headers["retry-after"]) >= 1
+        sending.send(body[10:].encode())
+        go.touch()
+        for begun in (running, sending):
+            answer = begun.getresponse()
+            assert answer.status == 200
+            assert len(json.loads(answer.read())["data"]) == 5
+        _, errors = process.communicate(timeout=20)
         assert process.returncode == 0
         lines = [json.loads(line) for line in errors.splitlines()]
         assert {"request"} <= {line["event"] for line in lines}

@@ -36,7 +36,7 @@ def test_every_reference_leads_somewhere():
 def test_embeddings_documents_its_body_its_errors_and_its_key():
     operation = SCHEMA["paths"]["/v1/embeddings"]["post"]
     assert operation["requestBody"]["required"] is True
-    assert {"200", "400", "401", "404", "409", "413", "415", "422", "429", "503"} == set(operation["responses"])
+    assert {"200", "400", "401", "404", "408", "409", "413", "415", "422", "429", "503"} == set(operation["responses"])
     assert {"key": []} in operation["security"]
     assert "security" not in SCHEMA["paths"]["/health"]["get"]
 

@@ -138,7 +138,31 @@ def test_clients_share_the_encoder_while_adapters_come_and_go(real, adapters_asi
         assert any(np.allclose(vector, one, atol=1e-5) for one in allowed)
 
 
-def test_a_base_whose_tokenizer_knows_no_limit(real):
-    encoder, _ = real
-    encoder.max_seq_length = 10**30  # what transformers says then
-    assert Stock.of(encoder).max_length == 512
+@pytest.mark.parametrize("stated", [10**30, 66])  # 66: what sentence-transformers makes of it, two more than there are
+def test_a_base_whose_tokenizer_knows_no_limit(tiny_model, publish_adapter, adapters_aside, stated):
+    folder = tiny_model("roberta")
+    publish_adapter("legal", on=folder, max_length=stated)
+    encoder = DomainEncoder(folder, dtype="float32", device="cpu")
+    encoder.max_seq_length = stated
+    stock = Stock.of(encoder)
+    assert stock.max_length == 65  # of its 66 positions, one is the padding's
+
+    async def steps(client):
+        bodies = [{"model": "base", "input": ["fever " * 300, "a"], "adapter": ["legal", None]},
+                  {"model": "base", "input": ["fever " * 300]},
+                  {"model": "base", "input": [[5] * 65]},
+                  {"model": "base", "input": [[5], [5] * 66]}]  # fmt: skip
+        return [await client.post("/v1/embeddings", json=body) for body in bodies]
+
+    mixed, base, fits, long = _play(build(encoder, stock, encoder.read_adapter, adapters_aside), steps)
+    assert [answer.status_code for answer in (mixed, base, fits, long)] == [200, 200, 200, 400]
+    assert [answer.json()["scions"]["truncated"] for answer in (mixed, base)] == [1, 1]
+    assert base.json()["usage"]["prompt_tokens"] == 65
+    assert long.json()["error"]["message"] == "input[1]: 66 token ids, the base reads at most 65."
+
+
+def test_the_length_of_a_base_without_a_table_of_positions(tiny_model):
+    encoder = DomainEncoder(tiny_model("modernbert"), dtype="float32", device="cpu")
+    assert Stock.of(encoder).max_length == 64
+    encoder.max_seq_length = 10**30
+    assert Stock.of(encoder).max_length == 66

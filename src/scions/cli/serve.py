@@ -87,7 +87,7 @@ def serve(
             soft_wrap=True,
         )
         to_stderr()
-        run(app, listening, settings.drain)
+        run(app, listening)
 
 
 def size(text: str, option: str) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from scions.serving import responses as answers
-from scions.serving.errors import ApiError, error_body, not_found
+from scions.serving.errors import ApiError, error_body, gone, not_found
 from scions.serving.gate import NOTE, Gate
 from scions.serving.keys import Caller, local_caller
 from scions.serving.openapi import body_of, describe, errors
@@ -35,7 +36,8 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> FastAPI
     """
     app = routes()
     app.state.service = service
-    app.add_middleware(Gate, metrics=service.metrics, max_body=service.settings.max_body, hosts=hosts)
+    limits = service.settings
+    app.add_middleware(Gate, metrics=service.metrics, max_body=limits.max_body, patience=limits.patience, hosts=hosts)
     return app
 
 
@@ -56,7 +58,7 @@ def routes() -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_api_route(
         "/v1/embeddings", embeddings, methods=["POST"], response_model=answers.EmbeddingsResponse,
-        openapi_extra=body_of(EmbeddingsRequest), responses=errors(400, 401, 404, 409, 413, 415, 422, 429, 503),
+        openapi_extra=body_of(EmbeddingsRequest), responses=errors(400, 401, 404, 408, 409, 413, 415, 422, 429, 503),
     )  # fmt: skip
     app.add_api_route("/v1/models", models, methods=["GET"], response_model=answers.ModelList, responses=errors(401))
     app.add_api_route(
@@ -67,7 +69,7 @@ def routes() -> FastAPI:
     )
     app.add_api_route(
         "/v1/adapters", add_adapter, methods=["POST"], response_model=answers.AdapterAdded,
-        openapi_extra=body_of(AddAdapterRequest), responses=errors(400, 401, 403, 404, 409, 413, 415),
+        openapi_extra=body_of(AddAdapterRequest), responses=errors(400, 401, 403, 404, 408, 409, 413, 415),
     )  # fmt: skip
     app.add_api_route(
         "/v1/adapters/{adapter}", adapter, methods=["GET"], response_model=answers.Adapter, responses=errors(401, 404)
@@ -100,6 +102,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def embeddings(request: Request) -> Response:
     """Embed texts or token ids, each row with an adapter of its own if you like."""
     caller = _caller(request)
+    _service(request).check_open()
     body: EmbeddingsRequest = parse(EmbeddingsRequest, await _json(request))
     work = _service(request).embed(caller, body, request.scope[NOTE])
     content, headers = await _unless_gone(request, work)
@@ -109,9 +112,9 @@ async def embeddings(request: Request) -> Response:
 async def models(request: Request) -> Response:
     """List the base and the adapters that the key may use, as OpenAI lists models."""
     caller, service = _caller(request), _service(request)
-    names = [name for name in service.shelf.names() if caller.may_use(name)]
-    data = [_model(BASE, service.started), *(_adapter_model(service, name) for name in names)]
-    return JSONResponse({"object": "list", "data": data})
+    base = _model(BASE, service.started)
+    listed = (_model(name, versions[0]["created"]) for name, versions in _usable(service, caller))
+    return Response(await answers.list_body(chain([base], listed)), media_type="application/json")
 
 
 async def model(request: Request, model: str) -> Response:
@@ -127,9 +130,8 @@ async def model(request: Request, model: str) -> Response:
 async def adapters(request: Request) -> Response:
     """List the adapters that the key may use, with their versions."""
     caller, service = _caller(request), _service(request)
-    names = [name for name in service.shelf.names() if caller.may_use(name)]
-    data = [{"id": name, "object": "adapter", "versions": service.versions(name)} for name in names]
-    return JSONResponse({"object": "list", "data": data})
+    listed = ({"id": name, "object": "adapter", "versions": of} for name, of in _usable(service, caller))
+    return Response(await answers.list_body(listed), media_type="application/json")
 
 
 async def adapter(request: Request, adapter: str) -> Response:
@@ -209,8 +211,16 @@ def _model(name: str, created: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "scions"}
 
 
-def _adapter_model(service: Service, name: str) -> dict[str, Any]:
-    return _model(name, service.shelf.versions(name)[0].created)
+def _usable(service: Service, caller: Caller) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Each adapter that a caller may use, with its versions, when it is asked for."""
+    for name in service.shelf.names():
+        if not caller.may_use(name):
+            continue
+        try:
+            versions = service.versions(name)
+        except ApiError:  # removed since
+            continue
+        yield name, versions
 
 
 async def _json(request: Request) -> bytes:
@@ -223,14 +233,14 @@ async def _json(request: Request) -> bytes:
 async def _unless_gone(request: Request, work: Awaitable[Result]) -> Result:
     """Await work, and drop it where the client closes the connection meanwhile."""
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
+    leaving = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ApiError(499, "The client has closed the connection.", code="client_gone")
+            raise gone()
         return working.result()
     finally:
-        gone.cancel()
+        leaving.cancel()
         working.cancel()
 
 

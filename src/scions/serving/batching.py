@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from scions.serving.errors import ApiError, busy
+from scions.errors import ScionsError
+from scions.serving.errors import ApiError, busy, stopping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,6 +120,8 @@ class Batcher:
     def admitted(self, client: str, rows: int) -> Iterator[Callable[..., Any]]:
         """Make room for so many rows; gives the function that queues and awaits them.
 
+        What it raises is the engine's error of one of these rows, a ScionsError as ApiError 422 with the row's number.
+
         The room a client may take is what the queue has left: one client alone can fill half of it, two a third each,
         so that there is always some for the next.
 
@@ -126,7 +129,7 @@ class Batcher:
             ApiError: 429, the client's share of the queue is full; 503, the server is being stopped.
         """
         if self._closing:
-            raise ApiError(503, "The server is being stopped.", code="stopping", headers={"Retry-After": "5"})
+            raise stopping()
         tenant = self._tenants.get(client) or _Tenant()
         if tenant.rows + rows > self._limit - self._rows:
             seconds = min(60, max(1, math.ceil(tenant.rows / self._rate)))
@@ -192,16 +195,10 @@ class Batcher:
             return False
         started = time.perf_counter()
         waited = [started - job.queued for job, at in rows if at == 0]
-        columns = _columns(rows)
-        try:
-            vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, *columns)
-        except Exception as error:
-            await self._one_by_one(rows, error)
-        else:
-            _hand_out(rows, vectors)
+        if await self._encoded(rows):
             self._rate += 0.1 * (len(rows) / max(time.perf_counter() - started, 1e-6) - self._rate)
         if self._on_batch is not None:
-            tokens = sum(map(len, columns[0]))
+            tokens = sum(len(job.ids[at]) for job, at in rows)
             self._on_batch(BatchReport(len(rows), tokens, min(1.0, tokens / self._budget), waited))
         return True
 
@@ -241,21 +238,27 @@ class Batcher:
         self._queued_tokens -= sum(len(job.ids[at]) for job, at in taken)
         return taken
 
-    async def _one_by_one(self, rows: list[tuple[_Job, int]], error: Exception) -> None:
-        """A batch failed: encode each job's rows alone, so that only the one at fault fails."""
-        jobs = {id(job): job for job, _ in rows}
-        if len(jobs) == 1:
-            _fail(rows[0][0], error)
-            return
-        loop = asyncio.get_running_loop()
-        for job in jobs.values():
-            mine = [(one, at) for one, at in rows if one is job]
-            try:
-                vectors = await loop.run_in_executor(self._thread, self._encode, *_columns(mine))
-            except Exception as own:
-                _fail(job, own)
+    async def _encoded(self, rows: list[tuple[_Job, int]]) -> bool:
+        """Encode rows and hand their vectors out; False where that failed.
+
+        Rows that fail together are halved until those at fault are alone, and only their requests fail.
+        """
+        rows = [(job, at) for job, at in rows if not job.done.done()]
+        if not rows:
+            return True
+        try:
+            vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, *_columns(rows))
+        except Exception as error:
+            if len(rows) == 1:
+                _fail(*rows[0], error)
             else:
-                _hand_out(mine, vectors)
+                rows.sort(key=lambda row: id(row[0]))  # a request's rows together: the rest of a failed one is skipped
+                middle = len(rows) // 2
+                await self._encoded(rows[:middle])
+                await self._encoded(rows[middle:])
+            return False
+        _hand_out(rows, vectors)
+        return True
 
 
 def _columns(rows: list[tuple[_Job, int]]) -> tuple[list[Any], list[Any], list[float]]:
@@ -278,6 +281,10 @@ def _hand_out(rows: list[tuple[_Job, int]], vectors: np.ndarray) -> None:
             job.done.set_result(job.vectors)
 
 
-def _fail(job: _Job, error: Exception) -> None:
+def _fail(job: _Job, row: int, error: Exception) -> None:
+    """Fail a request for its ``row``, which failed alone: what the engine calls row 1 is that row."""
+    if isinstance(error, ScionsError):
+        problem = str(error).removeprefix("row 1").lstrip(": ")
+        error = ApiError(422, f"input[{row}]: {problem}", code="not_encoded", param="input")
     if not job.done.done():
         job.done.set_exception(error)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from scions.encoder.domain_encoder import DomainEncoder
 
 
+_USUAL_LENGTH = 512  # where nothing at all says how much a base reads
+
+
 class Weights(Protocol):
     """One adapter's weights in memory. They are never changed once read, so that any thread may use them."""
 
@@ -69,6 +72,7 @@ class Stock:
         dimensions: length of its vectors.
         vocabulary: number of token ids; an id lies below it.
         max_length: tokens read of a text.
+        positions: tokens that the network has places for at all, whatever anybody asks; None where that is unbounded.
         prompts: texts put before an input, by name.
         default_prompt: the one used where a request names none; None for no prompt.
     """
@@ -81,6 +85,7 @@ class Stock:
     max_length: int
     prompts: dict[str, str]
     default_prompt: str | None = None
+    positions: int | None = None
 
     @classmethod
     def of(cls, encoder: DomainEncoder) -> Stock:
@@ -96,22 +101,46 @@ class Stock:
         prompts = {name: text or "" for name, text in (encoder.prompts or {}).items()}
         if any(prompts.values()) and any(not getattr(module, "include_prompt", True) for module in encoder):
             raise UsageError(f"base {encoder.base_name!r}: its pooling leaves prompts out, which the server cannot do")
+        network = encoder.transformers_model
+        positions = _positions(network)
+        limit = limit_of(encoder) or positions or _stated(network.config)
         return cls(
             id=encoder.base_name,
             sha256=encoder.base_sha256,
             pooling=pooling_of(encoder),
             dimensions=int(encoder.get_embedding_dimension() or 0),
-            vocabulary=int(encoder.transformers_model.config.vocab_size),
-            max_length=limit_of(encoder) or 512,
+            vocabulary=int(network.config.vocab_size),
+            max_length=min(limit, positions or limit),
             prompts=prompts,
             default_prompt=encoder.default_prompt_name,
+            positions=positions,
         )
+
+    def limit(self, weights: Weights | None) -> int:
+        """Tokens read of a text with an adapter, or with none."""
+        wanted = weights.max_length if weights is not None and weights.max_length else self.max_length
+        return wanted if self.positions is None else min(wanted, self.positions)
 
     def space(self, weights: Weights | None, strength: float, dimensions: int) -> str:
         """The fingerprint of the space of a row's vector; ``dimensions`` is its length after any cut."""
         # At strength 0 vectors are the base's own.
         adapter = None if weights is None or strength == 0 else weights.fingerprint
         return _space(self.sha256, adapter, strength, self.pooling, dimensions)
+
+
+def _positions(network: Any) -> int | None:
+    """`scions.encoder.stack.capacity`, None of a network without a table of positions."""
+    from scions.encoder.stack import capacity
+
+    try:
+        return capacity(network)
+    except AttributeError:
+        return None
+
+
+def _stated(config: Any) -> int:
+    stated = getattr(config, "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else _USUAL_LENGTH
 
 
 @lru_cache(maxsize=20_000)

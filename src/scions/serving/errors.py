@@ -49,6 +49,17 @@ def not_found(name: str) -> ApiError:
     )
 
 
+def gone() -> ApiError:
+    """For the log only: there is nobody left to tell."""
+    return ApiError(499, "The client has closed the connection.", code="client_gone")
+
+
+def stopping() -> ApiError:
+    """The server takes no new requests; another one does, or this one after its restart."""
+    headers = {"Retry-After": "5", "Connection": "close"}
+    return ApiError(503, "The server is being stopped.", code="stopping", headers=headers)
+
+
 def busy(message: str, seconds: int) -> ApiError:
     """Too much is waiting: try again in so many seconds."""
     return ApiError(429, message, code="busy", headers={"Retry-After": str(seconds)})

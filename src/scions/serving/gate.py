@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -9,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from scions.serving.errors import ApiError, error_body
+from scions.serving.errors import ApiError, error_body, gone
 from scions.serving.logs import log, told
 from scions.serving.metrics import Metrics
 
@@ -22,6 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 NOTE = "scions.note"  # where in the scope a route leaves what the log line should say
 _UNMATCHED = "(none)"
 _QUIET = ("/health", "/ready", "/metrics")  # asked every few seconds by machines
+CROWDED = "scions.crowded"  # in the state of a request whose connection is one too many
 # A client that is still sending does not read; so much of a body that is too large is read and thrown away.
 _DISCARDED = 4
 
@@ -33,12 +35,15 @@ class Gate:
         app: what comes next.
         metrics: where requests are counted; None counts none.
         max_body: bytes.
+        patience: seconds that a body may take to arrive.
         hosts: the names under which the server may be addressed; None allows any. Without keys this keeps a web page
             elsewhere from reaching a local server under a name of its own (DNS rebinding).
     """
 
-    def __init__(self, app: App, *, metrics: Metrics | None, max_body: int, hosts: frozenset[str] | None) -> None:
-        self.app, self.metrics, self.max_body, self.hosts = app, metrics, max_body, hosts
+    def __init__(
+        self, app: App, *, metrics: Metrics | None, max_body: int, patience: float, hosts: frozenset[str] | None
+    ) -> None:
+        self.app, self.metrics, self.max_body, self.patience, self.hosts = app, metrics, max_body, patience, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -49,15 +54,23 @@ class Gate:
         note: dict[str, Any] = {}
         scope[NOTE] = note
         status = 0
+        crowded = CROWDED in scope.get("state", ())
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", identity.encode())]
+                if crowded:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
+            if crowded and scope["path"] not in _QUIET:
+                raise ApiError(
+                    503, "Too many connections are open; try again shortly.", code="overloaded",
+                    headers={"Retry-After": "1"},
+                )  # fmt: skip
             self._check_host(scope)
             await self.app(scope, self._bounded(scope, receive), answer)
         except ApiError as error:
@@ -91,17 +104,34 @@ class Gate:
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.patience
         seen = 0
+        complete = False
+
+        async def in_time() -> Message:
+            try:
+                message = await asyncio.wait_for(receive(), until - clock())
+            except asyncio.TimeoutError:
+                raise ApiError(
+                    408, f"The body did not arrive within {self.patience:g} seconds.", code="slow_body",
+                    headers={"Connection": "close"},
+                ) from None  # fmt: skip
+            if message["type"] == "http.disconnect":
+                raise gone()
+            return message
 
         async def bounded() -> Message:
-            nonlocal seen
-            if declared.isdigit() and int(declared) > self.max_body and not seen:
-                await self._discard(receive)
-            message = await receive()
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                if seen > self.max_body:
-                    await self._discard(receive, message)
+            nonlocal seen, complete
+            if complete:
+                return await receive()  # says when the client has gone, however long that takes
+            if declared.isdigit() and int(declared) > self.max_body:
+                await self._discard(in_time)
+            message = await in_time()
+            seen += len(message.get("body", b""))
+            complete = not message.get("more_body")
+            if seen > self.max_body:
+                await self._discard(in_time, message)
             return message
 
         return bounded

@@ -44,6 +44,7 @@ class Metrics:
             "scions_batch_rows", "Rows of a batch.", buckets=[2**n for n in range(11)], registry=here
         )
         self.queued = Gauge("scions_queue_rows", "Rows waiting or being encoded.", registry=here)
+        self.connections = Gauge("scions_connections", "Open connections.", registry=here)
         self._labels: set[str] = set()
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:

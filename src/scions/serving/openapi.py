@@ -19,12 +19,13 @@ _MEANINGS = {
     401: "No key, or an unknown one",
     403: "The key may not do this",
     404: "No such adapter, or none for this key",
+    408: "The body did not arrive in time",
     409: "The adapter's folder is damaged, changed, or of another base",
     413: "The body, its rows or its tokens are too many",
     415: "Not JSON",
     422: "The rows cannot be encoded",
     429: "The queue is full; Retry-After says when to try again",
-    503: "Starting or stopping",
+    503: "Starting, stopping, or too many connections",
 }
 _OPEN = ("/health", "/ready")
 

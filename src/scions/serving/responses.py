@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -11,7 +13,7 @@ from pydantic import BaseModel, Field
 if TYPE_CHECKING:
     import numpy as np
 
-_SLICE = 64  # rows written before others get their turn: about a millisecond
+_SLICE = 64  # rows or entries written before others get their turn: a millisecond at most
 
 
 class Embedding(BaseModel):
@@ -111,6 +113,18 @@ class ErrorDetail(BaseModel):
 
 class ErrorResponse(BaseModel):
     error: ErrorDetail
+
+
+async def list_body(entries: Iterable[dict[str, Any]]) -> bytes:
+    """The JSON of a list such as `ModelList`; where ``entries`` are made as they are asked for, in turns as well."""
+    from pydantic_core import to_json
+
+    parts: list[bytes] = []
+    rest = iter(entries)
+    while some := list(islice(rest, _SLICE)):
+        parts.append(to_json(some)[1:-1])
+        await asyncio.sleep(0)
+    return b'{"object":"list","data":[' + b",".join(parts) + b"]}"
 
 
 async def embeddings_body(vectors: np.ndarray, encoding: str, rest: dict[str, Any]) -> bytes:

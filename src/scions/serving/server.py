@@ -88,22 +88,15 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(app: Any, listening: socket.socket, drain: float) -> None:
-    """Serve until SIGTERM or Ctrl-C; then take no new connections and finish what runs, ``drain`` seconds at most."""
-    import uvicorn
+def run(app: Any, listening: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C; then take no new requests and finish what runs, ``Settings.drain`` at most."""
+    from scions.serving.connections import Server
 
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=max(1, round(drain)),
-    )
+    server = Server(app)
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal once more when it has finished: then all is well, and the exit code should be 0.
         signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listening])
+    server.run(sockets=[listening])
 
 
 def _is_loopback(host: str) -> bool:

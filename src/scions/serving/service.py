@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from scions.errors import ScionsError
 from scions.serving.batching import Batcher
 from scions.serving.engine import Encoder, Stock, Weights
-from scions.serving.errors import ApiError, not_found
+from scions.serving.errors import ApiError, not_found, stopping
 from scions.serving.keys import Caller, Keys
 from scions.serving.metrics import Metrics
 from scions.serving.requests import EmbeddingsRequest
@@ -70,6 +68,13 @@ class Service:
         """Whether the part that encodes has broken down."""
         return self._batcher is not None and self._batcher.failed
 
+    def check_open(self) -> None:
+        """Raises ApiError, 503, before the server has started and once it is being stopped."""
+        if self._batcher is None:
+            raise ApiError(503, "The server is starting.", code="starting", headers={"Retry-After": "1"})
+        if not self.ready:
+            raise stopping()
+
     async def embed(
         self, caller: Caller, request: EmbeddingsRequest, note: dict[str, Any]
     ) -> tuple[bytes, dict[str, str]]:
@@ -83,8 +88,8 @@ class Service:
         Raises:
             ApiError: the request asks for what is not there, not allowed, or too much.
         """
-        if self._batcher is None or self._tokeniser is None:
-            raise ApiError(503, "The server is starting.", code="starting", headers={"Retry-After": "1"})
+        assert self._batcher is not None
+        assert self._tokeniser is not None
         settings, stock = self.settings, self.stock
         rows = len(request.input)
         if rows > settings.max_rows:
@@ -105,10 +110,7 @@ class Service:
             note |= {"rows": rows, "tokens": tokens, "adapters": len(wanted)}
             if tokens > settings.max_tokens:
                 raise _too_large(f"input has {tokens} tokens, at most {settings.max_tokens} are allowed; split it")
-            try:
-                vectors = await encode(ids, of_rows, strengths)
-            except ScionsError as error:
-                raise ApiError(422, str(error), code="not_encoded", param="input") from error
+            vectors = await encode(ids, of_rows, strengths)
         vectors = _finished(vectors, dimensions if request.dimensions else None, strengths)
         self._count(choices, ids, cut)
         origin = {
@@ -130,7 +132,7 @@ class Service:
 
     def versions(self, name: str) -> list[dict[str, Any]]:
         """The versions of an adapter as an answer shows them."""
-        return [asdict(version) for version in self.shelf.versions(name)]
+        return [vars(version) for version in self.shelf.versions(name)]
 
     def _dimensions(self, request: EmbeddingsRequest) -> int:
         full = self.stock.dimensions
@@ -170,8 +172,11 @@ class Service:
     ) -> tuple[list[list[int]], int]:
         stock, texts = self.stock, request.texts
         if texts is not None and self._tokeniser is not None:
-            limits = [one.max_length or stock.max_length if one else stock.max_length for one in weights]
-            return await self._tokeniser.rows(texts, self._prompts(request, weights), limits)
+            limits = [stock.limit(one) for one in weights]
+            found, cut = await self._tokeniser.rows(texts, self._prompts(request, weights), limits)
+            if not all(found):
+                raise _wrong("input", "has no tokens", found.index([]))
+            return found, cut
         if request.prompt is not None:
             raise _wrong("prompt", "input is token ids already")
         ids = request.token_ids

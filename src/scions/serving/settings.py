@@ -20,6 +20,9 @@ class Settings:
         queue_rows: rows of all clients that wait or are encoded.
         batch_tokens: tokens encoded together.
         linger: seconds to wait for requests that are being tokenised while a batch is not full.
+        connections: open connections that are served; some more are told 503, and any further are closed.
+        patience: seconds that a connection waits for its client: for a request to come, for its body, for an answer to
+            be read.
         drain: seconds that running requests have to finish when the server is stopped.
     """
 
@@ -31,6 +34,8 @@ class Settings:
     queue_rows: int = 16_384
     batch_tokens: int = 2048
     linger: float = 0.002
+    connections: int = 512  # well below the 1,024 files that a process may usually open
+    patience: float = 75.0  # longer than load balancers keep idle connections, so that it is they who close them
     drain: float = 30.0
 
     def __post_init__(self) -> None:
