@@ -378,3 +378,15 @@ def test_a_length_that_another_thread_tokenises_with_is_not_taken_for_the_bases(
     (whole,), cut = found[0]
     assert len(whole) > 4
     assert cut == 0
+
+
+def test_texts_beyond_the_positions_are_cut_where_the_base_states_two_too_many(tiny_model, publish_on):
+    # As RoBERTa's checkpoints do: of 66 positions some are not for tokens.
+    base = tiny_model("roberta")
+    publish_on(base, "legal", BottleneckConfig(rank=3), max_length=66)
+    encoder = DomainEncoder(base, dtype="float32")
+    encoder.load_adapter("legal")
+    encoder.max_seq_length = 66
+    for adapter in (None, "legal"):
+        one, other = encoder.encode(["court " * 70, "court " * 90], adapter=adapter)
+        assert np.allclose(one, other, atol=1e-5)

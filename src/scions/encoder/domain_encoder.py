@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -41,7 +42,14 @@ class _SetAdapter:
 SET_ADAPTER: Any = _SetAdapter()
 
 
-class DomainEncoder(SentenceTransformer):
+class _OfSentenceTransformers(ABCMeta):
+    def __repr__(cls) -> str:
+        # BERTopic looks for the package's name in this text where others ask isinstance, and without it silently takes
+        # a model of its own.
+        return f"<class '{cls.__module__}.{cls.__qualname__}', a sentence_transformers.SentenceTransformer>"
+
+
+class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
     """A SentenceTransformer whose rows can each have an adapter of their own, in one batch.
 
     ``load_adapter``, ``delete_adapter`` and ``set_adapter`` act on a bank beside the model: the model itself stays the
@@ -232,7 +240,8 @@ class DomainEncoder(SentenceTransformer):
         prompts = row_prompts(self, weights, prompt, prompt_name)
         own_limits = [None if w is None or self._length_was_set else w.max_length for w in weights]
         limit = self._rows.limit(kwargs.get("task"))
-        limits = [own or limit for own in own_limits]
+        most = self._rows.positions
+        limits = [min(own, most) if own and most else own or limit for own in own_limits]
         ids, lengths = row_tokens(self, self._rows.tokens, rows, prompts, limits)
         with _progress(len(rows), show_progress_bar) as bar:
             vectors = self._rows.vectors(ids, weights, strengths, lengths, batch_size, bar.update)

@@ -86,6 +86,11 @@ class RowEncoder:
             return limit_of(self.model, task)
 
     @property
+    def positions(self) -> int | None:
+        """Tokens of a row that the base has places for; None where the engine sets no bound."""
+        return capacity(self.model[0].auto_model) if self.engine.name == "packed" else None
+
+    @property
     def dimensions(self) -> int:
         """Length of the vectors, before any truncation."""
         # The model's own answer heeds its truncate_dim, which other threads may be using.
@@ -126,7 +131,7 @@ class RowEncoder:
         empty = np.flatnonzero(lengths == 0)
         if len(empty):
             raise UsageError(f"row {int(empty[0]) + 1} has no tokens")
-        most = capacity(self.model[0].auto_model) if self.engine.name == "packed" else None
+        most = self.positions
         if most is not None and len(lengths) and lengths.max() > most:
             row = int(lengths.argmax())
             raise UsageError(

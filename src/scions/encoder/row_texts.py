@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from scions.encoder.adapter_weights import AdapterWeights
 from scions.encoder.row_tokens import RowTokenizer
+from scions.encoder.stack import capacity
 
 # Beyond this a tokeniser's longest input only says that it knows none.
 _NO_LIMIT = 10**9
@@ -15,7 +17,11 @@ _NO_LIMIT = 10**9
 def limit_of(model: Any, task: str | None = None) -> int | None:
     """Tokens of a text that the base reads, for a ``task`` (``query``, ``document``) where it has one for that."""
     limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
-    return limit if limit and limit < _NO_LIMIT else None
+    known = [int(limit)] if limit and limit < _NO_LIMIT else []
+    # Of RoBERTa's kind, config and tokeniser count two more than there are positions for tokens.
+    with suppress(AttributeError):  # no table of positions
+        known.append(capacity(model[0].auto_model))
+    return min(known, default=None)
 
 
 def row_prompts(

@@ -11,6 +11,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Table, fingerprint
+from scions.encoder.row_texts import limit_of
 from scions.encoder.space import pooling_of
 from scions.store import (
     Base,
@@ -71,7 +72,7 @@ def manifest_of(
             notes=plan.notes,
         ),
         pooling=pooling,
-        max_length=int(base_model.max_seq_length or 0),
+        max_length=limit_of(base_model) or 0,
         seed=seed,
         space_fingerprint=space_fingerprint(sha, weights, pooling=pooling, dimensions=dimensions),
         prompts={key: value for key, value in (base_model.prompts or {}).items() if value},
