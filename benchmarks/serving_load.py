@@ -6,8 +6,9 @@ N clients, each with one connection, send k rows, wait for the answer, and send 
     half        half of --rate rows a second, on a schedule: latency counts from when a request was due
     soak        as saturation, while an adapter is added, one replaced and both removed every second (--folder)
 
-Reports rows and requests a second, p50 and p99 of latency, failures by kind, and with --pid the server's memory.
-The server must be on this machine.
+Reports rows and requests a second, p50 and p99 of latency (both of the answers that came in the measured span),
+failures by kind, how many cores the clients took, and with --pid the server's cores and memory. The server must be on
+this machine.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ async def client(number: int, http: httpx.AsyncClient, bodies: list[bytes], span
         except httpx.HTTPError as error:
             problem = type(error).__name__
         finished = time.perf_counter()
-        if problem is None and begun >= span.measured and finished <= span.end:
+        # By the end alone: to leave out what was begun before would count too few rows of a slow server.
+        if problem is None and span.measured <= finished <= span.end:
             tally.latencies.append(finished - begun)
             tally.rows += span.rows
         if problem is not None:
@@ -147,10 +149,18 @@ async def watch(pid: int, start: float, end: float, tally: Tally) -> None:
     process = psutil.Process(pid)
     while time.perf_counter() < end:
         tally.memory.append((round(time.perf_counter() - start, 1), round(process.memory_info().rss / 1e6, 1)))
-        await asyncio.sleep(5)
+        await asyncio.sleep(max(0.0, min(5.0, end - time.perf_counter())))
 
 
-async def load(args: argparse.Namespace) -> dict[str, Any]:
+def seconds_of(pid: int) -> float:
+    """Processor time that a process has taken so far."""
+    import psutil
+
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+async def load(args: argparse.Namespace, texts: list[str]) -> dict[str, Any]:
     """Run one mode; returns its record."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {args.key}"} if args.key else {})
 
@@ -159,7 +169,7 @@ async def load(args: argparse.Namespace) -> dict[str, Any]:
 
     async with connect() as http:
         adapters = await chosen_adapters(http, args.adapters)
-        bodies = bodies_of(texts_of(args.texts), adapters, args)
+        bodies = bodies_of(texts, adapters, args)
         now = time.perf_counter()
         interval = args.clients * args.rows / (args.rate / 2) if args.mode == "half" else 0.0
         end = now + args.warmup + args.seconds
@@ -171,7 +181,11 @@ async def load(args: argparse.Namespace) -> dict[str, Any]:
             tasks.append(change(http, args.folder, adapters or ["legal"], end, tally))
         if args.pid:
             tasks.append(watch(args.pid, now, end, tally))
+        processes = {"load_generator_cores": os.getpid()} | ({"server_cores": args.pid} if args.pid else {})
+        before = {what: seconds_of(pid) for what, pid in processes.items()}
         await asyncio.gather(*tasks)
+        wall = time.perf_counter() - now
+        cores = {what: round((seconds_of(pid) - before[what]) / wall, 2) for what, pid in processes.items()}
         for one in connections:
             await one.aclose()
     record: dict[str, Any] = {
@@ -184,6 +198,7 @@ async def load(args: argparse.Namespace) -> dict[str, Any]:
         "rows_a_second": round(tally.rows / args.seconds, 1),
         "requests": len(tally.latencies),
         "failures": dict(tally.failures),
+        **cores,
     }
     if tally.latencies:
         p50, p99 = np.percentile(tally.latencies, [50, 99]) * 1000
@@ -208,7 +223,7 @@ async def chosen_adapters(http: httpx.AsyncClient, number: int) -> list[str]:
     return names
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--key", default=os.environ.get("SCIONS_KEY"))
@@ -226,6 +241,11 @@ def main() -> None:
     parser.add_argument("--pid", type=int, help="the server's process, whose memory is watched")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="append the record to this file, a JSON object a line")
+    return parser
+
+
+def main() -> None:
+    parser = arguments()
     args = parser.parse_args()
     host = urlsplit(args.url).hostname or ""
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
@@ -234,7 +254,7 @@ def main() -> None:
         parser.error("--mode half needs --rate, the rows a second that --mode saturation gave")
     if args.mode == "soak" and not args.folder:
         parser.error("--mode soak needs --folder")
-    record = asyncio.run(load(args))
+    record = asyncio.run(load(args, texts_of(args.texts)))
     print(json.dumps(record, indent=2))
     if args.output:
         with open(args.output, "a", encoding="utf-8") as stream:
