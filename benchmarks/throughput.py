@@ -74,7 +74,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> None:
     """All rounds that are missing, and once how far vectors agree; writes the record after each."""
     from scions import DomainEncoder
-    from scions.encoder.native import kernels
+    from scions.encoder.compiled import kernels
     from scions.store import Manifest
 
     texts, source = texts_of(options.data, options.texts)
@@ -236,7 +236,7 @@ def without_kernels(pipe: Any, texts: list[str], folder: Path, names: dict[int, 
     """A process that measures a round each time it is asked."""
     os.environ["SCIONS_NATIVE"] = "0"
     from scions import DomainEncoder
-    from scions.encoder.native import kernels
+    from scions.encoder.compiled import kernels
 
     assert kernels() is None
     encoder = DomainEncoder()

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from scions.encoder import native
+from scions.encoder import compiled
+from scions.encoder.compiled import kernels
 from scions.encoder.grouped_site import SitePart, Span, grouped_site
-from scions.encoder.native import NativeBatch, NativeParts, fits, kernels
+from scions.encoder.native import NativeBatch, NativeParts, fits
+from scions.encoder.native_attention import attend
 from scions.encoder.precision import has_bf16
 
 WIDTH = 64
@@ -105,7 +107,7 @@ def test_parts_come_back_with_weights_to_within_half_a_step():
                 assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-@pytest.mark.parametrize("flags", [native.WITHOUT_TILES, (*native.WITHOUT_TILES, "-mno-avx512vbmi")])
+@pytest.mark.parametrize("flags", [compiled.WITHOUT_TILES, (*compiled.WITHOUT_TILES, "-mno-avx512vbmi")])
 def test_less_able_processors_get_the_same(flags, monkeypatch):
     own = NativeParts([_part(87, 5), _part(24, 6)])
     generator = torch.Generator().manual_seed(0)
@@ -119,7 +121,7 @@ def test_less_able_processors_get_the_same(flags, monkeypatch):
     wanted = both_sites()
     kernels.cache_clear()
     try:
-        monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, *flags))
+        monkeypatch.setattr(compiled, "FLAGS", (*compiled.FLAGS, *flags))
         found = both_sites()
     finally:
         monkeypatch.undo()
@@ -140,7 +142,7 @@ def test_where_the_system_refuses_the_matrix_unit_the_kernel_does_without(monkey
 
     kernels.cache_clear()
     try:
-        monkeypatch.setattr(native, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": library}))
+        monkeypatch.setattr(compiled, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": library}))
         assert kernels() is not None
         assert len(set(tried)) == 2
     finally:
@@ -160,7 +162,7 @@ def test_without_a_compiler_or_when_switched_off_there_is_none(monkeypatch, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernels.cache_clear()
     try:
-        monkeypatch.setattr(native.shutil, "which", lambda name: None)
+        monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
         assert kernels() is None
         assert not fits([], WIDTH)
         kernels.cache_clear()
@@ -213,7 +215,7 @@ def test_a_thread_that_ends_gives_its_memory_back():
     projected = torch.randn(tokens, 3 * head, generator=torch.Generator().manual_seed(0)).bfloat16()
 
     def run() -> None:
-        assert native.attend(projected, 1, np.array([0]), np.array([tokens])) is not None
+        assert attend(projected, 1, np.array([0]), np.array([tokens])) is not None
 
     def resident() -> int:
         for _ in range(100):
@@ -229,7 +231,7 @@ def test_it_works_in_as_many_threads_as_torch():
     script = """
 import os, threading
 import numpy as np, torch
-from scions.encoder.native import attend
+from scions.encoder.native_attention import attend
 torch.set_num_threads(1)
 projected, lengths = torch.zeros(640, 96).bfloat16(), np.full(64, 10)
 starts = np.cumsum(lengths) - lengths
@@ -251,7 +253,7 @@ def test_a_user_without_a_home_goes_without(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(native.Path, "home", home)
+    monkeypatch.setattr(compiled.Path, "home", home)
     kernels.cache_clear()
     try:
         assert kernels() is None

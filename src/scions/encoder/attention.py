@@ -7,7 +7,7 @@ are all call overhead. Longer texts have blocks of their own with texts of like 
 The gradient is our own. PyTorch's fused kernel is fast forwards and, on a CPU in bf16, an order of magnitude slower
 than plain products backwards (64 texts of 64 tokens, 12 heads, two cores: 66 ms against 8 ms for both directions).
 So: the fused kernel forwards, which keeps no probabilities, and plain products over recomputed ones backwards. Where
-our own compiled kernel covers it (see `scions.encoder.native`), forwards needs no blocks at all.
+our own compiled kernel covers it (see `scions.encoder.native_attention`), forwards needs no blocks at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from scions.encoder.native import attend
+from scions.encoder.native_attention import attend
 
 BLOCK = 64
 # Beyond a block's size texts go together while the shortest has at least this share of the longest's tokens.

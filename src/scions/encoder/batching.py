@@ -6,6 +6,8 @@ import numpy as np
 
 # Tokens of one pass: enough work for an operator to be worth its call, little enough to stay near the caches.
 BATCH_TOKENS = 8192
+# Float32 activations are twice as large, and leave the caches sooner.
+FLOAT_BATCH_TOKENS = 2048
 
 
 def cut(lengths: np.ndarray, rows: int | None = None, tokens: int = BATCH_TOKENS) -> list[np.ndarray]:

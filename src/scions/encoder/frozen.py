@@ -22,7 +22,7 @@ class Frozen:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         self.weight, self.bias = weight, bias
         self._forwards = self._backwards = None
-        if weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and can_lay_out():
+        if weight.dtype in (torch.bfloat16, torch.float32) and weight.device.type == "cpu" and can_lay_out():
             self._forwards = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
     @classmethod

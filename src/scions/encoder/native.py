@@ -1,26 +1,11 @@
-"""`kernels/kernels.cpp` behind ctypes: compiled once a machine, and left out where that is not possible.
+"""Bottlenecks and norms in the compiled kernel, for a batch with an adapter a row (see `scions.encoder.compiled`).
 
-Compiled without PyTorch's headers: one second instead of one minute, and neither ninja nor headers are needed. The
-result lies in the user's cache folder under a name that holds everything it depends on. ``SCIONS_NATIVE=0`` keeps all
-of it away; then, and without a compiler or a processor with bf16 dot products, `scions.encoder.grouped_site` does the
-same in PyTorch.
+`scions.encoder.grouped_site` does the same in PyTorch.
 """
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import logging
-import os
-import platform
-import shutil
-import stat
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,97 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from scions.encoder.compiled import kernels
 from scions.encoder.grouped_site import SitePart
 from scions.encoder.huge_pages import HugePages
-from scions.encoder.precision import has_bf16
 
-logger = logging.getLogger(__name__)
-SOURCES = Path(__file__).with_name("kernels")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
-WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16")
 # As in the source.
 BLOCK = 32
-MOST_WIDTH, MOST_RANK, MOST_TOKENS, MOST_HEAD = 4096, 1024, 512, 128
+MOST_WIDTH, MOST_RANK = 4096, 1024
 WORDS = 10
 _LINE = 64
 _PAGES = HugePages()
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """The compiled functions, see the source."""
-
-    grouped_site: Callable[..., None]
-    attend: Callable[..., None]
-
-
-@lru_cache
-def kernels() -> Kernels | None:
-    """The compiled functions, None where there are none; the reason goes to the log."""
-    if os.environ.get("SCIONS_NATIVE") == "0":
-        return None
-    if platform.system() != "Linux" or not has_bf16(torch.device("cpu")):
-        return None
-    try:
-        library = ctypes.CDLL(str(_compiled(FLAGS)))
-        if library.prepare() != 0:
-            logger.info("the system refuses the matrix unit; the kernel does without")
-            library = ctypes.CDLL(str(_compiled((*FLAGS, *WITHOUT_TILES))))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: a user without a home
-        logger.info("no compiled kernel, PyTorch's operators instead: %s", error)
-        return None
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    site, attend = library.grouped_site, library.attend
-    site.argtypes = [pointer, pointer, pointer, size, pointer, pointer, ctypes.c_float]
-    site.argtypes += [pointer, size, pointer, size, pointer, ctypes.c_int]
-    attend.argtypes = [pointer, pointer, size, size, pointer, pointer, size, ctypes.c_int]
-    site.restype = attend.restype = None
-    return Kernels(site, attend)
-
-
-def _compiled(flags: Sequence[str]) -> Path:
-    compiler = next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise OSError("there is no C++ compiler")
-    source = b"\0".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
-    # What -march=native stands for depends on the processor: a home folder may serve several machines.
-    target = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True, timeout=30).stdout
-    name = hashlib.sha256(b"\0".join((source, " ".join(flags).encode(), version, target, _features()))).hexdigest()[:24]
-    folder = _folder()
-    path = folder / f"kernels-{name}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as aside:
-            made = Path(aside) / "made.so"
-            run = subprocess.run(
-                [compiler, *flags, str(SOURCES / "kernels.cpp"), "-o", str(made)],
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            if run.returncode:
-                raise OSError(f"{compiler} failed: {run.stderr.strip()[:500]}")
-            os.replace(made, path)
-    return path
-
-
-def _features() -> bytes:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor().encode()
-    return next((line for line in lines if line.startswith("flags")), "").encode()
-
-
-def _folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "scions" / "kernels"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    known = folder.stat()
-    # What is loaded from here runs as the user.
-    if known.st_uid != os.getuid() or known.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise OSError(f"{folder} can be written by others")
-    return folder
 
 
 class _Held(NamedTuple):
@@ -294,28 +198,3 @@ class NativeBatch:
             torch.get_num_threads(),
         )  # fmt: skip
         return y
-
-
-def attend(projected: Tensor, heads: int, starts: np.ndarray, lengths: np.ndarray) -> Tensor | None:
-    """Self-attention within each text, ``[rows, width]``; None where the kernel does not cover it.
-
-    Args:
-        projected: ``[rows, 3 * width]``, queries, keys and values.
-        heads: number of heads.
-        starts: ``[texts]`` int64, first row of each text.
-        lengths: ``[texts]`` int64, its tokens. Rows of no text come out as zeros.
-    """
-    width = projected.shape[1] // 3
-    found, head = kernels(), width // heads
-    if found is None or projected.dtype != torch.bfloat16 or projected.device.type != "cpu" or head % 32:
-        return None
-    if head > MOST_HEAD or lengths.max(initial=0) > MOST_TOKENS:
-        return None
-    projected = projected.contiguous()
-    context = projected.new_empty(len(projected), width)
-    context[int(lengths.sum()) :] = 0
-    found.attend(
-        projected.data_ptr(), context.data_ptr(), width, heads, starts.ctypes.data, lengths.ctypes.data, len(lengths),
-        torch.get_num_threads(),
-    )  # fmt: skip
-    return context

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scions.encoder.adapter_weights import AdapterWeights
 from scions.encoder.bank import AdapterBank
-from scions.encoder.batching import cut
+from scions.encoder.batching import BATCH_TOKENS, FLOAT_BATCH_TOKENS, cut
 from scions.encoder.packed_engine import PackedEngine
 from scions.encoder.peft_engine import PeftEngine
 from scions.encoder.row_texts import limit_of
@@ -67,7 +67,9 @@ class RowEncoder:
         prompts = [0] * len(used) if prompt_lengths is None else prompt_lengths
         if self.model.training:
             self.model.eval()
-        batches = cut(lengths, 1 if self.deterministic else batch_size)
+        on_processor = self.model.device.type == "cpu" and self.engine.dtype == torch.float32
+        tokens = FLOAT_BATCH_TOKENS if on_processor else BATCH_TOKENS
+        batches = cut(lengths, 1 if self.deterministic else batch_size, tokens)
         result: Tensor | None = None
         for batch in batches:
             rows = batch.tolist()

@@ -1,5 +1,5 @@
 // What lies between the products of an encoder layer, in bf16, for packed tokens of many texts and adapters.
-// Sums are float32. See scions/encoder/native.py, which compiles and calls this.
+// Sums are float32. scions/encoder/compiled.py compiles this.
 
 #include <sys/syscall.h>
 #include <unistd.h>
