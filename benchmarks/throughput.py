@@ -2,8 +2,10 @@
 
 DATA/sts/sts15.jsonl gives the texts, the docstring corpus where --data is left out. Every side gets strings and gives
 vectors, so the tokeniser is in all figures. In each round every side runs once; figures are medians over the rounds
-with their range, ratios are taken within a round. Written to benchmarks/results/throughput.json after each round: a
-run that was broken off goes on where it stopped. --markdown prints the tables.
+with their range, ratios are taken within a round. Sides with 64 rows a batch take turns batch by batch, because what is
+between them is less than what a shared machine's speed changes from one second to the next. Written to
+benchmarks/results/throughput.json after each round: a run that was broken off goes on where it stopped. --markdown
+prints the tables.
 """
 
 from __future__ import annotations
@@ -103,6 +105,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     say("warming up")
     for side in sides.values():
         side.run()
+    turns(texts, encoder, names)
     child = None
     if setting["compiled_kernels"] and len(record["rounds"]) < options.rounds:
         # In a process of its own, because whether there are kernels is settled once a process.
@@ -115,7 +118,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         say(f"round {number + 1} of {options.rounds}")
         # There and back again: a machine that slows down meanwhile does so for all sides.
         order = list(sides)[:: -1 if number % 2 else 1]
-        rates = {name: sides[name].rate() for name in order}
+        rates = {name: sides[name].rate() for name in order} | turns(texts, encoder, names)
         if child is not None:
             child.send(True)
             rates |= child.recv()
@@ -187,18 +190,30 @@ def spread(encoder: Any, texts: Sequence[str], names: Sequence[str]) -> list[str
 
 
 def encoder_sides(texts: Sequence[str], encoder: Any, names: Mapping[int, Sequence[str]]) -> dict[str, Side]:
-    """The default engine in its default batches and with 64 rows a batch."""
-    chosen = {
-        (rank, count): spread(encoder, texts, names[rank][:count]) if count else None
-        for rank in RANKS
-        for count in COUNTS
-    }
+    """The default engine in its default batches."""
 
-    def side(adapter: Any, batch: int | None) -> Side:
-        return Side(lambda: encoder.encode(texts, batch_size=batch, adapter=adapter), len(texts))
+    def side(adapter: Any) -> Side:
+        return Side(lambda: encoder.encode(texts, adapter=adapter), len(texts))
 
-    sides = {DEFAULT: side(None, None), ONE: side(names[87][0], None), MANY: side(chosen[87, MOST], None)}
-    return sides | {counted(*key): side(adapter, ROWS) for key, adapter in chosen.items()}
+    return {DEFAULT: side(None), ONE: side(names[87][0]), MANY: side(spread(encoder, texts, names[87]))}
+
+
+def turns(texts: Sequence[str], encoder: Any, names: Mapping[int, Sequence[str]], before: str = "") -> dict[str, float]:
+    """Rows a second with 64 rows a batch, by rank and number of adapters in a batch: all take each batch in turn."""
+    from scions.encoder.batching import cut
+
+    lengths = np.array([len(ids) for ids in encoder.tokenize_rows(texts)[0]])
+    sides = list(itertools.product(RANKS, COUNTS))
+    seconds = dict.fromkeys(sides, 0.0)
+    for number, batch in enumerate(cut(lengths, ROWS)):
+        some = [texts[row] for row in batch.tolist()]
+        for place in range(len(sides)):
+            rank, count = sides[(number + place) % len(sides)]
+            adapter = [names[rank][row % count] for row in range(len(some))] if count else None
+            start = time.perf_counter()
+            encoder.encode(some, batch_size=ROWS, adapter=adapter)
+            seconds[rank, count] += time.perf_counter() - start
+    return {counted(*side, before): round(len(texts) / taken, 1) for side, taken in seconds.items()}
 
 
 def counted(rank: int, count: int, before: str = "") -> str:
@@ -244,9 +259,11 @@ def without_kernels(pipe: Any, texts: list[str], folder: Path, names: dict[int, 
     sides = encoder_sides(texts, encoder, names)
     for side in sides.values():
         side.run()
+    turns(texts, encoder, names)
     pipe.send(True)
     while pipe.recv():
-        pipe.send({PLAIN + name: side.rate() for name, side in sides.items()})
+        rates = {PLAIN + name: side.rate() for name, side in sides.items()}
+        pipe.send(rates | turns(texts, encoder, names, PLAIN))
 
 
 def agreement(

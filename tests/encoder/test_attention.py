@@ -64,7 +64,7 @@ def test_results_and_gradients_are_those_of_plain_attention(lengths, probabiliti
     assert torch.allclose(gradient, projected.grad, atol=1e-5)
 
 
-KERNELS = {torch.bfloat16: (kernels, 2e-2), torch.float32: (float_attention, 1e-5)}
+KERNELS = {torch.bfloat16: (kernels, 2e-2), torch.float32: (float_attention, 5e-5)}
 
 
 @pytest.mark.parametrize("dtype", KERNELS)
