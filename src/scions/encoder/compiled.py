@@ -37,6 +37,7 @@ class Kernels:
     """The compiled functions for bf16, see `kernels.cpp`."""
 
     grouped_site: Callable[..., None]
+    round_weight: Callable[..., None]
     attend: Callable[..., None]
 
 
@@ -58,8 +59,10 @@ def kernels() -> Kernels | None:
     pointer, size, site = ctypes.c_void_p, ctypes.c_int64, library.grouped_site
     site.argtypes = [pointer, pointer, pointer, size, pointer, pointer, ctypes.c_float]
     site.argtypes += [pointer, size, pointer, size, pointer, ctypes.c_int]
-    site.restype = None
-    return Kernels(site, _attend(library))
+    rounded = library.round_weight
+    rounded.argtypes = [pointer, size, size, size, size, pointer, pointer]
+    site.restype = rounded.restype = None
+    return Kernels(site, rounded, _attend(library))
 
 
 @lru_cache

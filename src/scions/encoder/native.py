@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from scions.encoder.compiled import kernels
 from scions.encoder.grouped_site import SitePart
@@ -28,7 +27,7 @@ _PAGES = HugePages()
 class _Held(NamedTuple):
     """An adapter's part as the kernel reads it, in the order of ``Part`` in the source.
 
-    ``down`` and ``up`` are int8 tiles (see `_rounded`), all else is float32. The rank is filled up to a multiple of 32.
+    ``down`` and ``up`` are int8 tiles, flat, all else is float32. The rank is filled up to a multiple of 32.
     """
 
     down: Tensor | None
@@ -55,17 +54,30 @@ class NativeParts:
     """
 
     def __init__(self, parts: Sequence[SitePart | None]) -> None:
-        self._hold([None if part is None else _laid_out(part) for part in parts])
+        self._hold([None if part is None else _empty(part) for part in parts])
+        for part, held in zip(parts, self._kept, strict=True):
+            if part is not None and held is not None:
+                _fill(part, held)
 
-    def _hold(self, laid_out: Sequence[_Held | None]) -> None:
-        sizes = [tensor.nbytes for part in laid_out if part for _, tensor in _tensors(part)]
+    def _hold(self, like: Sequence[_Held | None]) -> None:
+        """Take memory for such tensors; their values are not copied."""
+        sizes = [tensor.nbytes for part in like if part for _, tensor in _tensors(part)]
         self._memory = _PAGES.take(sum(size + -size % _LINE for size in sizes), self)
-        self._kept = _side_by_side(laid_out, self._memory)
-        self.table = np.zeros((len(laid_out), WORDS), dtype=np.int64)
-        for row, part in zip(self.table, self._kept, strict=True):
-            if part is not None:
-                row[:8] = [0 if tensor is None else tensor.data_ptr() for tensor in part[:8]]
-                row[8:] = 0 if part.down_bias is None else len(part.down_bias), part.reads_residual
+        at = 0
+        self._kept: list[_Held | None] = []
+        self.table = np.zeros((len(like), WORDS), dtype=np.int64)
+        for row, part in zip(self.table, like, strict=True):
+            if part is None:
+                self._kept.append(None)
+                continue
+            placed: dict[str, Any] = {}
+            for name, tensor in _tensors(part):
+                placed[name] = self._memory[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+                at += tensor.nbytes + -tensor.nbytes % _LINE
+            part = part._replace(**placed)
+            self._kept.append(part)
+            row[:8] = [0 if tensor is None else tensor.data_ptr() for tensor in part[:8]]
+            row[8:] = 0 if part.down_bias is None else len(part.down_bias), part.reads_residual
 
     @property
     def bytes(self) -> int:
@@ -79,50 +91,49 @@ class NativeParts:
         # Clones, because handing a tensor to another process moves it into shared memory, away from its address.
         return [part and part._replace(**{k: v.clone() for k, v in _tensors(part)}) for part in self._kept]
 
-    def __setstate__(self, laid_out: list[_Held | None]) -> None:
-        self._hold(laid_out)  # addresses hold in one process and for its tensors alone
+    def __setstate__(self, given: list[_Held | None]) -> None:
+        self._hold(given)  # addresses hold in one process and for its tensors alone
+        for part, held in zip(given, self._kept, strict=True):
+            for one, other in zip(part or (), held or (), strict=True):
+                if isinstance(one, Tensor) and isinstance(other, Tensor):
+                    other.copy_(one)
 
 
 def _tensors(part: _Held) -> Iterator[tuple[str, Tensor]]:
     return ((name, value) for name, value in part._asdict().items() if isinstance(value, Tensor))
 
 
-def _laid_out(part: SitePart) -> _Held:
+def _empty(part: SitePart) -> _Held:
+    """Tensors without memory, of the shapes the kernel wants."""
     gamma, beta, up_bias = (
-        None if vector is None else vector.float().contiguous() for vector in (part.gamma, part.beta, part.up_bias)
+        None if vector is None else torch.empty(len(vector), device="meta")
+        for vector in (part.gamma, part.beta, part.up_bias)
     )
-    if part.down is None or part.down_bias is None or part.up is None:
+    if part.down is None:
         return _Held(None, None, None, None, None, None, gamma, beta, 0, part.reads_residual)
-    rank = len(part.down)
-    more = -rank % 32
-    down, down_scale = _rounded(F.pad(part.down, (0, 0, 0, more)))
-    up, up_scale = _rounded(F.pad(part.up, (0, more)))
-    down_bias = F.pad(part.down_bias.float(), (0, more))
-    return _Held(down, down_scale, down_bias, up, up_scale, up_bias, gamma, beta, rank, part.reads_residual)
+    rank, width = part.down.shape
+    filled = rank + -rank % 32
+    down, up = (torch.empty(filled * width, dtype=torch.int8, device="meta") for _ in range(2))
+    of_rank, of_width = torch.empty(filled, device="meta"), torch.empty(width, device="meta")
+    return _Held(down, of_rank, of_rank, up, of_width, up_bias, gamma, beta, rank, part.reads_residual)
 
 
-def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Tiles of whole numbers from -127 to 127, and the scale of each output, ``[out]``."""
-    weight = weight.float()
-    scale = weight.abs().amax(dim=1) / 127
-    whole = (weight / scale.clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round().to(torch.int8)
-    out, width = whole.shape
-    tiles = whole.view(out // 16, 16, width // 32, 16, 2).permute(0, 2, 3, 1, 4)
-    # The kernel takes 64 numbers apart into the low and the high bytes of 32 pairs.
-    return tiles.reshape(tiles.shape[0], -1, 2, 32).transpose(2, 3).contiguous(), scale
-
-
-def _side_by_side(parts: Sequence[_Held | None], memory: Tensor) -> list[_Held | None]:
-    """The same, copied into ``memory``."""
-    at = 0
-    result: list[_Held | None] = []
-    for part in parts:
-        moved: dict[str, Any] = {}
-        for name, tensor in () if part is None else _tensors(part):
-            moved[name] = memory[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
-            at += tensor.nbytes + -tensor.nbytes % _LINE
-        result.append(None if part is None else part._replace(**moved))
-    return result
+def _fill(part: SitePart, held: _Held) -> None:
+    for to, given in ((held.gamma, part.gamma), (held.beta, part.beta), (held.up_bias, part.up_bias)):
+        if to is not None and given is not None:
+            to.copy_(given)
+    found = kernels()
+    if part.down is None or held.down_bias is None or found is None:
+        return
+    held.down_bias.zero_()[: held.rank].copy_(part.down_bias)
+    rank, width, filled = held.rank, part.down.shape[1], len(held.down_bias)
+    weights: Any = (
+        (part.down, held.down, held.down_scale, (rank, width, filled, width)),
+        (part.up, held.up, held.up_scale, (width, rank, width, filled)),
+    )
+    for weight, tiles, scale, shape in weights:
+        weight = weight.contiguous()
+        found.round_weight(weight.data_ptr(), *shape, tiles.data_ptr(), scale.data_ptr())
 
 
 def _taken_back(part: _Held) -> SitePart:
@@ -139,9 +150,10 @@ def _taken_back(part: _Held) -> SitePart:
 
 
 def _plain(tiles: Tensor, scale: Tensor) -> Tensor:
-    """Back from `_rounded`: ``[out, in]`` bf16."""
-    whole = tiles.transpose(2, 3).reshape(len(tiles), -1, 16, 16, 2).permute(0, 3, 1, 2, 4)
-    return (whole.reshape(len(scale), -1) * scale[:, None]).bfloat16()
+    """From the kernel's tiles to ``[out, in]`` bf16."""
+    # Of 64 numbers, even places are the first half and odd ones the second.
+    tiles = tiles.view(-1, 32, 2).transpose(1, 2).reshape(len(scale) // 16, -1, 16, 16, 2)
+    return (tiles.permute(0, 3, 1, 2, 4).reshape(len(scale), -1) * scale[:, None]).bfloat16()
 
 
 def fits(parts: list[SitePart | None], width: int) -> bool:

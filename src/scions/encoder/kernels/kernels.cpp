@@ -19,6 +19,33 @@ int prepare() {
 #endif
 }
 
+// weight: [outputs][inputs], filled up with zeros to filled_outputs, a multiple of 16, by filled_inputs, a multiple of 32.
+// tiles: its whole numbers, as `spread` and the products read them; scales: [filled_outputs].
+void round_weight(const bf16 *weight, int64_t outputs, int64_t inputs, int64_t filled_outputs, int64_t filled_inputs,
+                  int8_t *tiles, float *scales) {
+    alignas(64) bf16 row[MOST_WIDTH] = {};
+    alignas(64) int8_t whole[MOST_WIDTH];
+    for (int64_t out = 0; out < filled_outputs; ++out) {
+        if (out < outputs) std::memcpy(row, weight + out * inputs, sizeof(bf16) * inputs);
+        else std::memset(row, 0, sizeof(bf16) * inputs);
+        __m512 largest = _mm512_setzero_ps();
+        for (int64_t in = 0; in < filled_inputs; in += 16) largest = _mm512_max_ps(largest, _mm512_abs_ps(widen(row + in)));
+        const float most = _mm512_reduce_max_ps(largest);
+        scales[out] = most / 127.0f;
+        const __m512 by = _mm512_set1_ps(most > 0.0f ? 127.0f / most : 0.0f);
+        for (int64_t in = 0; in < filled_inputs; in += 16) {
+            const __m128i numbers = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(widen(row + in), by)));
+            _mm_store_si128(reinterpret_cast<__m128i *>(whole + in), numbers);
+        }
+        for (int64_t in = 0; in < filled_inputs; in += 2) {
+            const int64_t tile = out / 16 * (filled_inputs / 32) + in / 32, at = in % 32 / 2 * 32 + out % 16 * 2;
+            int8_t *to = tiles + tile * TILE + at / 64 * 64 + (at % 64 < 32 ? at % 64 * 2 : (at % 64 - 32) * 2 + 1);
+            to[0] = whole[in];
+            to[2] = whole[in + 1];
+        }
+    }
+}
+
 // projected: [tokens][3 * width], queries, keys and values; out: [tokens][width]. starts, lengths: of each text, at most
 // 512 tokens long. The width of a head is a multiple of 32 and at most 128. threads: to work in.
 void attend(const bf16 *projected, bf16 *out, int64_t width, int64_t heads, const int64_t *starts, const int64_t *lengths,
