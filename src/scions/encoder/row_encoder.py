@@ -89,8 +89,8 @@ class RowEncoder:
 
     @property
     def positions(self) -> int | None:
-        """Tokens of a row that the base has places for; None where the engine sets no bound."""
-        return capacity(self.model[0].auto_model) if self.engine.name == "packed" else None
+        """Tokens of a row that the base has places for; None where it sets no bound."""
+        return capacity(getattr(self.model[0], "auto_model", None))
 
     @property
     def dimensions(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from scions.encoder.adapter_weights import AdapterWeights
@@ -17,11 +16,10 @@ _NO_LIMIT = 10**9
 def limit_of(model: Any, task: str | None = None) -> int | None:
     """Tokens of a text that the base reads, for a ``task`` (``query``, ``document``) where it has one for that."""
     limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
-    known = [int(limit)] if limit and limit < _NO_LIMIT else []
+    stated = int(limit) if limit and limit < _NO_LIMIT else None
     # Of RoBERTa's kind, config and tokeniser count two more than there are positions for tokens.
-    with suppress(AttributeError):  # no table of positions
-        known.append(capacity(model[0].auto_model))
-    return min(known, default=None)
+    positions = capacity(getattr(model[0], "auto_model", None))
+    return min((one for one in (stated, positions) if one is not None), default=None)
 
 
 def row_prompts(

@@ -109,9 +109,11 @@ def prepare(network: Any, dtype: torch.dtype) -> Stack | None:
     return Stack(layers, int(network.config.num_attention_heads), dtype, places, norms)
 
 
-def capacity(network: Any) -> int:
-    """How many tokens of a text the embeddings have positions for."""
-    positions = network.embeddings.position_embeddings
+def capacity(network: Any) -> int | None:
+    """How many tokens of a text the embeddings have positions for; None where they have no table of positions."""
+    positions = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
+    if positions is None:
+        return None
     # RoBERTa and MPNet count positions from behind the padding token's number.
     return int(positions.num_embeddings) - (0 if positions.padding_idx is None else int(positions.padding_idx) + 1)
 

@@ -97,20 +97,21 @@ class Stock:
         """
         from scions.encoder import pooling_of
         from scions.encoder.row_texts import limit_of
+        from scions.encoder.stack import capacity
 
         prompts = {name: text or "" for name, text in (encoder.prompts or {}).items()}
         if any(prompts.values()) and any(not getattr(module, "include_prompt", True) for module in encoder):
             raise UsageError(f"base {encoder.base_name!r}: its pooling leaves prompts out, which the server cannot do")
         network = encoder.transformers_model
-        positions = _positions(network)
-        limit = limit_of(encoder) or positions or _stated(network.config)
+        positions = capacity(network)
+        limit = limit_of(encoder) or _stated(network.config)
         return cls(
             id=encoder.base_name,
             sha256=encoder.base_sha256,
             pooling=pooling_of(encoder),
             dimensions=int(encoder.get_embedding_dimension() or 0),
             vocabulary=int(network.config.vocab_size),
-            max_length=min(limit, positions or limit),
+            max_length=limit,
             prompts=prompts,
             default_prompt=encoder.default_prompt_name,
             positions=positions,
@@ -126,16 +127,6 @@ class Stock:
         # At strength 0 vectors are the base's own.
         adapter = None if weights is None or strength == 0 else weights.fingerprint
         return _space(self.sha256, adapter, strength, self.pooling, dimensions)
-
-
-def _positions(network: Any) -> int | None:
-    """`scions.encoder.stack.capacity`, None of a network without a table of positions."""
-    from scions.encoder.stack import capacity
-
-    try:
-        return capacity(network)
-    except AttributeError:
-        return None
 
 
 def _stated(config: Any) -> int:
