@@ -11,13 +11,21 @@ FEW_TOKENS = 512
 
 
 def in_threads(encode: Callable[..., Any]) -> Callable[..., Any]:
-    """``encode(token ids, adapters, strengths)``, small batches in one thread; all calls must come from one thread."""
+    """``encode(token ids, adapters, strengths)``, small batches in one thread; all calls must come from one thread.
+
+    The number of threads is the process's: it is as before when a call returns.
+    """
     import torch
 
     most = torch.get_num_threads()
 
     def run(ids: Sequence[Sequence[int]], *rest: Any) -> Any:
-        torch.set_num_threads(1 if sum(map(len, ids)) < FEW_TOKENS else most)
-        return encode(ids, *rest)
+        if sum(map(len, ids)) >= FEW_TOKENS:
+            return encode(ids, *rest)
+        torch.set_num_threads(1)
+        try:
+            return encode(ids, *rest)
+        finally:
+            torch.set_num_threads(most)
 
     return run
