@@ -35,9 +35,12 @@ class HugePages:
         self._freed: deque[tuple[_Page, int]] = deque()
 
     def take(self, size: int, owner: object) -> Tensor:
-        """At least ``size`` bytes for as long as ``owner`` lives; it must be the only one to hold them."""
+        """At least ``size`` bytes for as long as ``owner`` lives; it must be the only one to hold them.
+
+        Its length is all that is taken for it: whole pages, or an equal part of one.
+        """
         if size > PAGE // 2:
-            return _mapped(size)
+            return _mapped(size + -size % PAGE)
         places = PAGE // max(size, PAGE // 64)
         with self._lock:
             self._sort()
@@ -73,8 +76,8 @@ class HugePages:
 
 
 def _mapped(size: int) -> Tensor:
-    """``[size]`` bytes that start on a huge page."""
-    whole = mmap.mmap(-1, size + -size % PAGE + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """``[size]`` bytes, a multiple of a huge page, that start on one."""
+    whole = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(AttributeError, OSError):  # a system without them
         whole.madvise(mmap.MADV_HUGEPAGE)
     memory = torch.frombuffer(whole, dtype=torch.uint8)
