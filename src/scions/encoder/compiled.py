@@ -92,9 +92,8 @@ def _compiled(source: str, flags: Sequence[str]) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
     # What -march=native stands for depends on the processor: a home folder may serve several machines.
     target = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True, timeout=30).stdout
-    name = hashlib.sha256(b"\0".join((sources, " ".join(flags).encode(), version, target, _features()))).hexdigest()[
-        :24
-    ]
+    parts = (sources, " ".join(flags).encode(), version, target, _features())
+    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
     folder = _folder()
     path = folder / f"{Path(source).stem}-{name}.so"
     if not path.exists():

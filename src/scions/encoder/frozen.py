@@ -1,7 +1,8 @@
 """Products with weights that do not change: laid out once for the processor's matrix unit, in both directions.
 
 PyTorch hands a bf16 product to oneDNN, which rearranges the weight in every call; with a few hundred tokens that costs
-as much as the product. oneDNN can keep the rearranged weight instead. PyTorch offers this to its compiler alone, by
+as much as the product. oneDNN can keep the rearranged weight instead, and then adds the bias and applies GELU as it
+writes, which is what float32 gains by it. PyTorch offers this to its compiler alone, by
 operators with a leading underscore, so their presence is checked, and plain products stand in where they are missing.
 """
 

@@ -122,9 +122,10 @@ def _fill(part: SitePart, held: _Held) -> None:
     for to, given in ((held.gamma, part.gamma), (held.beta, part.beta), (held.up_bias, part.up_bias)):
         if to is not None and given is not None:
             to.copy_(given)
-    found = kernels()
-    if part.down is None or held.down_bias is None or found is None:
+    if part.down is None or held.down_bias is None:
         return
+    found = kernels()
+    assert found is not None  # `fits` said so
     held.down_bias.zero_()[: held.rank].copy_(part.down_bias)
     rank, width, filled = held.rank, part.down.shape[1], len(held.down_bias)
     weights: Any = (

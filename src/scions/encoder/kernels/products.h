@@ -135,12 +135,16 @@ inline void begin_tiles(int rows) {
 
 inline void end_tiles() { _tile_release(); }
 
-template <class Weights>
-inline void multiply_tall(const bf16 *a, int64_t stride, Weights w, float *to, int64_t to_stride, Ahead &ahead) {
+inline void begin_sums() {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
+}
+
+template <class Weights>
+inline void multiply_tall(const bf16 *a, int64_t stride, Weights w, float *to, int64_t to_stride, Ahead &ahead) {
+    begin_sums();
     for (int64_t k = 0; k < w.steps; ++k) {
         ahead.step();
         w.ready(k, 2);
@@ -162,10 +166,7 @@ inline void multiply_tall(const bf16 *a, int64_t stride, Weights w, float *to, i
 // Up to 16 rows: four tiles of outputs at a time, because a sum must wait for the one before it.
 template <class Weights>
 inline void multiply_short(const bf16 *a, int64_t stride, Weights w, bool four, float *to, int64_t to_stride, Ahead &ahead) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    begin_sums();
     for (int64_t k = 0; k < w.steps; ++k) {
         ahead.step();
         w.ready(k, four ? 4 : 2);
