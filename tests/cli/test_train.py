@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -34,6 +35,8 @@ def _plan():
         memory_bytes=1_200_000_000,
         base="org/tiny",
         truncated=3,
+        query_side=False,
+        documents=None,
     )
 
 
@@ -55,6 +58,7 @@ def _result(name, outcome="better", path=None):
         },
         drift=91.5,
         rivals={"linear map": Interval(62.0, 57.0, 67.0)},
+        reindexing=None,
     )
     return SimpleNamespace(
         name=name,
@@ -113,6 +117,7 @@ def test_every_option_reaches_the_training(run, training, tmp_path):
         train --data d.jsonl --name legal --base b --method lora --trainable-share 3.6% --layers 2
         --objective simcse --batch-size 16 --learning-rate 2e-3 --epochs 1.5 --max-length 64 --seed 7
         --general g --dev d --test t --shape pairs --columns anchor=q,positive=a --limit 9
+        --query-side --documents v.npy --document-texts t.txt --compare-two-sided
         --resume --force --compare-full --output
     """
     code, _, err = run(
@@ -144,6 +149,10 @@ def test_every_option_reaches_the_training(run, training, tmp_path):
         "resume": True,
         "force": True,
         "compare_full": True,
+        "query_side": True,
+        "documents": Path("v.npy"),
+        "document_texts": Path("t.txt"),
+        "compare_two_sided": True,
     }
 
 

@@ -54,9 +54,17 @@ def test_unknown_keys_survive_at_every_level(make_manifest: Callable[..., Manife
     assert json.loads(renamed.to_json()) == value | {"name": "law"}
 
 
+def test_a_query_side_adapter_is_of_a_version_that_older_readers_refuse(make_manifest: Callable[..., Manifest]) -> None:
+    manifest = make_manifest(query_side=True, format_version=2)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    older = json.loads(make_manifest().to_json())
+    del older["query_side"]
+    assert Manifest.from_json(json.dumps(older)).query_side is False
+
+
 def test_a_newer_format_is_refused_before_any_other_complaint() -> None:
-    with pytest.raises(AdapterError, match=r"x/scions\.json: format_version: 2 is newer than 1.*--upgrade"):
-        Manifest.from_json('{"format_version": 2, "name": 5}', source="x/scions.json")
+    with pytest.raises(AdapterError, match=r"x/scions\.json: format_version: 3 is newer than 2.*--upgrade"):
+        Manifest.from_json('{"format_version": 3, "name": 5}', source="x/scions.json")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,8 @@ def test_a_newer_format_is_refused_before_any_other_complaint() -> None:
         ("format_version", "1", "format_version: expected a whole number, found a string ('1')"),
         ("format_version", True, "format_version: expected a whole number"),
         ("format_version", 0, "format_version: 0"),
+        ("query_side", True, "format_version: 1, but a query-side adapter needs 2"),
+        ("query_side", "yes", "query_side: expected true or false"),
         ("base", "org/tiny", "base: expected an object"),
         ("base.layers", 6.0, "base.layers: expected a whole number, found a number (6.0)"),
         ("base.id", None, "base.id: expected a string, found null"),

@@ -42,7 +42,7 @@ def test_broken_folders_are_listed_with_their_problem(tmp_path: Path, make_adapt
     pickled = make_adapter("e-pickle")
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
     newer = make_adapter("f-newer") / "scions.json"
-    newer.write_text(json.dumps(json.loads(newer.read_text()) | {"format_version": 2}))
+    newer.write_text(json.dumps(json.loads(newer.read_text()) | {"format_version": 3}))
     make_adapter("attention")
     (root / "g-empty").mkdir()
     (make_adapter("h-config") / "adapter_config.json").write_text("{}")
@@ -53,7 +53,7 @@ def test_broken_folders_are_listed_with_their_problem(tmp_path: Path, make_adapt
         "c-badjson": "scions.json: is not valid JSON",
         "d-cut": "adapter_model.safetensors: is cut short",
         "e-pickle": "its weights are a pickle (adapter_model.bin)",
-        "f-newer": "scions.json: format_version: 2 is newer",
+        "f-newer": "scions.json: format_version: 3 is newer",
         "attention": "adapter name 'attention': it is part of",
         "g-empty": "no adapter_config.json",
         "h-config": "adapter_config.json: peft_type: expected a string",

@@ -27,6 +27,9 @@ def embed(
         str | None,
         typer.Option(help="Use the model's prompt of this name: query, document.", show_default="the model's default"),
     ] = None,
+    queries: Annotated[
+        bool, typer.Option("--queries", help="The texts are queries: what a query-side adapter is for.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
     dtype: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="Vectors of length 1.")] = True,
@@ -51,8 +54,12 @@ def embed(
         from scions.encoder.loading import adapter_folder, load_encoder
         from scions.encoder.space import space_of
 
-        encoder = load_encoder(adapter, base=base)
         folder = None if adapter in (None, "base") else adapter_folder(str(adapter))[0]
+        if folder is not None and not (queries or prompt == "query"):
+            _refuse_documents(str(adapter), folder)
+        encoder = load_encoder(adapter, base=base)
+        if queries and prompt is None and "query" in (encoder.prompts or {}):
+            prompt = "query"
         space = space_of(encoder, folder)
     with RowsBar() as bar:
         report = embed_file(
@@ -80,4 +87,16 @@ def embed(
     if report.truncated:
         print_note(
             f"{report.truncated} of {report.rows} texts are longer than {report.max_length} tokens and were cut there"
+        )
+
+
+def _refuse_documents(adapter: str, folder: Path) -> None:
+    """Raise UsageError where the adapter is for queries alone and nothing says that the texts are queries."""
+    from scions.errors import UsageError
+    from scions.store import Manifest
+
+    if Manifest.read(folder).query_side:
+        raise UsageError(
+            f"{adapter} is a query-side adapter: documents are embedded with the base alone (leave out --adapter); for "
+            "queries give --queries"
         )

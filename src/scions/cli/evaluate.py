@@ -13,6 +13,7 @@ from scions.errors import UsageError
 
 if TYPE_CHECKING:
     from scions.data import Table
+    from scions.encoder.vectors import VectorFile
     from scions.evaluation import Evaluation
 
 
@@ -45,6 +46,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognised by name"),
     ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="Vectors of the corpus' documents, in its order, with their record.", show_default=False),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
     output: Annotated[
         Path | None,
@@ -63,6 +68,7 @@ def evaluate(
       scions evaluate legal --data legal-test.jsonl
       scions evaluate legal medical all-mpnet-base-v2 --data nfcorpus/
       scions evaluate legal --sts sts/ --output-json figures.json
+      scions evaluate legal-q --data nfcorpus/ --vectors index.npy
     """
     from scions.cli.progress import status
     from scions.cli.train import parse_columns
@@ -81,12 +87,18 @@ def evaluate(
         shots = None if few_shot is None else _few_shot(few_shot, table)
         if sts is not None:
             read_sts(sts)
+        known = None if vectors is None else _document_vectors(vectors, table)
     reference, targets = _targets(given, base, no_base, output)
     if table is not None:
         _warn_of_training_rows(table, targets)
-    for target in [*([reference] if reference else []), *targets]:
+    both = [*([reference] if reference else []), *targets]
+    if known is not None:
+        with status("checking the vectors"):
+            for target in both:  # all of them before any is scored
+                known.checked(_loaded(target, output), target)
+    for target in both:
         with status(f"scoring {target.label}"):
-            _score(target, table, sts, shots, batch_size, output)
+            _score(target, table, sts, shots, batch_size, output, known)
     _print(reference, targets, table)
     if output_json is not None:
         _write(output_json, reference, targets, table, sts)
@@ -115,14 +127,44 @@ def _few_shot(path: str, table: Table | None) -> Table:
     return read(path, shape="labelled", part="train" if Path(path).is_dir() else None)
 
 
+@dataclass(frozen=True)
+class CorpusVectors:
+    """Vectors that are there already, of the documents of a retrieval table."""
+
+    file: VectorFile
+    texts: list[str]
+    source: str
+
+    def checked(self, encoder: Any, target: _Target) -> Any:
+        """``encoder`` with these vectors for its documents; raises ScionsError where they are not its own."""
+        from scions.encoder.space import space_of
+        from scions.encoder.vectors import known_documents
+
+        space = space_of(encoder, target.folder).fingerprint
+        return known_documents(
+            self.file, self.texts, encoder, space, encoder_name=target.label, texts_name=f"the corpus of {self.source}"
+        )
+
+
+def _document_vectors(path: Path, table: Table | None) -> CorpusVectors:
+    from scions.data import Shape
+    from scions.encoder.vectors import read_vectors
+
+    if table is None or table.shape is not Shape.RETRIEVAL:
+        found = "without --data" if table is None else f"and {table.source} is {table.shape.value}"
+        raise UsageError(f"--vectors are those of a corpus, which only retrieval data (a BEIR folder) has, {found}")
+    return CorpusVectors(read_vectors(path), list((table.corpus or {}).values()), table.source)
+
+
 @dataclass
 class _Target:
-    """One encoder: how it is called, what loads it, and what came of it."""
+    """One encoder: how it is called, what loads it, and what came of it; ``folder`` and ``manifest`` of an adapter."""
 
     label: str
     name: str | None
     base: str | None
     manifest: Any = None
+    folder: Path | None = None
     scores: Evaluation | None = None
     sts: dict[str, Evaluation] = field(default_factory=dict)
 
@@ -139,7 +181,7 @@ def _targets(
             no_base = False
             continue
         folder, _ = adapter_folder(name, root)
-        targets.append(_Target(name, name, base, None if folder is None else Manifest.read(folder)))
+        targets.append(_Target(name, name, base, None if folder is None else Manifest.read(folder), folder))
     if no_base:
         return None, targets
     own = {target.manifest.base.id for target in targets if target.manifest is not None}
@@ -152,16 +194,28 @@ def _targets(
     return _Target(f"base: {base_id(chosen)}", BASE, chosen), targets
 
 
-def _score(
-    target: _Target, table: Table | None, sts: Path | None, shots: Table | None, batch_size: int, root: Path | None
-) -> None:
+def _loaded(target: _Target, root: Path | None) -> Any:
     from scions.encoder.loading import load_encoder
+
+    return load_encoder(target.name, base=target.base, root=root)
+
+
+def _score(
+    target: _Target,
+    table: Table | None,
+    sts: Path | None,
+    shots: Table | None,
+    batch_size: int,
+    root: Path | None,
+    known: CorpusVectors | None = None,
+) -> None:
     from scions.evaluation import evaluate as score
     from scions.evaluation import evaluate_sts
 
-    encoder = load_encoder(target.name, base=target.base, root=root)
+    encoder = _loaded(target, root)
     if table is not None:
-        target.scores = score(encoder, table, batch_size=batch_size, few_shot=shots)
+        asked = encoder if known is None else known.checked(encoder, target)
+        target.scores = score(asked, table, batch_size=batch_size, few_shot=shots)
     if sts is not None:
         target.sts = evaluate_sts(encoder, sts, batch_size=batch_size)
 

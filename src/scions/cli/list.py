@@ -45,7 +45,7 @@ def list_(
             (
                 row["name"],
                 row["base"],
-                row["method"],
+                f"{row['method']}, query-side" if row["query_side"] else row["method"],
                 percent(row["trainable_share"]),
                 row["metric"] or "-",
                 _two(row["before"]),
@@ -91,6 +91,7 @@ def _described(entry: Any) -> dict[str, Any]:
         "problem": entry.problem,
         "base": manifest.base.id if manifest else None,
         "method": manifest.method if manifest else None,
+        "query_side": manifest.query_side if manifest else None,
         "rank": manifest.rank if manifest else None,
         "trainable_share": manifest.trainable_share if manifest else None,
         "metric": metric,

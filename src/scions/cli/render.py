@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-OUTCOME_STYLES = {"better": "green", "no measurable difference": "yellow", "worse": "red"}
+OUTCOME_STYLES = {"better": "green", "no measurable difference": "yellow", "worse": "red", "forgets too much": "red"}
 
 
 def console() -> Console:

@@ -80,6 +80,42 @@ def train(
     compare_full: Annotated[
         bool, typer.Option("--compare-full", help="Fine-tune the whole base beside it, for comparison.")
     ] = False,
+    query_side: Annotated[
+        bool, typer.Option("--query-side", help="Train queries alone: an index of the base's vectors serves on.")
+    ] = False,
+    documents: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --query-side: the base's vectors of a BEIR folder's corpus, in its order.",
+            show_default="computed once",
+        ),
+    ] = None,
+    document_texts: Annotated[
+        Path | None,
+        typer.Option(help="The texts of --documents, row by row.", show_default="the BEIR folder's corpus"),
+    ] = None,
+    preserve: Annotated[
+        str | None,
+        typer.Option(
+            help="How general knowledge is kept: distillation, mask, contrast, joined by commas, all or none.",
+            show_default="from measurements",
+        ),
+    ] = None,
+    general_texts: Annotated[
+        str | None,
+        typer.Option(
+            help="Texts that distillation holds on to: a file, or docstrings, words, own.",
+            show_default="from the recipe",
+        ),
+    ] = None,
+    max_general_loss: Annotated[
+        float | None,
+        typer.Option(help="Refuse what loses more points on --general, or of drift.", show_default="no limit"),
+    ] = None,
+    compare_two_sided: Annotated[
+        bool,
+        typer.Option("--compare-two-sided", help="With --query-side: train both sides too, to see what that gains."),
+    ] = False,
 ) -> None:
     """Train an adapter on your own text, and judge it on rows it has not seen.
 
@@ -90,6 +126,7 @@ def train(
       scions train --data legal.jsonl --name legal
       scions train --data legal.jsonl --name legal --trainable-share 1% --dry-run
       scions train --data legal.jsonl --name legal --data med.csv --name medical
+      scions train --data nfcorpus/ --name legal-q --query-side --documents index.npy
     """
     if not all(data):
         raise UsageError("--data is empty: name a file or a folder")
@@ -117,6 +154,13 @@ def train(
         "resume": resume,
         "force": force,
         "compare_full": compare_full,
+        "query_side": query_side,
+        "documents": documents,
+        "document_texts": document_texts,
+        "compare_two_sided": compare_two_sided,
+        "preserve": preserve,
+        "general_texts": general_texts,
+        "max_general_loss": max_general_loss,
     }
     root = _check_names(name, output)
     if dry_run:
@@ -214,7 +258,7 @@ def _train_all(data: list[str], names: list[str], settings: dict[str, Any], root
             ended.append(Ended(name, error=error, code=exit_code(error)))
             continue
         # With --force a worse one was asked for, and stands where it belongs.
-        refused = result.verdict.outcome == "worse" and not settings["force"]
+        refused = result.verdict.refused and not settings["force"]
         ended.append(Ended(name, result=result, code=3 if refused else 0))
         print_result(result)
     if several:

@@ -46,17 +46,23 @@ def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
         ("rows", counts, ""),
         ("objective", recipe.objective, reasons.get("objective", "")),
         ("method", plan.method, f"{plan.trainable_parameters:,} parameters trained"),
+        *(
+            [("query-side", f"{plan.documents:,} documents", "keep the base's vectors; queries alone are trained")]
+            if plan.query_side
+            else []
+        ),
         ("rank", str(plan.rank) if plan.rank else "-", f"{percent(plan.trainable_share)} of the base is trained"),
         ("batch size", str(recipe.batch_size), reasons.get("batch_size", "")),
         ("learning rate", f"{recipe.learning_rate:g}", reasons.get("learning_rate", "")),
         ("epochs", f"{recipe.epochs:g}", reasons.get("epochs", "")),
         ("max length", f"{recipe.max_length} tokens", reasons.get("max_length", "")),
+        ("preserve", recipe.preserve, reasons.get("preserve", "")),
         ("steps", str(plan.steps), ""),
     ]
     if plan.truncated:
         rows.append(("truncated", f"{plan.truncated} texts", "longer than max length: cut there"))
     if plan.seconds is not None:
-        parts = {"training": plan.seconds, "scoring": plan.scoring_seconds, "full fine-tuning": plan.rival_seconds}
+        parts = {"training": plan.seconds, "scoring": plan.scoring_seconds, "trained rivals": plan.rival_seconds}
         known = {part: seconds for part, seconds in parts.items() if seconds is not None}
         told = ", ".join(f"{part} {duration(seconds)}" for part, seconds in known.items())
         rows.append(("time", f"about {duration(sum(known.values()))}", f"{told}; from a few steps and texts"))
@@ -97,6 +103,8 @@ def print_result(result: Any) -> None:
         f"Trained {percent(manifest.trainable_share)} of the parameters{rank} in {duration(fitted.seconds)} "
         f"({fitted.rows_per_second:.0f} rows/s{cut})."
     )
+    for sentence in verdict.reindexing.sentences if verdict.reindexing is not None else ():
+        print_line(sentence)
     print_line(f"Published in {result.path}" if result.path else "Not published; --force would keep it.")
     print_line(verdict.summary, style=f"bold {outcome(verdict.outcome).style}")
 

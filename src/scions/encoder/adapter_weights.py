@@ -47,6 +47,7 @@ class AdapterWeights:
         base: `scions.store.base_fingerprint` of the base it belongs to.
         max_length: tokens of a text it was trained with; None: unknown.
         prompts: those it was trained with.
+        query_side: only queries pass through it; documents are the base's.
         layers: its tensors, one entry a layer (empty where the PEFT path runs);
             sites are left out where ``native`` has them.
         native: the compiled kernel's form of ``layers``; None where it does not cover them.
@@ -63,6 +64,7 @@ class AdapterWeights:
     base: str
     max_length: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    query_side: bool = False
     layers: tuple[LayerPart, ...] = field(default=(), repr=False)
     native: NativeParts | None = field(default=None, repr=False)
     graft: Any = field(default=None, repr=False)

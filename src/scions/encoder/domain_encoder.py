@@ -24,6 +24,7 @@ from scions.encoder.encode_call import check_call, only_parent
 from scions.encoder.peft_engine import PeftEngine
 from scions.encoder.precision import compute_dtype
 from scions.encoder.published import read_published
+from scions.encoder.query_side import DOCUMENT_PROMPTS, documents_choice
 from scions.encoder.row_choice import BASE, adapter_rows, strength_rows
 from scions.encoder.row_encoder import RowEncoder
 from scions.encoder.row_texts import row_prompts, row_tokens
@@ -270,9 +271,10 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
     def encode_document(
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """As `encode`, with the prompt for documents where none is given."""
-        names = ("document", "passage", "corpus")
-        return self._encode_as("document", names, inputs, prompt_name, prompt, *args, **kwargs)
+        """As `encode`, with the prompt for documents where none is given; query-side adapters leave documents alone."""
+        chosen = kwargs.pop("adapter", SET_ADAPTER)
+        kwargs["adapter"] = documents_choice(self._default if chosen is SET_ADAPTER else chosen, self.adapters)
+        return self._encode_as("document", DOCUMENT_PROMPTS, inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_rows(
         self,
@@ -322,8 +324,9 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
         (weights,), (number,) = adapter_rows(adapter, 1, self.adapters), strength_rows(strength, 1)
         kept = self.truncate_dim if truncate_dim is None else truncate_dim
         dimensions = self._rows.dimensions if kept is None else min(kept, self._rows.dimensions)
-        # At strength 0 vectors are the base's own.
-        fingerprint = None if weights is None or number == 0 else weights.fingerprint
+        # At strength 0 vectors are the base's own, and those of a query-side adapter are made to compare with them.
+        bare = weights is None or number == 0 or weights.query_side
+        fingerprint = None if weights is None or bare else weights.fingerprint
         return space_fingerprint(self.base_sha256, fingerprint, number, pooling=pooling_of(self), dimensions=dimensions)
 
     @property

@@ -35,7 +35,8 @@ def load_encoder(
 
     Args:
         name_or_path: None or ``"base"``: the base alone. An adapter's name under ``root``, or its folder: the adapter
-            on its base, active under its own name. Anything else: a SentenceTransformer's folder or id on the Hub.
+            on its base, active under its own name; where it is query-side, ``encode_document`` leaves it out. Anything
+            else: a SentenceTransformer's folder or id on the Hub.
         base: the base to use; None takes the adapter's own, or the default.
         root: where adapters lie; None is `scions.store.default_root`.
         device: where to load; None takes the GPU where there is one.
@@ -81,7 +82,8 @@ def adapter_folder(name_or_path: str | Path, root: Path | None = None) -> tuple[
 def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> SentenceTransformer:
     manifest = Manifest.read(folder)
     if manifest.method == "full":
-        return _settled(load_base(folder, **options), manifest)
+        whole = _settled(load_base(folder, **options), manifest)
+        return _query_side(whole, _base_of_full(folder, base, manifest, options)) if manifest.query_side else whole
     name = check_name(folder.name)
     wanted = base or manifest.base.id
     place = _base_place(wanted, base, folder, manifest)
@@ -95,8 +97,37 @@ def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> Se
 
     from scions.encoder.grafting import graft_weights
 
+    bare = _bare(model) if manifest.query_side else None
     graft_weights(model, name, config, weights)
-    return _settled(model, manifest)
+    settled = _settled(model, manifest)
+    return settled if bare is None else _query_side(settled, bare)
+
+
+def _bare(model: SentenceTransformer) -> SentenceTransformer:
+    """``model`` as it is now, whatever is grafted onto it later; the tensors are shared."""
+    from scions.encoder.peft_engine import sharing
+
+    bare: SentenceTransformer = sharing(model)
+    bare.prompts, bare.default_prompt_name = dict(model.prompts or {}), model.default_prompt_name
+    return bare
+
+
+def _query_side(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:
+    from scions.encoder.query_side import QuerySideModel
+
+    return QuerySideModel.of(queries, documents)
+
+
+def _base_of_full(folder: Path, base: str | None, manifest: Manifest, options: dict[str, Any]) -> SentenceTransformer:
+    """The base that a query-side model trained whole was held against: documents are its."""
+    model = load_base(_base_place(base or manifest.base.id, base, folder, manifest), **options)
+    found = base_fingerprint(model)
+    if found != manifest.base.weights_sha256:
+        raise AdapterError(
+            f"{folder}: documents for {manifest.name!r} are encoded with {manifest.base.id} "
+            f"(weights {manifest.base.weights_sha256[:12]}); found weights {found[:12]}"
+        )
+    return model
 
 
 def _base_place(wanted: str, given: str | None, folder: Path, manifest: Manifest) -> str:

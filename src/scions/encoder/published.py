@@ -38,6 +38,7 @@ class Published:
             "base": self.manifest.base.weights_sha256,
             "max_length": self.manifest.max_length or None,
             "prompts": dict(self.manifest.prompts),
+            "query_side": self.manifest.query_side,
         }
 
 

@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Space:
-    """``base`` and ``adapter`` are for people, ``fingerprint`` decides: vectors compare only where it is the same."""
+    """``base`` and ``adapter`` are for people, ``fingerprint`` decides: vectors compare only where it is the same.
+
+    ``query_side``: the adapter is for queries alone, and the space is the base's.
+    """
 
     fingerprint: str
     base: str
     adapter: str | None
     pooling: str
     dimensions: int
+    query_side: bool = False
 
 
 def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base: str | None = None) -> Space:
@@ -35,16 +39,21 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
         ScionsError: the weights of base or adapter cannot be read.
     """
     pooling, dimensions = pooling_of(encoder), int(encoder.get_embedding_dimension() or 0)
-    name = base or _origin(encoder)
+    name, query_side = base or _origin(encoder), False
+    second: str | None = None
     if adapter is None:
-        first, second = base_fingerprint(encoder), None
-    elif is_whole_model(adapter):
-        manifest = Manifest.read(adapter)
-        first, second, name = manifest.base.weights_sha256, base_fingerprint(adapter), manifest.base.id
+        first = base_fingerprint(encoder)
     else:
-        first, second = base_fingerprint(encoder), adapter_fingerprint(adapter)
-    fingerprint = space_fingerprint(first, second, pooling=pooling, dimensions=dimensions)
-    return Space(fingerprint, base_id(name), None if adapter is None else adapter.name, pooling, dimensions)
+        manifest = Manifest.read(adapter)
+        query_side = manifest.query_side
+        if is_whole_model(adapter):
+            first, second, name = manifest.base.weights_sha256, base_fingerprint(adapter), manifest.base.id
+        else:
+            first, second = base_fingerprint(encoder), adapter_fingerprint(adapter)
+    # A query-side adapter was trained to meet the base's own vectors of documents: they compare by construction.
+    fingerprint = space_fingerprint(first, None if query_side else second, pooling=pooling, dimensions=dimensions)
+    called = None if adapter is None else adapter.name
+    return Space(fingerprint, base_id(name), called, pooling, dimensions, query_side)
 
 
 def is_whole_model(adapter: Path) -> bool:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,7 @@ def embed_file(
     dtype: str = "float32",
     resume: bool = False,
     force: bool = False,
+    ids: Sequence[Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EmbedReport:
     """Write one vector for each row of ``source``, in its order.
@@ -77,6 +78,7 @@ def embed_file(
         dtype: ``float32`` or ``float16``.
         resume: go on after the last complete chunk of an interrupted run.
         force: replace ``output``; without ``resume``, forget an interrupted run too.
+        ids: of each row, for parquet and jsonl; None: numbers from 0.
         on_progress: called with rows done and rows in all, after every chunk.
 
     Raises:
@@ -98,8 +100,10 @@ def embed_file(
     rows = sum(1 for _ in iter_texts(source, column))
     if rows == 0:
         raise DataError(f"{source}: has no rows")
+    if ids is not None and len(ids) != rows:
+        raise DataError(f"{source}: has {rows} rows, but {len(ids)} ids were given for them")
     settings = {
-        "source": _fingerprint(source),
+        "source": fingerprint_of(source),
         "rows": rows,
         "column": column,
         "space": space.fingerprint,
@@ -126,10 +130,10 @@ def embed_file(
             matrix.append(vectors, truncated)
             if on_progress is not None:
                 on_progress(matrix.rows, rows)
-        if matrix.rows != rows or _fingerprint(source) != settings["source"]:
+        if matrix.rows != rows or fingerprint_of(source) != settings["source"]:
             matrix.remove()
             raise ScionsError(f"{source}: was changed while it was read; nothing was written")
-        finish(matrix, output, _record(space, settings, source, encoder, truncated), chunk_rows)
+        finish(matrix, output, _record(space, settings, source, encoder, truncated), chunk_rows, ids)
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped after {matrix.rows} of {rows} rows; what is done is kept in {matrix.path}. "
@@ -202,7 +206,8 @@ def _chunks(texts: Iterator[str], rows: int) -> Iterator[list[str]]:
         yield chunk
 
 
-def _fingerprint(source: Path) -> dict[str, Any]:
+def fingerprint_of(source: Path) -> dict[str, Any]:
+    """What a file of texts is known again by: size, time of the last change, hash of its beginning."""
     status = source.stat()
     with open(source, "rb") as stream:
         head = hashlib.sha256(stream.read(_HEAD)).hexdigest()

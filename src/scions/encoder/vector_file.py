@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from scions.errors import ScionsError, UsageError
 
 FORMATS = (".npy", ".parquet", ".jsonl")
 DTYPES = ("float32", "float16")
-_METADATA = b"scions"
+METADATA = b"scions"
 
 
 class GrowingMatrix:
@@ -103,16 +103,23 @@ class GrowingMatrix:
         os.replace(aside, self.state_path)
 
 
-def finish(matrix: GrowingMatrix, output: Path, record: Mapping[str, Any], chunk_rows: int) -> None:
+def finish(
+    matrix: GrowingMatrix,
+    output: Path,
+    record: Mapping[str, Any],
+    chunk_rows: int,
+    ids: Sequence[Any] | None = None,
+) -> None:
     """Turn the complete matrix into ``output`` in one step, with the record of its space.
 
+    ``ids``: of each row, for kinds that keep them; None: the rows' numbers from 0.
     npy and jsonl carry the record in ``<output>.json``; parquet carries it in its metadata (key ``scions``) too.
     """
     kind, text = output.suffix.lower(), json.dumps(dict(record), indent=2, ensure_ascii=False) + "\n"
     ready = matrix.path
     if kind != ".npy":
         ready = output.with_name(f".{output.name}.converting")
-        (_write_parquet if kind == ".parquet" else _write_jsonl)(ready, matrix.path, text, chunk_rows)
+        (_write_parquet if kind == ".parquet" else _write_jsonl)(ready, matrix.path, text, chunk_rows, ids)
     with open(ready, "rb+") as stream:
         os.fsync(stream.fileno())
     from scions.store import write_file
@@ -148,26 +155,30 @@ def _chunks(matrix: Path, rows: int) -> Iterator[tuple[int, np.ndarray]]:
         yield start, np.array(vectors[start : start + rows])
 
 
-def _write_parquet(path: Path, matrix: Path, record: str, chunk_rows: int) -> None:
+def _write_parquet(path: Path, matrix: Path, record: str, chunk_rows: int, given: Sequence[Any] | None) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     shape = np.load(matrix, mmap_mode="r")
     kind = pa.list_(pa.from_numpy_dtype(shape.dtype), shape.shape[1])
-    fields = [pa.field("id", pa.int64(), nullable=False), pa.field("vector", kind)]
-    schema = pa.schema(fields, metadata={_METADATA: record.encode()})
+    column = pa.array([], pa.int64()) if given is None else pa.array(given)
+    fields = [pa.field("id", column.type, nullable=column.null_count > 0), pa.field("vector", kind)]
+    schema = pa.schema(fields, metadata={METADATA: record.encode()})
     # Vectors hardly compress and repeat nothing: dictionaries would only cost time.
     with pq.ParquetWriter(path, schema, use_dictionary=False, compression="none") as writer:
         for start, vectors in _chunks(matrix, chunk_rows):
-            ids = pa.array(np.arange(start, start + len(vectors)), pa.int64())
+            ids = column.slice(start, len(vectors))
+            if given is None:
+                ids = pa.array(np.arange(start, start + len(vectors)), pa.int64())
             rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=kind)
             writer.write_table(pa.Table.from_arrays([ids, rows], schema=schema), row_group_size=chunk_rows)
 
 
-def _write_jsonl(path: Path, matrix: Path, record: str, chunk_rows: int) -> None:
+def _write_jsonl(path: Path, matrix: Path, record: str, chunk_rows: int, given: Sequence[Any] | None) -> None:
     with open(path, "w", encoding="utf-8") as stream:
         for start, vectors in _chunks(matrix, chunk_rows):
             # The fewest digits that give back every value of the type.
             one = "%.9g" if vectors.dtype == np.float32 else "%.5g"
-            line = '{"id": %d, "vector": [' + ", ".join([one] * vectors.shape[1]) + "]}\n"
-            stream.writelines(line % (start + i, *row) for i, row in enumerate(vectors.tolist()))
+            line = '{"id": %s, "vector": [' + ", ".join([one] * vectors.shape[1]) + "]}\n"
+            ids = range(start, start + len(vectors)) if given is None else given[start : start + len(vectors)]
+            stream.writelines(line % (json.dumps(key), *row) for key, row in zip(ids, vectors.tolist(), strict=True))

@@ -14,6 +14,8 @@ from scions.store.records import FieldError, from_object, to_object
 
 FILE_NAME = "scions.json"
 FORMAT_VERSION = 1
+# A reader of version 1 would apply a query-side adapter to documents too, so such a manifest says 2: it must refuse.
+QUERY_SIDE_VERSION = NEWEST_VERSION = 2
 METHODS = ("houlsby", "pfeiffer", "parallel", "lora", "full")
 
 
@@ -69,12 +71,16 @@ class Manifest:
     tensor over all parameters of the base, 0 to 1. `scores` holds what the verdict was drawn from (base and
     adapter with intervals, general set, drift, rival). `created` is ISO 8601 in UTC. Keys that this version
     does not know are kept in `extra`, here and in the nested records, and written back.
+
+    `query_side` says that only queries pass through the adapter: documents are the base's, and
+    `space_fingerprint` is the base's too. It needs `format_version` 2.
     """
 
     format_version: int = FORMAT_VERSION
     name: str
     base: Base
     method: str
+    query_side: bool = False
     placement: dict[str, Any]
     rank: int | None
     trainable_parameters: int
@@ -120,9 +126,9 @@ class Manifest:
         try:
             version = value.get("format_version") if isinstance(value, dict) else None
             # Looked at first: in a newer format, any other complaint would mislead.
-            if type(version) is int and version > FORMAT_VERSION:
+            if type(version) is int and version > NEWEST_VERSION:
                 raise FieldError(
-                    f"format_version: {version} is newer than {FORMAT_VERSION}, the newest that this Scions "
+                    f"format_version: {version} is newer than {NEWEST_VERSION}, the newest that this Scions "
                     "reads; pip install --upgrade scions"
                 )
             if isinstance(value, dict) and version is None:
@@ -162,6 +168,11 @@ def _refuse_constant(name: str) -> Any:
 def _check(manifest: Manifest) -> None:
     if manifest.format_version < 1:
         raise FieldError(f"format_version: {manifest.format_version}, the first is 1")
+    if manifest.query_side and manifest.format_version < QUERY_SIDE_VERSION:
+        raise FieldError(
+            f"format_version: {manifest.format_version}, but a query-side adapter needs {QUERY_SIDE_VERSION}: readers "
+            "of version 1 would apply it to documents"
+        )
     if manifest.method not in METHODS:
         raise FieldError(f"method: {manifest.method!r}, expected one of {', '.join(METHODS)}")
     if not re.fullmatch(r"[0-9a-f]{64}", manifest.base.weights_sha256):

@@ -22,11 +22,19 @@ def card(manifest: Manifest, verdict: Verdict) -> str:
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
     lines += [f"# {manifest.name}", ""]
     lines += [f"A {manifest.method} adapter for `{manifest.base.id}`, trained with Scions on {_data(manifest)}.", ""]
+    if manifest.query_side:
+        lines += [
+            "**Query-side**: only queries pass through it. Documents are embedded with the base alone, so an index "
+            "of the base's serves on as it is.",
+            "",
+        ]
     lines += [f"**{verdict.summary}**", "", f"![base against adapter]({PLOT})", ""]
     lines += ["| held-out rows | base | adapter |", "|---|---|---|"]
     lines += [f"| {name} | {before} | {after} |" for name, before, after in verdict.metrics]
     lines += [f"| {name} ({verdict.metric}) | | {value} |" for name, value in verdict.rivals.items()]
     lines += ["", "Values x100 with 95 % bootstrap intervals.", ""]
+    if verdict.reindexing is not None:
+        lines += [*(f"- {sentence}" for sentence in verdict.reindexing.sentences), ""]
     lines += [_general(verdict), ""]
     lines += [
         f"- trained: {manifest.trainable_parameters:,} values, {manifest.trainable_share:.2%} of the base's parameters"
@@ -68,7 +76,18 @@ def _usage(manifest: Manifest) -> list[str]:
             "from sentence_transformers import SentenceTransformer",
             "",
             f'model = SentenceTransformer("path/to/{manifest.name}")',
-            'model.encode(["some text"])',
+            f'model.encode_query(["some question"])  # documents: {manifest.base.id}'
+            if manifest.query_side
+            else 'model.encode(["some text"])',
+        ]
+    if manifest.query_side:
+        return [
+            "import scions",
+            "",
+            f'encoder = scions.DomainEncoder("{manifest.base.id}")',
+            f'encoder.load_adapter("path/to/{manifest.name}")',
+            f'encoder.encode_query(["some question"], adapter="{manifest.name}")',
+            f'encoder.encode_document(["some text"], adapter="{manifest.name}")  # the base\'s own vectors',
         ]
     return [
         "import scions  # registers the adapter with PEFT",

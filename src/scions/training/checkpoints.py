@@ -29,7 +29,16 @@ def settings_of(prepared: Prepared, seed: int, layers: int | None) -> dict[str, 
         "layers": layers,
         "seed": seed,
         **{key: value for key, value in plan.recipe.to_dict().items() if key != "reasons"},
+        **_of_documents(prepared),
     }
+
+
+def _of_documents(prepared: Prepared) -> dict[str, Any]:
+    """What a query-side training is held against; nothing of any other."""
+    if prepared.index is None:
+        return {}
+    file = prepared.index.file
+    return {"query_side": True, "documents": None if file is None else {**file.record, "path": file.path.name}}
 
 
 def find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bool) -> Path | None:
@@ -55,9 +64,9 @@ def find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bo
         raise UsageError(
             f"--resume: {run / SETTINGS} cannot be read ({error}); --force in its place starts anew"
         ) from error
-    differ = [key for key in settings if settings[key] != kept.get(key)]
+    differ = [key for key in {**kept, **settings} if settings.get(key) != kept.get(key)]
     if differ:
-        told = ", ".join(f"{key} (was {kept.get(key)!r}, is {settings[key]!r})" for key in differ)
+        told = ", ".join(f"{key} (was {kept.get(key)!r}, is {settings.get(key)!r})" for key in differ)
         raise UsageError(f"--resume: the interrupted training had other settings: {told}")
     return checkpoint
 

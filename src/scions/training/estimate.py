@@ -24,18 +24,27 @@ from scions.training.examples import to_examples
 from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit, sample_for_selection
 from scions.training.methods import Trained, graft
-from scions.training.plan import Prepared
+from scions.training.plan import Prepared, two_sided_recipe
 from scions.training.precision import has_bf16
 from scions.training.prefix import MOST_BYTES
+from scions.training.query_side import DocumentVectors
 from scions.training.recipe import Recipe
 
 STEPS = 6
 TEXTS = 128
 LINEAR_ROWS = 2000  # rows that the rival, a linear map, is trained on
 DOMAIN_TEXTS = 1000  # texts that the manifest's statistics are drawn from
+NO_TWO_SIDED = -1  # in the place of a rival's number of layers: there is no such rival
 
 
-def estimate(prepared: Prepared, run: Path, seed: int, general: list[str], compare_full: bool) -> None:
+def estimate(
+    prepared: Prepared,
+    run: Path,
+    seed: int,
+    general: list[str],
+    compare_full: bool,
+    two_sided_layers: int | None = NO_TWO_SIDED,
+) -> None:
     """Put time and memory into ``prepared.plan``; the model's weights are not to be used after.
 
     Time is seconds a step and seconds a text, measured here, times how many there are to come. Reading the data,
@@ -49,16 +58,25 @@ def estimate(prepared: Prepared, run: Path, seed: int, general: list[str], compa
         seed: of the training.
         general: texts on which drift or a general set would be scored.
         compare_full: whether full fine-tuning is to be run beside it.
+        two_sided_layers: ``layers`` of a two-sided adapter that is to be trained beside a query-side one.
     """
-    plan, splits = prepared.plan, prepared.splits
+    plan, splits, index = prepared.plan, prepared.splits, prepared.index
     texts = to_examples(splits.train, plan.recipe.objective).texts
     with _peak_of_memory() as peak:
-        step = _seconds_a_step(prepared.model, prepared.trained, prepared, run, seed)
+        step = _seconds_a_step(prepared.model, prepared.trained, plan.recipe, prepared, run, seed, index)
         fast = FastEncoder(prepared.model, plan.recipe.max_length)
         exact = FastEncoder(prepared.model, int(prepared.model.max_seq_length or 512), bf16=False)
         encode_train = _encoding(fast, texts)
         dev = sample_for_selection(splits.dev, seed)
-        choosing = _encoding(fast, dev.texts()) * (1 + math.ceil(plan.recipe.epochs))
+        scorings = 1 + math.ceil(plan.recipe.epochs)
+        every = _encoding(fast, dev.texts())
+        choosing = every * scorings
+        whole = 1.0  # of the test texts: what the adapter, and not the base before it, has to encode
+        if index is not None:  # documents are the base's, encoded once, at its own length
+            own = FastEncoder(index.base, int(index.base.max_seq_length or 512))
+            queries = [row[0] for row in dev.row_texts()]
+            choosing = _encoding(fast, queries) * scorings + _encoding(own, dev.texts()) * (index.file is None)
+            whole = len(splits.test) / max(1, len(splits.test.texts()))
         few = min(len(splits.train), 1000) if splits.test.shape is Shape.LABELLED else 0
         piece = _texts_a_piece(prepared)
         judging = (
@@ -68,26 +86,51 @@ def estimate(prepared: Prepared, run: Path, seed: int, general: list[str], compa
         linear += _encoding(fast, splits.test.texts(), piece)
         about = encode_train * min(1.0, DOMAIN_TEXTS / len(texts))
         once = encode_train if plan.recipe.objective == "contrastive" else 0.0
+        both = once
+        if index is not None:
+            once = _encoding(own, texts) * (index.file is None)
         plan.seconds = step * plan.steps + once
-        plan.scoring_seconds = choosing + 2 * judging + linear + about
+        plan.scoring_seconds = choosing + (1 + whole) * judging + linear + about
+        rivals = []
         if compare_full:
             model = load_base(prepared.base_path)
-            full = _seconds_a_step(model, graft(model, "full"), prepared, run / "full", seed)
-            plan.rival_seconds = full * plan.steps + once + choosing + judging
+            full = _seconds_a_step(model, graft(model, "full"), prepared.plan.recipe, prepared, run / "full", seed)
+            rivals.append(full * plan.steps + both + every * scorings + judging)
+        if two_sided_layers != NO_TWO_SIDED:
+            rivals.append(_two_sided(prepared, run / "two-sided", seed, two_sided_layers) + both + judging)
+            rivals[-1] += every * scorings
+        plan.rival_seconds = sum(rivals) if rivals else None
     weights = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
     models = 2  # beside the one that was measured: the bare base, and the adapter as it was published
     vectors = 4 * _width(prepared.model) * (len(texts) + len(splits.test.texts()))
     plan.memory_bytes = peak[0] + models * weights + vectors + _prefix_bytes(prepared, len(texts))
 
 
-def _seconds_a_step(model: SentenceTransformer, trained: Trained, prepared: Prepared, run: Path, seed: int) -> float:
+def _two_sided(prepared: Prepared, run: Path, seed: int, layers: int | None) -> float:
+    """Seconds of the steps of a two-sided adapter."""
+    model, recipe, method = load_base(prepared.base_path), two_sided_recipe(prepared), prepared.plan.method
+    trained = graft(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
+    steps = math.ceil(recipe.epochs * len(prepared.splits.train) / recipe.batch_size)
+    return _seconds_a_step(model, trained, recipe, prepared, run, seed) * steps
+
+
+def _seconds_a_step(
+    model: SentenceTransformer,
+    trained: Trained,
+    recipe: Recipe,
+    prepared: Prepared,
+    run: Path,
+    seed: int,
+    index: DocumentVectors | None = None,
+) -> float:
     """The median of a few real steps, without the first, which pays for what is done once."""
-    recipe = Recipe(**{**prepared.plan.recipe.to_dict(), "epochs": 1.0})
+    recipe = Recipe(**{**recipe.to_dict(), "epochs": 1.0})
     sample = _sample(prepared.splits.train, STEPS * recipe.batch_size)
     moments = [time.perf_counter()]
     fitted = fit(
-        model, trained, sample, None, recipe, run=run, seed=seed, on_step=lambda _: moments.append(time.perf_counter())
-    )
+        model, trained, sample, None, recipe, run=run, seed=seed, index=index,
+        on_step=lambda _: moments.append(time.perf_counter()),
+    )  # fmt: skip
     apart = np.diff(moments[1:])
     return float(statistics.median(apart)) if len(apart) else fitted.seconds / max(1, fitted.steps)
 

@@ -17,8 +17,9 @@ from transformers import TrainerCallback
 
 from scions.data import Shape, Table
 from scions.encoder.packed import packed_forward, supports
+from scions.encoder.query_side import QuerySideEncoder
 from scions.errors import Interrupted
-from scions.evaluation import dev_score
+from scions.evaluation import Remembering, dev_score
 from scions.training.batches import PlannedSteps, plan_batches
 from scions.training.examples import Examples, to_examples
 from scions.training.fast_encoder import FastEncoder, prompt
@@ -26,6 +27,10 @@ from scions.training.methods import Trained
 from scions.training.mining import mine_negatives
 from scions.training.precision import autocast, frozen_in_bf16, has_bf16, without_dropout
 from scions.training.prefix import Prefix
+from scions.training.preservation import Importance, Preserver, measure_importance
+from scions.training.preservation.distillation import ROWS
+from scions.training.preservation.texts import MOST, general_texts
+from scions.training.query_side import DocumentVectors, QuerySteps, query_tokens
 from scions.training.recipe import Recipe
 from scions.training.selection import Selection
 from scions.training.tokens import Tokens, encode_all
@@ -75,6 +80,8 @@ def fit(
     keep_dropout: bool = False,
     resume_from: Path | None = None,
     on_step: Callable[[Step], None] | None = None,
+    importance: Importance | None = None,
+    index: DocumentVectors | None = None,
 ) -> Fitted:
     """Train ``trained`` inside ``model`` and leave the best weights in it.
 
@@ -90,32 +97,56 @@ def fit(
         keep_dropout: leave the base's dropout on (it always is for the objective ``simcse``).
         resume_from: a checkpoint of this very training.
         on_step: called after every step.
+        importance: of the base, for the parts of preservation that need it; None: measured on ``train``.
+        index: train queries alone, against these vectors of documents; None: both sides.
 
     Raises:
         TrainingDiverged: a loss that is not finite.
         Interrupted: Ctrl-C; a checkpoint was saved.
     """
     bf16 = bf16 and has_bf16(model.device)
+    if importance is None and not {"mask", "contrast"}.isdisjoint(recipe.preserved):
+        importance = measure_importance(model, train.texts(), seed=seed)
     # Packed attention knows no dropout.
     packed = supports(model) and not (recipe.dropout or keep_dropout)
     examples = to_examples(train, recipe.objective, prompt(model, "query"), prompt(model, "document"))
-    tokens = Tokens(model, examples.texts, recipe.max_length)
+    if index is None:
+        tokens = Tokens(model, examples.texts, recipe.max_length)
+    else:
+        tokens = query_tokens(model, examples, recipe.max_length)
     with frozen_in_bf16(model, bf16), packed_forward(model, trained.first_layer) if packed else nullcontext():
-        vectors = _base_vectors(model, examples, tokens, recipe, bf16, packed)
+        if index is None:
+            vectors = _base_vectors(model, examples, tokens, recipe, bf16, packed)
+        else:
+            vectors = index.of(examples, bf16, queries=recipe.hard_negatives > 0)
         if recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
             examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
         prefix = None
         if packed and trained.first_layer and Prefix.fits(model, tokens, bf16):
             prefix = Prefix(model, tokens, trained.first_layer, bf16)
         batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
-        steps = PlannedSteps(
-            batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed, prefix=prefix
+        kind = PlannedSteps if index is None else QuerySteps
+        steps = kind(batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed, prefix=prefix)
+        general = None
+        if "distillation" in recipe.preserved:
+            general = general_texts(recipe.general_texts, model, train, seed, min(MOST, len(batches) * ROWS))
+        preserver = Preserver.of(
+            model,
+            trained,
+            recipe,
+            importance=importance,
+            general=general,
+            batches=batches,
+            tokens=tokens,
+            seed=seed,
+            packed=packed,
+            bf16=bf16,
         )
-        score = _dev_score(model, dev, recipe, bf16, seed) if dev is not None else None
+        score = _dev_score(model, dev, recipe, bf16, seed, index) if dev is not None else None
         selection = Selection(trained.parameters, score)
         rhythm = _Rhythm(selection, len(batches), recipe, on_step)
         trainer = AdapterTrainer(
-            model, _arguments(recipe, run, seed, model), steps, trained, recipe, selection, bf16, [rhythm]
+            model, _arguments(recipe, run, seed, model), steps, trained, recipe, selection, bf16, [rhythm], preserver
         )
         rhythm.trainer = trainer
         with without_dropout(model, not (recipe.dropout or keep_dropout)), rhythm.stopped_by_ctrl_c():
@@ -143,9 +174,13 @@ def _base_vectors(
         return encode_all(model, tokens, packed)
 
 
-def _dev_score(model: SentenceTransformer, dev: Table, recipe: Recipe, bf16: bool, seed: int) -> Callable[[], float]:
+def _dev_score(
+    model: SentenceTransformer, dev: Table, recipe: Recipe, bf16: bool, seed: int, index: DocumentVectors | None
+) -> Callable[[], float]:
     rows = sample_for_selection(dev, seed)
-    encoder = FastEncoder(model, recipe.max_length, bf16)
+    encoder: Any = FastEncoder(model, recipe.max_length, bf16)
+    if index is not None:  # documents do not change: they are encoded for the first epoch alone
+        encoder = QuerySideEncoder(encoder, Remembering(index.encoder(bf16)))
 
     def score() -> float:
         return dev_score(encoder, rows, seed=seed)

@@ -17,9 +17,10 @@ from scions.store import base_id, load_base, resolve_base
 from scions.training.batches import plan_batches
 from scions.training.examples import to_examples
 from scions.training.methods import Trained, graft
+from scions.training.query_side import DocumentVectors, check_query_side, open_documents, query_side_recipe
 from scions.training.recipe import Recipe, choose_recipe
 
-OPTIONS = ("objective", "batch_size", "learning_rate", "epochs", "max_length")
+OPTIONS = ("objective", "batch_size", "learning_rate", "epochs", "max_length", "preserve", "general_texts")
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Plan:
         scoring_seconds: estimated time of scoring: dev after every epoch, base and adapter on test, the linear map.
         rival_seconds: estimated time of full fine-tuning beside it, where that was asked for.
         memory_bytes: memory of the whole process that the training needs at least.
+        query_side: only queries are trained; ``documents``: how many documents stay as the base has them.
     """
 
     base: str
@@ -54,11 +56,13 @@ class Plan:
     scoring_seconds: float | None = None
     rival_seconds: float | None = None
     memory_bytes: int | None = None
+    query_side: bool = False
+    documents: int | None = None
 
 
 @dataclass
 class Prepared:
-    """What a training starts from: data read, base loaded, adapter grafted."""
+    """What a training starts from: data read, base loaded, adapter grafted; ``index`` where queries alone train."""
 
     base_path: str
     model: SentenceTransformer
@@ -66,6 +70,8 @@ class Prepared:
     trained: Trained
     plan: Plan
     lengths: list[int] = field(default_factory=list)
+    index: DocumentVectors | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
 
 
 def prepare(
@@ -83,6 +89,9 @@ def prepare(
     columns: dict[str, str] | None,
     limit: int | None,
     overrides: dict[str, Any],
+    query_side: bool = False,
+    documents: str | None = None,
+    document_texts: str | None = None,
 ) -> Prepared:
     """Read, check and split the data; load the base; choose the recipe; graft the adapter.
 
@@ -93,6 +102,10 @@ def prepare(
         raise UsageError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}")
     splits = read_splits(data, dev=dev, test=test, shape=shape, columns=columns, seed=seed, limit=limit)
     check_trainable(splits.train)
+    if query_side:
+        check_query_side(splits.train.shape, _objective(splits, overrides))
+    elif documents is not None or document_texts is not None:
+        raise UsageError("--documents holds vectors that stay as they are, which is for --query-side only: give both")
     for part, table in (("dev", splits.dev), ("test", splits.test)):
         check_scorable(table, part)
     _check_plain_texts(splits)
@@ -103,12 +116,14 @@ def prepare(
     probe = to_examples(splits.train, _objective(splits, overrides))
     if len(probe) < 2:
         raise DataError(f"{splits.train.source}: {len(probe)} training row; at least 2 are needed, 50 to be of use")
-    rng = np.random.default_rng(0)
-    chosen = rng.choice(len(probe.texts), min(4000, len(probe.texts)), replace=False)
-    sample = [probe.texts[i] for i in chosen]
-    encoded = model.tokenizer(sample, truncation=False, return_attention_mask=False, verbose=False)
-    lengths = [len(ids) for ids in encoded["input_ids"]]
-    recipe = choose_recipe(splits.train.shape, len(probe), lengths, longest, method, **overrides)
+    # With --query-side the queries alone are read by what is trained.
+    read = np.unique(probe.columns[:, 0]) if query_side else np.arange(len(probe.texts))
+    lengths = _token_lengths(model, [probe.texts[i] for i in read])
+    choose = query_side_recipe if query_side else choose_recipe
+    recipe = choose(splits.train.shape, len(probe), lengths, longest, method, **overrides)
+    index = None
+    if query_side:
+        index = open_documents(load_base(base_path), splits, documents, document_texts, base_id(base))
     trained = graft(model, method, trainable_share, rank, layers)
     steps = len(plan_batches(probe, recipe.batch_size, recipe.epochs, seed))
     over = sum(length > recipe.max_length for length in lengths)
@@ -123,9 +138,27 @@ def prepare(
         trainable_parameters=trained.count,
         trainable_share=trained.share,
         steps=steps,
-        truncated=round(over / len(lengths) * len(probe.texts)) if lengths else 0,
+        truncated=round(over / len(lengths) * len(read)) if lengths else 0,
+        query_side=query_side,
+        documents=None if index is None else index.documents,
     )
-    return Prepared(base_path, model, splits, trained, plan, lengths)
+    return Prepared(base_path, model, splits, trained, plan, lengths, index, overrides)
+
+
+def two_sided_recipe(prepared: Prepared) -> Recipe:
+    """The recipe that a query-side training's data would get with both sides trained, under the same options."""
+    splits, overrides, model = prepared.splits, prepared.overrides, prepared.model
+    probe = to_examples(splits.train, _objective(splits, overrides))
+    lengths, longest = _token_lengths(model, probe.texts), int(model.max_seq_length or 512)
+    return choose_recipe(splits.train.shape, len(probe), lengths, longest, prepared.plan.method, **overrides)
+
+
+def _token_lengths(model: SentenceTransformer, texts: list[str], most: int = 4000) -> list[int]:
+    """Tokens of ``texts``, or of as many of them drawn evenly."""
+    chosen = np.random.default_rng(0).choice(len(texts), min(most, len(texts)), replace=False)
+    sample = [texts[i] for i in chosen]
+    encoded = model.tokenizer(sample, truncation=False, return_attention_mask=False, verbose=False)
+    return [len(ids) for ids in encoded["input_ids"]]
 
 
 def _check_plain_texts(splits: Splits) -> None:

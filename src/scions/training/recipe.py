@@ -27,6 +27,7 @@ _OBJECTIVES = {
     Shape.TEXTS: ("simcse", "plain text: two dropout passes of a text are each other's positive"),
 }
 OBJECTIVES = ("contrastive", "cosent", "simcse")
+PRESERVING = ("distillation", "mask", "contrast")
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Recipe:
     """The settings of one training. ``reasons`` says of each why it is so.
 
     ``max_length`` is in tokens, ``batch_size`` in rows; ``scale`` is the inverse temperature of the objective.
+    ``preserve`` names parts of `scions.training.preservation`, ``preserve_weight`` is that of distillation, whose texts
+    are ``general_texts`` (a file, or one of its own sources).
     """
 
     objective: str
@@ -46,7 +49,23 @@ class Recipe:
     scale: float = 20.0
     hard_negatives: int = 0
     dropout: bool = False
+    preserve: str = "none"
+    preserve_weight: float = 1.0
+    general_texts: str = "docstrings"
     reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def preserved(self) -> tuple[str, ...]:
+        """The parts of ``preserve``, in `PRESERVING`'s order. Raises UsageError for one that is unknown."""
+        if self.preserve.strip() == "none":
+            return ()
+        given = PRESERVING if self.preserve.strip() == "all" else [part.strip() for part in self.preserve.split(",")]
+        unknown = [part for part in given if part not in PRESERVING]
+        if unknown:
+            raise UsageError(
+                f"preserve {self.preserve!r}: {unknown[0]!r} is unknown; none, all, or some of {', '.join(PRESERVING)}"
+            )
+        return tuple(part for part in PRESERVING if part in given)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -113,6 +132,7 @@ def _check(recipe: Recipe, shape: Shape, model_max_length: int) -> None:
     if recipe.objective not in OBJECTIVES:
         raise UsageError(f"objective {recipe.objective!r} is unknown; choose from {', '.join(OBJECTIVES)}")
     recipe.dropout = recipe.objective == "simcse"
+    _ = recipe.preserved  # refuses what it does not know
     fitting = _OBJECTIVES[shape][0]
     if recipe.objective not in (fitting, "simcse"):
         either = "'simcse'" if fitting == "simcse" else f"{fitting!r} or 'simcse'"

@@ -23,6 +23,7 @@ from scions.store import (
     base_fingerprint,
     space_fingerprint,
 )
+from scions.store.manifest import FORMAT_VERSION, QUERY_SIDE_VERSION
 from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import Fitted
 from scions.training.plan import Prepared
@@ -47,8 +48,11 @@ def manifest_of(
     dimensions = int(base_model.get_embedding_dimension() or 0)
     placement = {"placement": plan.method, "layers": layers}
     first = hashlib.sha256(f"{sha}|{plan.method}|{layers}|{plan.rank}|0".encode()).hexdigest()[:16]
-    weights = base_fingerprint(str(candidate)) if plan.method == "full" else adapter_fingerprint(candidate)
+    weights: str | None = base_fingerprint(str(candidate)) if plan.method == "full" else adapter_fingerprint(candidate)
+    if plan.query_side:  # its vectors lie in the base's space by construction
+        weights = None
     return Manifest(
+        format_version=QUERY_SIDE_VERSION if plan.query_side else FORMAT_VERSION,
         name=name,
         base=Base(
             id=plan.base,
@@ -58,6 +62,7 @@ def manifest_of(
             layers=int(transformer.config.num_hidden_layers),
         ),
         method=plan.method,
+        query_side=plan.query_side,
         placement=placement,
         rank=plan.rank or None,
         trainable_parameters=plan.trainable_parameters,

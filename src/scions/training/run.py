@@ -6,7 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,24 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, drift_pairs, read
-from scions.errors import DataError, Interrupted, ScionsError
+from scions.encoder.query_side import QuerySideEncoder
+from scions.errors import DataError, Interrupted, ScionsError, UsageError
 from scions.evaluation import Evaluation, Remembering, drift_of, evaluate, fit_linear_map
 from scions.store import Manifest, check_name, default_root, disk, load_base, publish
 from scions.store.publish import refuse_existing
 from scions.training.candidate import reload, write_weights
 from scions.training.card import PLOT, card, draw
 from scions.training.checkpoints import begin, find_checkpoint, settings_of, tidied
-from scions.training.estimate import LINEAR_ROWS, estimate
+from scions.training.estimate import LINEAR_ROWS, NO_TWO_SIDED, estimate
 from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import Fitted, Step, fit
 from scions.training.methods import graft
-from scions.training.plan import Plan, Prepared, parse_overrides, prepare
+from scions.training.plan import OPTIONS, Plan, Prepared, parse_overrides, prepare, two_sided_recipe
 from scions.training.record import manifest_of
+from scions.training.reindexing import TWO_SIDED, reindexing_of, two_sided
 from scions.training.shown import Shown, shown_queries
 from scions.training.trainer import TrainingDiverged
-from scions.training.verdict import WORSE, Verdict, judge
+from scions.training.verdict import Verdict, check_loss, judge
 
 Stage = Callable[[str], None]
 RIVAL = "full"
@@ -62,6 +64,9 @@ def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
         check_name(name)
     output, resume, force = options.pop("output", None), options.pop("resume", False), options.pop("force", False)
     compare_full, given = options.pop("compare_full", False), options.pop("general", None)
+    compare_two_sided = options.pop("compare_two_sided", False)
+    check_loss(options.pop("max_general_loss", None))
+    _check_two_sided(options.get("query_side", False), compare_two_sided)
     seed, layers = options.get("seed", 0), options.get("layers")
     general = None if given is None else read(str(given))
     prepared = _prepare(data, **options)
@@ -79,7 +84,8 @@ def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
 
     with tempfile.TemporaryDirectory() as folder:
         texts = _drift_texts() if general is None else general.texts()
-        estimate(prepared, Path(folder), seed, texts, compare_full and prepared.plan.method != "full")
+        full = compare_full and prepared.plan.method != "full"
+        estimate(prepared, Path(folder), seed, texts, full, layers if compare_two_sided else NO_TWO_SIDED)
     return prepared.plan
 
 
@@ -126,6 +132,13 @@ def train(
     resume: bool = False,
     force: bool = False,
     compare_full: bool = False,
+    query_side: bool = False,
+    documents: str | Path | None = None,
+    document_texts: str | Path | None = None,
+    compare_two_sided: bool = False,
+    preserve: str | None = None,
+    general_texts: str | Path | None = None,
+    max_general_loss: float | None = None,
     on_stage: Stage | None = None,
     on_recipe: Callable[[Plan], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -149,6 +162,14 @@ def train(
         resume: go on from the last checkpoint.
         force: replace an adapter of that name, and publish even what is worse.
         compare_full: train all parameters as well, as a rival in the verdict.
+        query_side: train queries alone: documents keep the base's vectors, so an index of the base's serves on.
+        documents: a file of vectors of the base's, with its record, for the corpus of a BEIR folder, in its order.
+        document_texts: the texts of ``documents``, where the data is no BEIR folder.
+        compare_two_sided: train both sides as well, to see what embedding every document anew would gain.
+        preserve: how general knowledge is kept: ``distillation``, ``mask``, ``contrast``, several joined by commas,
+            ``all`` or ``none``; None: the recipe's.
+        general_texts: the texts that distillation holds on to: a file, or ``docstrings``, ``words``, ``own``.
+        max_general_loss: refuse an adapter that loses more, in points of the general set's metric, or of drift.
         on_stage, on_recipe, on_step: told what happens.
 
     Raises:
@@ -156,6 +177,8 @@ def train(
             is left where adapters are looked for.
     """
     check_name(name)
+    _check_two_sided(query_side, compare_two_sided)
+    check_loss(max_general_loss)
     root = _root(output)
     folder, run = root / name, root / f".training-{name}"
     refuse_existing(folder, force)
@@ -168,6 +191,8 @@ def train(
             "learning_rate": learning_rate,
             "epochs": epochs,
             "max_length": max_length,
+            "preserve": preserve,
+            "general_texts": _text(general_texts),
         }
     )
     say("reading the data and loading the base")
@@ -187,7 +212,11 @@ def train(
         columns=columns,
         limit=limit,
         overrides=overrides,
+        query_side=query_side,
+        documents=_text(documents),
+        document_texts=_text(document_texts),
     )
+    index = prepared.index
     if general_rows is not None:
         prepared.plan.notes += [f"general: {note}" for note in general_rows.notes]
     if on_recipe is not None:
@@ -198,8 +227,8 @@ def train(
         say(f"nothing to resume for {name}: starting from the beginning")
     # The base is scored first: test rows that cannot be scored show before the training, not after it.
     say("scoring the base on held-out rows")
-    base_model = load_base(prepared.base_path)
-    before = _encoder(base_model)
+    base_model = load_base(prepared.base_path) if index is None else index.base
+    before = _encoder(base_model) if index is None else Remembering(index.encoder())
     few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
     base_scores = evaluate(before, prepared.splits.test, few_shot=few)
     base_general = None if general_rows is None else evaluate(before, general_rows)
@@ -211,7 +240,10 @@ def train(
         say("scoring the adapter on held-out rows")
         candidate = run / "candidate"
         write_weights(prepared.model, method, prepared.plan.base, candidate)
-        after = _encoder(reload(candidate, method, prepared.base_path, name))
+        adapted = reload(candidate, method, prepared.base_path, name)
+        after = _encoder(adapted)
+        if index is not None:
+            after = Remembering(QuerySideEncoder(after, before))
         scores = evaluate(after, prepared.splits.test, few_shot=few)
         general_scores, drifted = None, None
         if general_rows is not None and base_general is not None:
@@ -224,7 +256,10 @@ def train(
                 f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
             )
         rivals: dict[str, Evaluation] = {}
-        ways = {"linear map": lambda: _linear(base_model, prepared, seed)}
+        linear = "linear map" if index is None else "linear map on both sides"
+        ways = {linear: lambda: _linear(base_model, prepared, seed)}
+        if compare_two_sided:
+            ways[TWO_SIDED] = lambda: two_sided(prepared, run / "two-sided", seed, layers, on_step)
         if compare_full and method != "full":
             ways["full fine-tuning"] = lambda: _full(prepared, run, seed, on_step)
         for rival, way in ways.items():
@@ -238,11 +273,22 @@ def train(
                 prepared.plan.notes.append(f"the rival, {rival}, was left out: {why}")
                 say(prepared.plan.notes[-1])
                 shutil.rmtree(run / RIVAL, ignore_errors=True)
-        verdict = judge(base_scores, scores, general=general_scores, drift=drifted, rivals=rivals)
+        verdict = judge(
+            base_scores,
+            scores,
+            general=general_scores,
+            drift=drifted,
+            rivals=rivals,
+            max_general_loss=max_general_loss,
+        )
+        if index is not None:
+            say("measuring what embedding every document anew would cost")
+            cost = reindexing_of(prepared, index, adapted, base_scores, verdict.difference, rivals.get(TWO_SIDED))
+            verdict = replace(verdict, reindexing=cost)
         manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
         examples = shown_queries(prepared.splits.test, before, after)
         path = None
-        if verdict.outcome != WORSE or force:
+        if not verdict.refused or force:
             say("publishing")
             path = publish(folder, lambda staging: _write(staging, candidate, manifest, verdict), force=force)
         shutil.rmtree(run, ignore_errors=True)
@@ -250,12 +296,28 @@ def train(
 
 
 def _prepare(data: str, **options: Any) -> Prepared:
-    named = ("objective", "batch_size", "learning_rate", "epochs", "max_length")
-    overrides = parse_overrides({name: options.pop(name, None) for name in named})
+    overrides = parse_overrides({name: options.pop(name, None) for name in OPTIONS})
     defaults: dict[str, Any] = dict.fromkeys(
-        ("base", "trainable_share", "rank", "layers", "dev", "test", "shape", "columns", "limit")
+        (
+            "base",
+            "trainable_share",
+            "rank",
+            "layers",
+            "dev",
+            "test",
+            "shape",
+            "columns",
+            "limit",
+            "documents",
+            "document_texts",
+        )
     )
     return prepare(str(data), **{**defaults, "method": "houlsby", "seed": 0, **options}, overrides=overrides)
+
+
+def _check_two_sided(query_side: bool, compare_two_sided: bool) -> None:
+    if compare_two_sided and not query_side:
+        raise UsageError("--compare-two-sided is a rival of --query-side: give that too (without it both sides train)")
 
 
 def _text(path: str | Path | None) -> str | None:
@@ -276,6 +338,7 @@ def _fit(
         seed=seed,
         resume_from=checkpoint,
         on_step=on_step,
+        index=prepared.index,
     )
 
 
@@ -315,7 +378,8 @@ def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], No
 
     model = load_base(prepared.base_path)
     trained = graft(model, "full")
-    recipe = Recipe(**{**prepared.plan.recipe.to_dict(), "learning_rate": LEARNING_RATES["full"]})
+    own = prepared.plan.recipe if prepared.index is None else two_sided_recipe(prepared)
+    recipe = Recipe(**{**own.to_dict(), "learning_rate": LEARNING_RATES["full"]})
     splits = prepared.splits
     fit(model, trained, splits.train, splits.dev, recipe, run=run / RIVAL, seed=seed, on_step=on_step)
     few = splits.train if splits.test.shape is Shape.LABELLED else None

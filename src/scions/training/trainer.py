@@ -24,6 +24,8 @@ from scions.training.batches import PlannedSteps
 from scions.training.methods import Trained
 from scions.training.objectives import contrastive_loss, cosent_loss
 from scions.training.precision import autocast
+from scions.training.preservation.preserver import Preserver
+from scions.training.preservation.soft_mask import ScaledSteps
 from scions.training.recipe import Recipe
 from scions.training.selection import Selection
 from scions.training.tokens import encode_pieces
@@ -55,11 +57,13 @@ class AdapterTrainer(SentenceTransformerTrainer):
         selection: Selection,
         bf16: bool,
         callbacks: list[Any],
+        preserver: Preserver | None = None,
     ) -> None:
         from datasets import Dataset
 
         self.steps, self.trained, self.recipe, self.selection = steps, trained, recipe, selection
         self.bf16 = bf16
+        self.preserver = preserver or Preserver()
         self.last_loss = math.nan
         # The dataset given here only has the right length: `get_train_dataloader` serves the steps themselves.
         rows = Dataset.from_dict({"step": list(range(len(steps)))})
@@ -91,6 +95,8 @@ class AdapterTrainer(SentenceTransformerTrainer):
         ]
         groups = [group for group in groups if group["params"]]
         self.optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, fused=True)
+        if self.preserver.scaled:
+            ScaledSteps(self.optimizer, self.preserver.scaled)
         return self.optimizer
 
     def compute_loss(
@@ -99,10 +105,14 @@ class AdapterTrainer(SentenceTransformerTrainer):
         with autocast(self.args.device, self.bf16):
             vectors = encode_pieces(model, inputs["pieces"])
         columns = vectors[inputs["index"].T]
+        if "documents" in inputs:  # of a query-side training: constants
+            columns = torch.cat([columns, inputs["documents"]])
         if "scores" in inputs:
             loss = cosent_loss(columns, inputs["scores"], self.recipe.scale)
         else:
             loss = contrastive_loss(columns, inputs["mask"], self.recipe.scale)
+        for term in self.preserver.terms:
+            loss = loss + term(self.state.global_step)
         self.last_loss = float(loss.detach())
         if not math.isfinite(self.last_loss):
             raise TrainingDiverged(

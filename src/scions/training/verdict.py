@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
+from scions.errors import UsageError
 from scions.evaluation import Evaluation, Interval, interval, paired_difference
+
+if TYPE_CHECKING:
+    from scions.training.reindexing import Reindexing
 
 # Below this the adapter orders general pairs visibly otherwise than the base, and the verdict says so.
 LOW_DRIFT = 90.0
-BETTER, SAME, WORSE = "better", "no measurable difference", "worse"
+BETTER, SAME, WORSE, FORGETS = "better", "no measurable difference", "worse", "forgets too much"
 _SHOWN = {
     "scored": ("spearman",),
     "binary": ("average_precision", "roc_auc"),
@@ -26,13 +30,15 @@ class Verdict:
 
     Attributes:
         outcome: ``better``, ``no measurable difference`` or ``worse``: whether the 95 % interval of the paired
-            difference lies above, around or below 0.
+            difference lies above, around or below 0; ``forgets too much``: not worse, but beyond the limit on general
+            loss.
         metric: the metric that decided; all values are x100.
         difference: adapter minus base, the same rows resampled together.
         metrics: ``(name, base, adapter)`` of every metric shown.
         general: the same on a general set, where one was given: ``metric``, ``before``, ``after``, ``difference``.
         drift: Spearman x100 between the base's and the adapter's similarities of general pairs, where none was.
         rivals: other ways to the same end, on the same rows.
+        reindexing: of a query-side training: its gain, that of embedding every document anew, and what that costs.
     """
 
     outcome: str
@@ -44,6 +50,19 @@ class Verdict:
     general: dict[str, Any] | None = None
     drift: float | None = None
     rivals: dict[str, Interval] = field(default_factory=dict)
+    reindexing: Reindexing | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is published only when forced."""
+        return self.outcome in (WORSE, FORGETS)
+
+    @property
+    def general_loss(self) -> float | None:
+        """What general text lost: points of the general set's metric, else of drift; None where neither is known."""
+        if self.general is not None:
+            return float(self.general["before"]["value"] - self.general["after"]["value"])
+        return None if self.drift is None else 100.0 - self.drift
 
     @property
     def summary(self) -> str:
@@ -54,6 +73,7 @@ class Verdict:
             BETTER: "Better: the adapter beats the base on held-out rows",
             SAME: "No measurable difference: held-out rows cannot tell the adapter from the base",
             WORSE: "Worse: the base beats the adapter on held-out rows",
+            FORGETS: "Forgets too much: general loss is beyond --max-general-loss",
         }
         sentence = f"{words[self.outcome]}: {figures}."
         best = max(self.rivals.items(), key=lambda item: item[1].value, default=None)
@@ -79,6 +99,7 @@ class Verdict:
             "general": self.general,
             "drift": self.drift,
             "rivals": {name: asdict(value) for name, value in self.rivals.items()},
+            **({} if self.reindexing is None else {"reindexing": self.reindexing.to_dict()}),
             "summary": self.summary,
         }
 
@@ -90,6 +111,7 @@ def judge(
     general: tuple[Evaluation, Evaluation] | None = None,
     drift: float | None = None,
     rivals: dict[str, Evaluation] | None = None,
+    max_general_loss: float | None = None,
 ) -> Verdict:
     """Draw the verdict from evaluations on the same rows (paired bootstrap, 1000 samples).
 
@@ -99,12 +121,13 @@ def judge(
         general: base and adapter on a general set.
         drift: see `Verdict`.
         rivals: evaluations of other ways.
+        max_general_loss: the most that `Verdict.general_loss` may be.
     """
     difference = paired_difference(base, adapter)
     outcome = BETTER if difference.low > 0 else WORSE if difference.high < 0 else SAME
     shown = _SHOWN.get(base.shape.value, _RETRIEVAL)
     metrics = [(m, interval(base, m), interval(adapter, m)) for m in shown if m in base.scores and m in adapter.scores]
-    return Verdict(
+    verdict = Verdict(
         outcome,
         base.primary,
         interval(base),
@@ -115,6 +138,16 @@ def judge(
         drift,
         {name: interval(evaluation) for name, evaluation in (rivals or {}).items()},
     )
+    lost = verdict.general_loss
+    if outcome != WORSE and max_general_loss is not None and lost is not None and lost > max_general_loss:
+        return replace(verdict, outcome=FORGETS)
+    return verdict
+
+
+def check_loss(most: float | None) -> None:
+    """Raise UsageError where a limit on general loss is no number of points from 0 up."""
+    if most is not None and not 0 <= most <= 100:
+        raise UsageError(f"--max-general-loss is in points from 0 to 100, got {most:g}")
 
 
 def _general(pair: tuple[Evaluation, Evaluation] | None) -> dict[str, Any] | None:

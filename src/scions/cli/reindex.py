@@ -1,0 +1,84 @@
+"""`scions reindex`: a file of vectors into the space of an adapter, or of the base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def reindex(
+    vectors: Annotated[
+        Path, typer.Argument(help="The old vectors, .npy, .parquet or .jsonl, with their record.", show_default=False)
+    ],
+    texts: Annotated[Path, typer.Option(help="The file of texts they were made of, row by row.", show_default=False)],
+    adapter: Annotated[
+        str, typer.Option(help="The adapter's name or folder; base: the base alone.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The new file.", show_default="VECTORS.ADAPTER beside it")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column that holds the text.", show_default="the old one, or by name")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show rows, spaces and estimated time; write nothing.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+) -> None:
+    """Embed the texts of a vector file anew, for another adapter; type, length, prompt and ids stay as they are.
+
+    The old file stays, unless --output names it and --force is given. A query-side adapter leaves documents in the
+    base's space: then there is nothing to do.
+
+    \b
+    Examples:
+      scions reindex vectors.npy --texts texts.txt --adapter legal --dry-run
+      scions reindex vectors.npy --texts texts.txt --adapter legal
+    """
+    from scions.cli.progress import RowsBar, status
+    from scions.cli.render import duration, print_line, print_note
+    from scions.encoder.vectors import read_outline
+
+    read_outline(vectors)  # before a model is loaded for nothing
+    with status("loading the model"):
+        from scions.encoder.reindex import document_encoder, migrate, plan_migration, rows_per_second, sample_of
+
+        encoder, space = document_encoder(adapter, base)
+    name = Path(adapter).name
+    plan = plan_migration(vectors, texts, space, adapter=name, output=output, column=column)
+    old = _called(plan.old)
+    if not plan.needed:
+        query_side = adapter != "base" and space.adapter is None
+        why = f": {adapter} is query-side and leaves documents to the base" if query_side else ""
+        print_line(f"Nothing to do: the {plan.rows} vectors of {vectors} lie in {old} already{why}.")
+        return
+    print_line(f"{vectors}: {plan.rows} vectors in {old}, to {_called(vars(space) | {'space': space.fingerprint})}")
+    if not plan.same_texts:
+        print_note(f"{texts} is not the file that {vectors} was made of, as its record knows it; row numbers decide")
+    if dry_run:
+        with status("measuring"):
+            speed = rows_per_second(encoder, sample_of(texts, plan.column, plan.rows), batch_size=batch_size)
+        print_line(f"It would take about {duration(plan.rows / speed)} ({speed:.0f} rows/s) and go to {plan.output}.")
+        print_line("Nothing was written (--dry-run).")
+        return
+    with RowsBar() as bar:
+        done = migrate(encoder, plan, batch_size=batch_size, resume=resume, force=force, on_progress=bar.update)
+    went_on = f", the first {done.resumed_from} from an earlier run" if done.resumed_from else ""
+    print_line(
+        f"{done.output}: {done.rows} vectors of {done.dimensions} dimensions ({done.dtype}) in "
+        f"{duration(done.seconds)}{went_on}; space {plan.old['space']} before, {space.fingerprint} now"
+    )
+    if done.truncated:
+        print_note(f"{done.truncated} of {done.rows} texts are longer than {done.max_length} tokens and were cut there")
+
+
+def _called(record: dict[str, Any]) -> str:
+    adapter = record.get("adapter")
+    return f"space {record['space']} ({record.get('base', 'unknown base')}{f', adapter {adapter}' if adapter else ''})"

@@ -1,0 +1,55 @@
+"""The full against the general: what the base knows in general must not be all that a vector says.
+
+Source: the contrast of Ke et al. 2022 (DGA, arXiv 2301.08986): two dropout passes of a text through the whole model are
+each other's positive; its pass through the general part of the model, heads weighted by their importance, is a
+negative, and so are those of the batch's other texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from torch.nn import functional as F
+
+from scions.training.preservation.importance import Importance, dropout, weighted_heads
+
+Features = Callable[[Tensor], dict[str, Tensor]]
+
+
+def contrast_loss(first: Tensor, second: Tensor, general: Tensor, scale: float) -> Tensor:
+    """Cross-entropy of each first pass over all second passes and all general ones.
+
+    Args:
+        first, second: ``[rows, dimensions]`` of the same texts in two dropout passes.
+        general: ``[rows, dimensions]`` of the same texts with heads weighted by importance.
+        scale: inverse temperature.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    first, second, general = (F.normalize(vectors.float(), dim=-1) for vectors in (first, second, general))
+    logits = scale * first @ torch.cat([second, general]).T
+    return F.cross_entropy(logits, torch.arange(len(first), device=first.device))
+
+
+class Contrast:
+    """The loss of a step's texts, through the padded forward, which knows dropout."""
+
+    def __init__(self, model: SentenceTransformer, importance: Importance, scale: float) -> None:
+        self.model, self.importance, self.scale = model, importance, scale
+
+    def __call__(self, features: dict[str, Tensor]) -> Tensor:
+        """``features`` are padded: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``."""
+        transformer: Any = self.model[0].auto_model
+        with dropout(self.model):
+            first, second = (self._vectors(features) for _ in range(2))
+            with weighted_heads(transformer, self.importance):
+                general = self._vectors(features)
+        return contrast_loss(first, second, general, self.scale)
+
+    def _vectors(self, features: dict[str, Tensor]) -> Tensor:
+        return type(self.model).forward(self.model, dict(features))["sentence_embedding"]

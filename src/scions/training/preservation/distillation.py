@@ -1,0 +1,64 @@
+"""General texts should keep the vectors that the frozen base gives them.
+
+The idea of keeping a model's outputs on other data while it learns: Li & Hoiem 2016, "Learning without Forgetting"
+(arXiv 1606.09282). An adapter's teacher is the model itself before the first step, so it costs one pass over the texts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from torch.nn import functional as F
+
+from scions.training.precision import autocast
+from scions.training.tokens import Tokens, encode_all, encode_pieces
+
+ROWS = 32
+# Long texts cost time and add little: what is general shows in a sentence.
+MAX_LENGTH = 32
+
+
+def distillation_loss(vectors: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of ``1 - cosine`` between ``[rows, dimensions]`` of the model and of its teacher; a scalar."""
+    return (1 - F.cosine_similarity(vectors.float(), teacher, dim=-1)).mean()
+
+
+class Distillation:
+    """A term of the loss: ``weight`` times `distillation_loss` of ``ROWS`` general texts, others in every step.
+
+    Args:
+        model: the model to train, still as the base.
+        texts: general texts.
+        weight: of the term.
+        seed: of the draw; a resumed training draws the same.
+        packed: whether ``model`` takes packed texts now.
+        bf16: compute in bf16.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, texts: list[str], weight: float, seed: int, packed: bool, bf16: bool
+    ) -> None:
+        self.model, self.weight, self.seed, self.packed, self.bf16 = model, weight, seed, packed, bf16
+        self.tokens = Tokens(
+            model, list(dict.fromkeys(texts)), min(MAX_LENGTH, int(model.max_seq_length or MAX_LENGTH))
+        )
+        model.eval()
+        with autocast(model.device, bf16):
+            self.teacher = torch.from_numpy(encode_all(model, self.tokens, packed))
+
+    def __call__(self, step: int) -> Tensor:
+        count = len(self.tokens.ids)
+        rng = np.random.default_rng([self.seed, step])
+        places = rng.choice(count, min(ROWS, count), replace=False)
+        pieces = [
+            (
+                torch.from_numpy(piece.copy()),
+                {k: v.to(self.model.device) for k, v in self.tokens.features(places[piece], self.packed).items()},
+            )
+            for piece in self.tokens.pieces(places)
+        ]
+        with autocast(self.model.device, self.bf16):
+            vectors = encode_pieces(self.model, pieces)
+        return self.weight * distillation_loss(vectors, self.teacher[places].to(vectors.device))

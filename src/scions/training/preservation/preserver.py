@@ -1,0 +1,68 @@
+"""The parts of preservation that a training was asked for, ready to take part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+from scions.training.batches import Batch
+from scions.training.methods import Trained
+from scions.training.preservation.contrast import Contrast
+from scions.training.preservation.distillation import Distillation
+from scions.training.preservation.importance import Importance
+from scions.training.preservation.soft_mask import step_scales
+from scions.training.recipe import Recipe
+from scions.training.tokens import Tokens
+
+
+@dataclass
+class Preserver:
+    """Terms that join the loss of a step, and what steps of parameters are multiplied by."""
+
+    terms: list[Callable[[int], Tensor]] = field(default_factory=list)
+    scaled: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        model: SentenceTransformer,
+        trained: Trained,
+        recipe: Recipe,
+        *,
+        importance: Importance | None,
+        general: list[str] | None,
+        batches: list[Batch],
+        tokens: Tokens,
+        seed: int,
+        packed: bool,
+        bf16: bool,
+    ) -> Preserver:
+        """What ``recipe.preserve`` names; ``importance`` and ``general`` texts where its parts need them."""
+        made = cls()
+        parts = recipe.preserved
+        if "distillation" in parts and general is not None:
+            made.terms.append(Distillation(model, general, recipe.preserve_weight, seed, packed, bf16))
+        if "mask" in parts and importance is not None:
+            transformer: Any = model[0].auto_model
+            made.scaled = step_scales(transformer, trained.parameters, importance)
+        if "contrast" in parts and importance is not None:
+            made.terms.append(_contrast_of_steps(model, importance, recipe.scale, batches, tokens, bf16))
+        return made
+
+
+def _contrast_of_steps(
+    model: SentenceTransformer, importance: Importance, scale: float, batches: list[Batch], tokens: Tokens, bf16: bool
+) -> Callable[[int], Tensor]:
+    contrast = Contrast(model, importance, scale)
+
+    def term(step: int) -> Tensor:
+        features = tokens.features(batches[step].columns[:, 0], packed=False)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
+            return contrast({name: value.to(model.device) for name, value in features.items()})
+
+    return term

@@ -1,0 +1,108 @@
+"""What a person needs to decide between queries alone and embedding every document anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from scions.encoder.reindex import rows_per_second
+from scions.evaluation import Evaluation, Interval, Remembering, evaluate, paired_difference
+from scions.store import load_base
+from scions.training.fast_encoder import FastEncoder
+from scions.training.fit import Step, fit
+from scions.training.methods import graft
+from scions.training.plan import Prepared, two_sided_recipe
+from scions.training.query_side import DocumentVectors, documents_of
+
+TWO_SIDED = "two-sided adapter"
+
+
+@dataclass(frozen=True)
+class Reindexing:
+    """Gains over the base x100, of the metric that decides, and what the larger of them would cost here.
+
+    Attributes:
+        query_side: gain with the documents' vectors as they are.
+        two_sided: gain of an adapter for both sides, every document embedded anew; None where none was trained.
+        documents: how many documents there are, as far as is known.
+        rows_per_second: documents that this machine embeds a second with an adapter, measured.
+    """
+
+    query_side: Interval
+    two_sided: Interval | None
+    documents: int
+    rows_per_second: float
+
+    @property
+    def seconds(self) -> float:
+        """What embedding all documents anew would take here."""
+        return self.documents / self.rows_per_second if self.rows_per_second else 0.0
+
+    @property
+    def sentences(self) -> list[str]:
+        """The gain and cost of either way."""
+        cost = (
+            f"{self.documents:,} documents, about {_minutes(self.seconds)} here ({self.rows_per_second:,.0f} a second)"
+        )
+        kept = f"Queries alone: {_signed(self.query_side)}, with 0 documents embedded anew."
+        if self.two_sided is None:
+            return [kept, f"Embedding all anew would take {cost}; --compare-two-sided trains what it would gain."]
+        return [kept, f"Both sides: {_signed(self.two_sided)}, with every document embedded anew: {cost}."]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {**asdict(self), "seconds": self.seconds}
+
+
+def reindexing_of(
+    prepared: Prepared,
+    index: DocumentVectors,
+    adapted: SentenceTransformer,
+    base: Evaluation,
+    gain: Interval,
+    both: Evaluation | None,
+) -> Reindexing:
+    """What there is to decide on.
+
+    Args:
+        prepared: of the query-side training.
+        index: its documents.
+        adapted: the base with an adapter, as documents would be embedded with one.
+        base: of the bare base on the test rows.
+        gain: of the query-side adapter over it.
+        both: of a two-sided adapter on the same rows, where one was trained.
+    """
+    speed = rows_per_second(adapted, list(index.texts) or documents_of(prepared.splits))
+    return Reindexing(gain, None if both is None else paired_difference(base, both), index.documents, speed)
+
+
+def two_sided(
+    prepared: Prepared, run: Path, seed: int, layers: int | None, on_step: Callable[[Step], None] | None = None
+) -> Evaluation:
+    """Train the same method on both sides, with the recipe it would get, and score it on the test rows.
+
+    Args:
+        prepared: of the query-side training.
+        run: folder for checkpoints.
+        seed, layers: as there.
+        on_step: called after every step.
+    """
+    model = load_base(prepared.base_path)
+    method = prepared.plan.method
+    trained = graft(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
+    splits, recipe = prepared.splits, two_sided_recipe(prepared)
+    fit(model, trained, splits.train, splits.dev, recipe, run=run, seed=seed, on_step=on_step)
+    scored = Remembering(FastEncoder(model, int(model.max_seq_length or 512), bf16=False))
+    return evaluate(scored, splits.test)
+
+
+def _signed(value: Interval) -> str:
+    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
