@@ -37,6 +37,7 @@ class FakeWeights:
     value: float
     max_length: int | None = None
     prompts: dict[str, str] = field(default_factory=dict)
+    query_side: bool = False
 
 
 @dataclass

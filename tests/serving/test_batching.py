@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import httpx
@@ -29,8 +30,8 @@ class _Engine:
         return np.array([[row[0]] for row in ids], dtype=np.float32)
 
 
-def _play(steps, **limits):
-    engine = _Engine()
+def _play(steps, engine=None, **limits):
+    engine = engine or _Engine()
 
     async def run():
         batcher = Batcher(engine, **({"queue_rows": 1000, "batch_tokens": 8, "linger": 0.0} | limits))
@@ -73,6 +74,32 @@ def test_a_batch_ends_at_its_tokens_but_takes_a_row_that_is_longer_alone():
         return engine.batches
 
     assert _play(steps) == [[1, 2], [3], [9]]
+
+
+def test_a_request_goes_whole_where_it_is_half_a_batch_at_most():
+    async def steps(batcher, engine):
+        await _queued(batcher, ("a", [1] * 3), ("b", [2] * 3), ("c", [3] * 3), ("d", [4] * 3))
+        return engine.batches
+
+    assert _play(steps) == [[1, 1, 1, 2, 2, 2], [3, 3, 3, 4, 4, 4]]
+
+
+def test_workers_encode_at_the_same_time_and_share_what_there_is():
+    together = threading.Barrier(2)
+
+    class Meeting(_Engine):
+        def __call__(self, ids, adapters, strengths):
+            together.wait(5)  # breaks where the other worker has nothing to do
+            return super().__call__(ids, adapters, strengths)
+
+    async def steps(batcher, engine):
+        batcher.start()
+        answers = await asyncio.gather(_send(batcher, "a", [1, 2], 200), _send(batcher, "b", [3], 400))
+        answers += [await _send(batcher, "one", [4, 5], 256)]
+        return answers, batcher.failed, sorted(map(sorted, engine.batches))
+
+    found = _play(steps, Meeting(), batch_tokens=2048, workers=2)
+    assert found == ([[1, 2], [3], [4, 5]], False, [[1, 2], [3], [4], [5]])
 
 
 def test_a_small_client_does_not_wait_behind_a_large_one():
@@ -197,9 +224,10 @@ def test_closing_finishes_what_is_queued_and_takes_nothing_new():
         await closing
         return await asyncio.gather(*sent), refused.value.status
 
-    answers, status = _play(steps)
-    assert answers == [[n] * 10 for n in range(5)]
-    assert status == 503
+    for workers in (1, 3):
+        answers, status = _play(steps, workers=workers)
+        assert answers == [[n] * 10 for n in range(5)]
+        assert status == 503
 
 
 def test_requests_share_batches_over_http(session, encoder):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+import json
 
 import numpy as np
 import pytest
 
+from scions.serving.responses import embeddings_body
 from scions.store import space_fingerprint
 
 URL = "/v1/embeddings"
@@ -88,6 +91,14 @@ def test_base64_equals_float(ask):
     exact = _vectors(_post(ask, input=texts, dimensions=5))
     packed = _vectors(_post(ask, input=texts, dimensions=5, encoding_format="base64"))
     assert [np.frombuffer(base64.b64decode(row), "<f4").tolist() for row in packed] == exact
+
+
+def test_written_numbers_are_those_of_the_vectors():
+    vectors = np.random.default_rng(0).standard_normal((70, 5)).astype(np.float32)
+    vectors[0] = [0, -0.0, 1e-30, 3e38, 1]
+    answer = json.loads(asyncio.run(embeddings_body(vectors, "float", {"model": "base"})))
+    assert [row["index"] for row in answer["data"]] == list(range(70))
+    assert [row["embedding"] for row in answer["data"]] == vectors.tolist()
 
 
 def test_dimensions_cut_and_scale(ask):

@@ -169,7 +169,7 @@ def test_state(session):
         service.ready = False
         stopping = await client.get("/ready")
         service.ready = True
-        service._batcher._worker.cancel()
+        service._batcher._workers[0].cancel()
         await asyncio.sleep(0)
         broken = await client.get("/health")
         return sound, stopping.status_code, broken.status_code, broken.json()

@@ -166,3 +166,23 @@ def test_the_length_of_a_base_without_a_table_of_positions(tiny_model):
     assert Stock.of(encoder).max_length == 64
     encoder.max_seq_length = 10**30
     assert Stock.of(encoder).max_length == 66
+
+
+def test_a_query_side_adapter_answers_in_the_bases_space_and_leaves_documents_alone(
+    tiny_base, publish_adapter, adapters_aside
+):
+    publish_adapter("legal-q", query_side=True, format_version=2)
+    encoder = DomainEncoder(tiny_base, dtype="float32", device="cpu")
+    app = build(encoder, Stock.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
+
+    async def steps(client):
+        asked = [{"model": "base:legal-q"}, {"model": "legal-q", "prompt": "document"}, {"model": "base"}]
+        return [(await client.post("/v1/embeddings", json=one | {"input": TEXTS[:3]})).json() for one in asked]
+
+    queries, documents, base = (
+        (np.array([row["embedding"] for row in one["data"]]), one["scions"]["spaces"][0]) for one in _play(app, steps)
+    )
+    assert queries[1]["space"] == documents[1]["space"] == base[1]["space"] == encoder.space()
+    assert (queries[1]["adapter"], documents[1]["adapter"]) == ("legal-q", None)
+    assert np.allclose(documents[0], base[0], atol=1e-6)
+    assert np.abs(queries[0] - base[0]).max() > 1e-2

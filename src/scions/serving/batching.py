@@ -1,4 +1,4 @@
-"""Rows of different requests encoded together: a bounded queue, fair between clients, one batch at a time."""
+"""Rows of different requests encoded together: a bounded queue, fair between clients, a batch for each worker."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from scions.errors import ScionsError
 from scions.serving.errors import ApiError, busy, stopping
+from scions.serving.threads import worker_threads
 
 if TYPE_CHECKING:
     import numpy as np
 
+_SHARE = 256  # tokens that are worth a batch of their own while another worker is idle
 Encode = Callable[[list[Any], list[Any], list[float]], "np.ndarray"]
 
 
 @dataclass(eq=False)
 class _Job:
-    """The rows of one request; ``next`` is the first that has not gone into a batch."""
+    """The rows of one request; ``next`` is the first that has not gone into a batch, ``left`` the tokens from there."""
 
     ids: Sequence[Sequence[int]]
     adapters: Sequence[Any]
@@ -33,6 +34,7 @@ class _Job:
     queued: float
     vectors: Any = None
     next: int = 0
+    left: int = 0
     missing: int = 0
 
 
@@ -56,17 +58,20 @@ class BatchReport:
 
 
 class Batcher:
-    """Queues rows and encodes them in a thread, so that the event loop stays free.
+    """Queues rows and encodes them in threads, so that the event loop stays free.
 
-    A batch takes rows one by one, each from the client that has been served the fewest tokens (start-time fair
-    queueing: a client that comes back after a pause starts level with the others, not with its old credit). A batch
-    that is not full waits a moment, and only while requests are known to be on their way.
+    A batch takes from the client that has been served the fewest tokens, then from the next (start-time fair queueing:
+    a client that comes back after a pause starts level with the others, not with its old credit). A turn is one
+    request, or half a batch of a larger one: were requests mixed row by row, all would be answered at the same moment,
+    and then nothing be queued until their clients have sent the next. A batch that is not full waits a moment, and
+    only while requests are known to be on their way.
 
     Args:
-        encode: ``(token ids, adapters, strengths) -> [rows, dim]``; runs in one thread of its own.
+        encode: ``(token ids, adapters, strengths) -> [rows, dim]``; runs in threads of its own.
         queue_rows: rows of all clients together that may wait or be encoded.
         batch_tokens: tokens of a batch; one row may be longer.
         linger: longest wait for more rows, in seconds.
+        workers: batches that are encoded at the same time.
         on_batch: called with what each batch held.
     """
 
@@ -77,10 +82,12 @@ class Batcher:
         queue_rows: int,
         batch_tokens: int,
         linger: float,
+        workers: int = 1,
         on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
         self._encode = encode
         self._limit, self._budget, self._linger = queue_rows, batch_tokens, linger
+        self._turn = max(1, batch_tokens // 2)
         self._on_batch = on_batch
         self._tenants: dict[str, _Tenant] = {}
         self._rows = 0  # admitted and not answered
@@ -89,8 +96,8 @@ class Batcher:
         self._clock = 0.0
         self._rate = 100.0  # rows a second, lately
         self._filled, self._arrived = asyncio.Event(), asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scions-encode")
-        self._worker: asyncio.Task[None] | None = None
+        self._threads, self._idle = worker_threads(workers), workers
+        self._count, self._workers = workers, list[asyncio.Task[None]]()
         self._closing = False
 
     @property
@@ -100,21 +107,22 @@ class Batcher:
 
     @property
     def failed(self) -> bool:
-        """Whether the worker has ended though nobody closed it: a fault, after which no row would be answered."""
-        return self._worker is not None and self._worker.done() and not self._closing
+        """Whether a worker has ended though nobody closed it: a fault, after which rows would not be answered."""
+        return not self._closing and any(worker.done() for worker in self._workers)
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
-        self._worker = asyncio.get_running_loop().create_task(self._work())
+        loop = asyncio.get_running_loop()
+        self._workers = [loop.create_task(self._work()) for _ in range(self._count)]
 
     async def close(self) -> None:
         """Take nothing new, finish what is queued, and end."""
         self._closing = True
-        while self._rows and self._worker is not None and not self._worker.done():
+        while self._rows and self._workers and not any(worker.done() for worker in self._workers):
             await asyncio.sleep(0.01)
-        if self._worker is not None:
-            self._worker.cancel()
-        self._thread.shutdown(wait=True)
+        for worker in self._workers:
+            worker.cancel()
+        self._threads.shutdown(wait=True)
 
     @contextmanager
     def admitted(self, client: str, rows: int) -> Iterator[Callable[..., Any]]:
@@ -167,8 +175,8 @@ class Batcher:
         self, tenant: _Tenant, ids: Sequence[Sequence[int]], adapters: Sequence[Any], strengths: Sequence[float]
     ) -> np.ndarray:
         done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        job = _Job(ids, adapters, strengths, done, time.perf_counter(), missing=len(ids))
         tokens = sum(map(len, ids))
+        job = _Job(ids, adapters, strengths, done, time.perf_counter(), left=tokens, missing=len(ids))
         if not tenant.jobs:
             tenant.served = max(tenant.served, self._clock)
         tenant.jobs.append(job)
@@ -177,30 +185,37 @@ class Batcher:
         try:
             return await done
         finally:
-            if job.next < len(ids):  # the client has gone: what is left of it need not be encoded
-                self._queued_tokens -= sum(map(len, ids[job.next :]))
-                job.next = len(ids)
+            # Where the client has gone, what is left of it need not be encoded.
+            self._queued_tokens -= job.left
+            job.next, job.left = len(ids), 0
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._filled.wait()
             await self._gather(loop.time() + self._linger)
-            if not await self._batch(self._take()):
+            # Workers with nothing to do share what there is: what is queued is encoded the sooner.
+            share = max(_SHARE, math.ceil(self._queued_tokens / self._idle))
+            rows = self._take(min(self._budget, share))
+            if not rows:
                 self._filled.clear()
+                continue
+            self._idle -= 1
+            try:
+                await self._batch(rows)
+            finally:
+                self._idle += 1
 
-    async def _batch(self, rows: list[tuple[_Job, int]]) -> bool:
-        """Encode the rows of one batch; False where there are none."""
-        if not rows:
-            return False
+    async def _batch(self, rows: list[tuple[_Job, int]]) -> None:
+        """Encode the rows of one batch."""
         started = time.perf_counter()
         waited = [started - job.queued for job, at in rows if at == 0]
         if await self._encoded(rows):
-            self._rate += 0.1 * (len(rows) / max(time.perf_counter() - started, 1e-6) - self._rate)
+            rate = self._count * len(rows) / max(time.perf_counter() - started, 1e-6)
+            self._rate += 0.1 * (rate - self._rate)
         if self._on_batch is not None:
             tokens = sum(len(job.ids[at]) for job, at in rows)
             self._on_batch(BatchReport(len(rows), tokens, min(1.0, tokens / self._budget), waited))
-        return True
 
     async def _gather(self, deadline: float) -> None:
         """Wait while a batch is not full and more is on its way, up to a moment of the loop's clock."""
@@ -210,8 +225,8 @@ class Batcher:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
 
-    def _take(self) -> list[tuple[_Job, int]]:
-        """The rows of the next batch as (job, row)."""
+    def _take(self, most: int) -> list[tuple[_Job, int]]:
+        """The rows of the next batch as (job, row), ``most`` tokens, or one longer row."""
         waiting = [
             (tenant.served, number, tenant) for number, tenant in enumerate(self._tenants.values()) if tenant.jobs
         ]
@@ -226,17 +241,30 @@ class Batcher:
                 heapq.heappop(waiting)
                 continue
             job = tenant.jobs[0]
-            cost = max(1, len(job.ids[job.next]))
-            if taken and tokens + cost > self._budget:
+            if taken and most - tokens < job.left <= self._turn:
+                break  # it goes whole, with the next batch
+            cost, end = self._part(job, most - tokens, not taken)
+            if end == job.next:
                 break
-            taken.append((job, job.next))
-            job.next += 1
+            taken += [(job, at) for at in range(job.next, end)]
+            job.next = end
+            job.left -= cost
             tokens += cost
             self._clock = max(self._clock, tenant.served)
             tenant.served += cost
             heapq.heapreplace(waiting, (tenant.served, number, tenant))
-        self._queued_tokens -= sum(len(job.ids[at]) for job, at in taken)
+        self._queued_tokens -= tokens
         return taken
+
+    def _part(self, job: _Job, room: int, first: bool) -> tuple[int, int]:
+        """Tokens and end of a job's next turn in so much room; a batch's ``first`` row may be longer."""
+        cost, end = 0, job.next
+        while end < len(job.ids):
+            more = cost + len(job.ids[end])
+            if more > min(room, self._turn) and not (first and end == job.next):
+                break
+            cost, end = more, end + 1
+        return cost, end
 
     async def _encoded(self, rows: list[tuple[_Job, int]]) -> bool:
         """Encode rows and hand their vectors out; False where that failed.
@@ -247,7 +275,7 @@ class Batcher:
         if not rows:
             return True
         try:
-            vectors = await asyncio.get_running_loop().run_in_executor(self._thread, self._encode, *_columns(rows))
+            vectors = await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, *_columns(rows))
         except Exception as error:
             if len(rows) == 1:
                 _fail(*rows[0], error)

@@ -43,6 +43,10 @@ class Weights(Protocol):
     def prompts(self) -> Mapping[str, str]:
         """Texts put before an input, by name; they go before the base's."""
 
+    @property
+    def query_side(self) -> bool:
+        """Whether only queries pass through it; documents are the base's, and so is the space."""
+
 
 class Encoder(Protocol):
     """A base that encodes every row with an adapter of its own; every method may be called by any thread."""
@@ -124,8 +128,9 @@ class Stock:
 
     def space(self, weights: Weights | None, strength: float, dimensions: int) -> str:
         """The fingerprint of the space of a row's vector; ``dimensions`` is its length after any cut."""
-        # At strength 0 vectors are the base's own.
-        adapter = None if weights is None or strength == 0 else weights.fingerprint
+        # At strength 0 vectors are the base's own, and those of a query-side adapter are made to compare with them.
+        bare = weights is None or strength == 0 or weights.query_side
+        adapter = None if weights is None or bare else weights.fingerprint
         return _space(self.sha256, adapter, strength, self.pooling, dimensions)
 
 

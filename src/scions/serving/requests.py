@@ -18,6 +18,7 @@ from pydantic import (
 from scions.serving.errors import ApiError
 
 MAX_STRENGTH = 10.0
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the names under which bases have a prompt for documents
 _TEXT = {"type": "string", "minLength": 1}
 _IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 

@@ -135,7 +135,7 @@ async def embeddings_body(vectors: np.ndarray, encoding: str, rest: dict[str, An
         encoding: ``float`` or ``base64`` (float32, little-endian).
         rest: everything but ``object`` and ``data``.
     """
-    from pydantic_core import to_json
+    import orjson
 
     parts: list[bytes] = []
     for start in range(0, len(vectors), _SLICE):
@@ -150,5 +150,5 @@ async def embeddings_body(vectors: np.ndarray, encoding: str, rest: dict[str, An
         rows = [
             {"object": "embedding", "index": start + at, "embedding": embedding} for at, embedding in enumerate(written)
         ]
-        parts.append(to_json(rows)[1:-1])
-    return b'{"object":"list","data":[' + b",".join(parts) + b"]," + to_json(rest)[1:]
+        parts.append(orjson.dumps(rows)[1:-1])
+    return b'{"object":"list","data":[' + b",".join(parts) + b"]," + orjson.dumps(rest)[1:]

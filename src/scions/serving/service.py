@@ -13,12 +13,12 @@ from scions.serving.engine import Encoder, Stock, Weights
 from scions.serving.errors import ApiError, not_found, stopping
 from scions.serving.keys import Caller, Keys
 from scions.serving.metrics import Metrics
-from scions.serving.requests import EmbeddingsRequest
+from scions.serving.requests import DOCUMENT_PROMPTS, EmbeddingsRequest
 from scions.serving.responses import embeddings_body
 from scions.serving.selection import Choice, select
 from scions.serving.settings import Settings
 from scions.serving.shelf import Shelf
-from scions.serving.threads import in_threads
+from scions.serving.threads import in_threads, workers_for
 from scions.serving.tokens import Tokeniser
 
 if TYPE_CHECKING:
@@ -41,11 +41,13 @@ class Service:
     async def start(self) -> None:
         """Start the threads, and encode once, so that the first request is as quick as the next."""
         settings = self.settings
+        encode, workers = self.encoder.encode_rows, workers_for(self.encoder)
         self._batcher = Batcher(
-            in_threads(self.encoder.encode_rows),
+            in_threads(encode) if workers == 1 else encode,
             queue_rows=settings.queue_rows,
             batch_tokens=settings.batch_tokens,
             linger=settings.linger,
+            workers=workers,
             on_batch=self.metrics.batch,
         )
         self.metrics.queued.set_function(lambda: 0 if self._batcher is None else self._batcher.rows)
@@ -109,6 +111,8 @@ class Service:
                 raise not_found(choice.name)
         with self._batcher.admitted(caller.tenant, rows) as encode:
             weights = await self._weights(list(wanted))
+            if request.prompt in DOCUMENT_PROMPTS:  # a query-side adapter leaves documents to the base
+                choices = [one if one is None or not weights[one].query_side else None for one in choices]
             of_rows = [None if choice is None else weights[choice] for choice in choices]
             ids, cut = await self._token_ids(request, of_rows)
             tokens = sum(map(len, ids))
