@@ -27,7 +27,8 @@ from scions.training.preservation import measure_importance
 
 DOMAINS = ("patents", "stackoverflow", "medical", "banking77")
 NAMED = ("mr", "subj", "trec", "mpqa", "cr")
-GRID_ROWS = 3000
+GRID_ROWS = 2000
+FINAL_ROWS = 4000
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Variant:
 
 GRID = (
     Variant("plain"),
-    *(Variant(f"docstrings-{w:g}", "distillation", w) for w in (0.3, 1.0, 3.0)),
-    *(Variant(f"{texts}-1", "distillation", 1.0, texts) for texts in ("named", "words", "own")),
+    *(Variant(f"docstrings-{w:g}", "distillation", w) for w in (1.0, 3.0, 10.0)),
+    *(Variant(f"{texts}-3", "distillation", 3.0, texts) for texts in ("named", "own", "words")),
 )
 FINAL = (
     Variant("plain"),
@@ -70,7 +71,7 @@ def run(
     import torch
 
     start = time.perf_counter()
-    rows = min(GRID_ROWS if stage == "grid" else ALL[domain].rows, limits.rows or ALL[domain].rows)
+    rows = min(GRID_ROWS if stage == "grid" else FINAL_ROWS, limits.rows or FINAL_ROWS)
     parts = load(ALL[domain], limits.data, rows, limits.test_rows)
     torch.manual_seed(seed)
     model = load_base()

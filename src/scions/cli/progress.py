@@ -100,10 +100,11 @@ class TrainingBar(_Bar):
 
 
 class RowsBar(_Bar):
-    """Rows done, speed and time left of an embedding."""
+    """Rows done, speed and time left of ``what`` is being done to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "embedding") -> None:
         super().__init__("speed", "left")
+        self._what = what
         self._first: tuple[float, int] | None = None
 
     def update(self, done: int, rows: int) -> None:
@@ -114,4 +115,4 @@ class RowsBar(_Bar):
         start, first = self._first
         speed = (done - first) / max(now - start, 1e-9)
         shown = {"speed": f"{speed:.0f} rows/s", "left": f"{duration((rows - done) / speed)} left"} if speed else {}
-        self.show("embedding", done, rows, **shown)
+        self.show(self._what, done, rows, **shown)

@@ -63,6 +63,7 @@ def measure_importance(
     seed: int = 0,
     most: int = TEXTS,
     max_length: int = 128,
+    squash: bool = True,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Importance:
     """Importance of heads and places in a bare base.
@@ -76,6 +77,7 @@ def measure_importance(
         texts: the domain's own texts; at most ``most`` of them are drawn.
         seed: of the draw and of dropout.
         max_length: tokens read of a text.
+        squash: give ``|tanh(z)|``; else the averages themselves.
         on_batch: called with (texts done, texts).
 
     Raises:
@@ -114,10 +116,10 @@ def measure_importance(
                 total += gradient.abs().sum(0).cpu()
             if on_batch is not None:
                 on_batch(start + rows, len(texts))
-    return Importance(
-        {name: _squashed(total / len(texts)) for name, total in total_heads.items()},
-        {name: _squashed(total / len(texts)) for name, total in total_sites.items()},
-    )
+    averages = [{name: total / len(texts) for name, total in totals.items()} for totals in (total_heads, total_sites)]
+    if squash:
+        averages = [{name: _squashed(average) for name, average in found.items()} for found in averages]
+    return Importance(*averages)
 
 
 def attention_outputs(transformer: Any) -> list[str]:
