@@ -33,7 +33,8 @@ FINAL_ROWS = 4000
 
 @dataclass(frozen=True)
 class Variant:
-    """One way. ``strength``: of the trained adapter, 1 as trained; ``shuffled``: importance in random order."""
+    """One way. ``strength``: of the trained adapter, 1 as trained; ``shuffled``: importance in random order; ``rate``:
+    learning rate, None for the recipe's."""
 
     name: str
     preserve: str = "none"
@@ -41,13 +42,14 @@ class Variant:
     texts: str = "docstrings"
     shuffled: bool = False
     strength: float = 1.0
+    rate: float | None = None
     method: str = "houlsby"
 
 
 GRID = (
     Variant("plain"),
-    *(Variant(f"docstrings-{w:g}", "distillation", w) for w in (1.0, 3.0, 10.0)),
-    *(Variant(f"{texts}-3", "distillation", 3.0, texts) for texts in ("named", "own", "words")),
+    *(Variant(f"docstrings-{w:g}", "distillation", w) for w in (1.0, 3.0)),
+    *(Variant(f"docstrings-{w:g}-twice-the-rate", "distillation", w, rate=2.4e-3) for w in (1.0, 3.0)),
 )
 FINAL = (
     Variant("plain"),
@@ -77,6 +79,7 @@ def run(
     model = load_base()
     recipe = recipe_for(parts.train, variant.method, epochs=ALL[domain].epochs, preserve=variant.preserve)
     recipe.preserve_weight = variant.weight
+    recipe.learning_rate = variant.rate or recipe.learning_rate
     importance = None
     if variant.shuffled:
         importance = measure_importance(model, parts.train.texts(), seed=seed).shuffled(seed)
