@@ -17,7 +17,13 @@ from scions.evaluation import Interval
 def _plan():
     reasons = {"objective": "pairs: the others are negatives", "batch_size": "small data", "epochs": "given"}
     recipe = SimpleNamespace(
-        objective="contrastive", batch_size=32, learning_rate=0.001, epochs=3.0, max_length=64, reasons=reasons
+        objective="contrastive",
+        batch_size=32,
+        learning_rate=0.001,
+        epochs=3.0,
+        max_length=64,
+        preserve="none",
+        reasons=reasons,
     )
     return SimpleNamespace(
         shape="pairs",
@@ -59,6 +65,7 @@ def _result(name, outcome="better", path=None):
         drift=91.5,
         rivals={"linear map": Interval(62.0, 57.0, 67.0)},
         reindexing=None,
+        refused=outcome == "worse",
     )
     return SimpleNamespace(
         name=name,
@@ -118,6 +125,7 @@ def test_every_option_reaches_the_training(run, training, tmp_path):
         --objective simcse --batch-size 16 --learning-rate 2e-3 --epochs 1.5 --max-length 64 --seed 7
         --general g --dev d --test t --shape pairs --columns anchor=q,positive=a --limit 9
         --query-side --documents v.npy --document-texts t.txt --compare-two-sided
+        --preserve mask --general-texts own --max-general-loss 2.5
         --resume --force --compare-full --output
     """
     code, _, err = run(
@@ -153,6 +161,9 @@ def test_every_option_reaches_the_training(run, training, tmp_path):
         "documents": Path("v.npy"),
         "document_texts": Path("t.txt"),
         "compare_two_sided": True,
+        "preserve": "mask",
+        "general_texts": "own",
+        "max_general_loss": 2.5,
     }
 
 

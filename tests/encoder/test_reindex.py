@@ -151,7 +151,9 @@ def test_own_ids_stay(old, source, publish_adapter, tmp_path):
     keys = [f"doc-{n}" for n in range(23)]
     pq.write_table(table.set_column(0, "id", pa.array(keys)), path)
     lines = [json.loads(line) for line in old("jsonl").read_text().splitlines()]
-    (tmp_path / "old.jsonl").write_text("".join(json.dumps(r | {"id": k}) + "\n" for r, k in zip(lines, keys)))
+    (tmp_path / "old.jsonl").write_text(
+        "".join(json.dumps(r | {"id": k}) + "\n" for r, k in zip(lines, keys, strict=True))
+    )
     adapted, space = document_encoder("legal")
     for name in ("old.parquet", "old.jsonl"):
         report = migrate(adapted, plan_migration(tmp_path / name, source, space), chunk_rows=5)

@@ -72,9 +72,7 @@ def test_a_step_encodes_its_queries_alone_and_documents_have_no_gradient(write, 
 def test_training_lowers_the_loss(write, short):
     losses = []
     options = {**short, "rank": 8, "epochs": 12, "learning_rate": 0.01}
-    train(
-        write("pairs", 120), "legal", force=True, query_side=True, on_step=lambda s: losses.append(s.loss), **options
-    )
+    train(write("pairs", 120), "legal", force=True, query_side=True, on_step=lambda s: losses.append(s.loss), **options)
     assert np.mean(losses[-6:]) < np.mean(losses[:6]) - 0.05
 
 
@@ -200,7 +198,9 @@ def test_vectors_that_are_not_the_documents_are_refused(indexed, short, tiny_bas
         train(folder, "legal", documents=embedded("turned", lines[::-1]), **options)
     other, _ = publish_adapter("other", max_length=64)
     adapted = load_encoder(other, device="cpu")
-    with pytest.raises(ScionsError, match=r"foreign\.npy .*adapter other.* and documents of the base .*different spaces"):
+    with pytest.raises(
+        ScionsError, match=r"foreign\.npy .*adapter other.* and documents of the base .*different spaces"
+    ):
         train(folder, "legal", documents=embedded("foreign", lines, adapted, space_of(adapted, other)), **options)
     (tmp_path / "index.npy.json").unlink()
     with pytest.raises(DataError, match="nothing says which space"):
