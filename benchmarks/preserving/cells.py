@@ -33,12 +33,13 @@ FINAL_ROWS = 4000
 
 @dataclass(frozen=True)
 class Variant:
-    """One way. ``strength``: of the trained adapter, 1 as trained; ``shuffled``: importance in random order; ``rate``:
+    """One way. ``weight``: of distillation, None for the recipe's;
+    ``strength``: of the trained adapter, 1 as trained; ``shuffled``: importance in random order; ``rate``:
     learning rate, None for the recipe's."""
 
     name: str
     preserve: str = "none"
-    weight: float = 1.0
+    weight: float | None = None
     texts: str = "docstrings"
     shuffled: bool = False
     strength: float = 1.0
@@ -53,13 +54,14 @@ GRID = (
 )
 FINAL = (
     Variant("plain"),
-    Variant("strength-0.8", strength=0.8),
-    Variant("random-mask", "mask", shuffled=True),
-    Variant("mask", "mask"),
-    Variant("contrast", "contrast"),
-    Variant("distillation", "distillation"),
     Variant("distillation-named", "distillation", texts="named"),
-    Variant("all", "all"),
+    Variant("distillation", "distillation"),
+    Variant("mask", "mask"),
+    Variant("random-mask", "mask", shuffled=True),
+    Variant("contrast", "contrast"),
+    Variant("all-named", "all", texts="named"),
+    Variant("strength-0.8", strength=0.8),
+    Variant("distillation-own", "distillation", texts="own"),
     Variant("full", method="full"),
     Variant("full-mask", "mask", method="full"),
     Variant("full-distillation", "distillation", method="full"),
@@ -78,7 +80,7 @@ def run(
     torch.manual_seed(seed)
     model = load_base()
     recipe = recipe_for(parts.train, variant.method, epochs=ALL[domain].epochs, preserve=variant.preserve)
-    recipe.preserve_weight = variant.weight
+    recipe.preserve_weight = recipe.preserve_weight if variant.weight is None else variant.weight
     recipe.learning_rate = variant.rate or recipe.learning_rate
     importance = None
     if variant.shuffled:

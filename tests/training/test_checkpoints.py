@@ -13,6 +13,7 @@ import sys
 import pytest
 
 import scions.training.fit as fit_module
+import scions.training.rivals as rivals
 import scions.training.run as run
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.store import list_adapters
@@ -108,7 +109,7 @@ def test_a_rival_that_fills_the_disk_costs_nothing(write, short, adapters_aside,
         (adapters_aside / ".training-legal" / "full").mkdir()
         raise FULL
 
-    monkeypatch.setattr(run, "_full", full)
+    monkeypatch.setattr(rivals, "_full", full)
     stages = []
     result = train(write("pairs"), "legal", compare_full=True, force=True, on_stage=stages.append, **short)
     assert set(result.verdict.rivals) == {"linear map"}
@@ -117,7 +118,7 @@ def test_a_rival_that_fills_the_disk_costs_nothing(write, short, adapters_aside,
 
 
 def test_ctrl_c_in_a_rival_leaves_it_out(write, short, monkeypatch):
-    monkeypatch.setattr(run, "_full", lambda *_: (_ for _ in ()).throw(Interrupted("go on with --resume")))
+    monkeypatch.setattr(rivals, "_full", lambda *_: (_ for _ in ()).throw(Interrupted("go on with --resume")))
     result = train(write("pairs"), "legal", compare_full=True, force=True, **short)
     assert result.path is not None
     assert "the rival, full fine-tuning, was left out: stopped by Ctrl-C" in result.notes

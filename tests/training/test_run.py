@@ -10,6 +10,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import scions
+import scions.training.rivals as rivals
 import scions.training.run as run
 from scions.encoder import load_encoder, space_of
 from scions.errors import AdapterError, DataError, ScionsError, UsageError
@@ -230,13 +231,13 @@ def test_a_training_that_diverges_publishes_nothing(write, short, adapters_aside
 
 
 def test_a_rival_that_diverges_costs_nothing(write, short, monkeypatch):
-    real = run._full
+    real = rivals._full
 
     def full(*args):
         _diverges(monkeypatch, 1)
         return real(*args)
 
-    monkeypatch.setattr(run, "_full", full)
+    monkeypatch.setattr(rivals, "_full", full)
     result = train(write("pairs"), "legal", compare_full=True, force=True, **short)
     assert set(result.verdict.rivals) == {"linear map"}
     assert any("full fine-tuning, was left out: training diverged" in note for note in result.notes)

@@ -28,6 +28,8 @@ _OBJECTIVES = {
 }
 OBJECTIVES = ("contrastive", "cosent", "simcse")
 PRESERVING = ("distillation", "mask", "contrast")
+# Of distillation, by objective. CoSENT's loss is a sum over pairs of pairs and stays large, so more is needed beside it.
+PRESERVE_WEIGHTS = {"contrastive": 0.5, "simcse": 0.5, "cosent": 2.0}
 
 
 @dataclass
@@ -116,6 +118,8 @@ def choose_recipe(
         if value is not None:
             setattr(recipe, name, value)
             recipe.reasons[name] = "given"
+    if overrides.get("preserve_weight") is None and recipe.objective in PRESERVE_WEIGHTS:
+        recipe.preserve_weight = PRESERVE_WEIGHTS[recipe.objective]
     _check(recipe, shape, model_max_length)
     return recipe
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
 from scions.encoder.reindex import rows_per_second
-from scions.evaluation import Evaluation, Interval, Remembering, evaluate, paired_difference
-from scions.store import load_base
-from scions.training.fast_encoder import FastEncoder
-from scions.training.fit import Step, fit
-from scions.training.methods import graft
-from scions.training.plan import Prepared, two_sided_recipe
+from scions.evaluation import Evaluation, Interval, paired_difference
+from scions.training.plan import Prepared
 from scions.training.query_side import DocumentVectors, documents_of
-
-TWO_SIDED = "two-sided adapter"
 
 
 @dataclass(frozen=True)
@@ -78,26 +70,6 @@ def reindexing_of(
     """
     speed = rows_per_second(adapted, list(index.texts) or documents_of(prepared.splits))
     return Reindexing(gain, None if both is None else paired_difference(base, both), index.documents, speed)
-
-
-def two_sided(
-    prepared: Prepared, run: Path, seed: int, layers: int | None, on_step: Callable[[Step], None] | None = None
-) -> Evaluation:
-    """Train the same method on both sides, with the recipe it would get, and score it on the test rows.
-
-    Args:
-        prepared: of the query-side training.
-        run: folder for checkpoints.
-        seed, layers: as there.
-        on_step: called after every step.
-    """
-    model = load_base(prepared.base_path)
-    method = prepared.plan.method
-    trained = graft(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
-    splits, recipe = prepared.splits, two_sided_recipe(prepared)
-    fit(model, trained, splits.train, splits.dev, recipe, run=run, seed=seed, on_step=on_step)
-    scored = Remembering(FastEncoder(model, int(model.max_seq_length or 512), bf16=False))
-    return evaluate(scored, splits.test)
 
 
 def _signed(value: Interval) -> str:

@@ -10,31 +10,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sentence_transformers import SentenceTransformer
-
 from scions.data import Shape, drift_pairs, read
 from scions.encoder.query_side import QuerySideEncoder
-from scions.errors import DataError, Interrupted, ScionsError, UsageError
-from scions.evaluation import Evaluation, Remembering, drift_of, evaluate, fit_linear_map
+from scions.errors import DataError, ScionsError, UsageError
+from scions.evaluation import Evaluation, Remembering, drift_of, evaluate
 from scions.store import Manifest, check_name, default_root, disk, load_base, publish
 from scions.store.publish import refuse_existing
 from scions.training.candidate import reload, write_weights
 from scions.training.card import PLOT, card, draw
 from scions.training.checkpoints import begin, find_checkpoint, settings_of, tidied
-from scions.training.estimate import LINEAR_ROWS, NO_TWO_SIDED, estimate
-from scions.training.fast_encoder import FastEncoder
+from scions.training.estimate import NO_TWO_SIDED, estimate
 from scions.training.fit import Fitted, Step, fit
-from scions.training.methods import graft
-from scions.training.plan import OPTIONS, Plan, Prepared, parse_overrides, prepare, two_sided_recipe
+from scions.training.plan import OPTIONS, Plan, Prepared, parse_overrides, prepare
 from scions.training.record import manifest_of
-from scions.training.reindexing import TWO_SIDED, reindexing_of, two_sided
+from scions.training.reindexing import reindexing_of
+from scions.training.rivals import FULL, TWO_SIDED, exact_encoder, train_rivals
 from scions.training.shown import Shown, shown_queries
 from scions.training.trainer import TrainingDiverged
 from scions.training.verdict import Verdict, check_loss, judge
 
 Stage = Callable[[str], None]
-RIVAL = "full"
 # Of a checkpoint: a trained value takes itself, its best so far and two moments of the optimiser, in float32.
 BYTES_A_VALUE, BYTES_BESIDE = 16, 100_000
 
@@ -228,7 +223,7 @@ def train(
     # The base is scored first: test rows that cannot be scored show before the training, not after it.
     say("scoring the base on held-out rows")
     base_model = load_base(prepared.base_path) if index is None else index.base
-    before = _encoder(base_model) if index is None else Remembering(index.encoder())
+    before = exact_encoder(base_model) if index is None else Remembering(index.encoder())
     few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
     base_scores = evaluate(before, prepared.splits.test, few_shot=few)
     base_general = None if general_rows is None else evaluate(before, general_rows)
@@ -241,7 +236,7 @@ def train(
         candidate = run / "candidate"
         write_weights(prepared.model, method, prepared.plan.base, candidate)
         adapted = reload(candidate, method, prepared.base_path, name)
-        after = _encoder(adapted)
+        after = exact_encoder(adapted)
         if index is not None:
             after = Remembering(QuerySideEncoder(after, before))
         scores = evaluate(after, prepared.splits.test, few_shot=few)
@@ -255,24 +250,8 @@ def train(
                 "training diverged: the adapter gives all texts the same vector. Nothing was published. "
                 f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
             )
-        rivals: dict[str, Evaluation] = {}
-        linear = "linear map" if index is None else "linear map on both sides"
-        ways = {linear: lambda: _linear(base_model, prepared, seed)}
-        if compare_two_sided:
-            ways[TWO_SIDED] = lambda: two_sided(prepared, run / "two-sided", seed, layers, on_step)
-        if compare_full and method != "full":
-            ways["full fine-tuning"] = lambda: _full(prepared, run, seed, on_step)
-        for rival, way in ways.items():
-            say(f"training the rival: {rival}")
-            try:
-                rivals[rival] = way()
-            except Exception as error:  # the adapter is trained: no rival may cost it
-                if not (isinstance(error, ScionsError) or disk.is_full(error)):
-                    raise
-                why = "stopped by Ctrl-C" if isinstance(error, Interrupted) else error
-                prepared.plan.notes.append(f"the rival, {rival}, was left out: {why}")
-                say(prepared.plan.notes[-1])
-                shutil.rmtree(run / RIVAL, ignore_errors=True)
+        wanted = {TWO_SIDED: compare_two_sided, FULL: compare_full and method != "full"}
+        rivals = train_rivals(base_model, prepared, run, seed, layers, wanted, say, on_step)
         verdict = judge(
             base_scores,
             scores,
@@ -342,11 +321,6 @@ def _fit(
     )
 
 
-def _encoder(model: SentenceTransformer) -> Remembering:
-    # Published figures are in float32; packing changes nothing beyond 1e-6.
-    return Remembering(FastEncoder(model, int(model.max_seq_length or 512), bf16=False))
-
-
 def _drift(before: Remembering, after: Remembering) -> float | None:
     with suppress(OSError, DataError):
         return drift_of(before, after, drift_pairs())
@@ -362,28 +336,6 @@ def _collapsed(
     if drift is not None:
         figures.append((100.0, drift))
     return any(math.isfinite(was) and not math.isfinite(now) for was, now in figures)
-
-
-def _linear(base_model: SentenceTransformer, prepared: Prepared, seed: int) -> Evaluation:
-    train = prepared.splits.train
-    if len(train) > LINEAR_ROWS:
-        chosen = np.random.default_rng(seed).choice(len(train), LINEAR_ROWS, replace=False)
-        train = train.take(np.sort(chosen).tolist())
-    encoder = FastEncoder(base_model, int(base_model.max_seq_length or 512))
-    return evaluate(fit_linear_map(encoder, train, prepared.splits.dev, seed=seed), prepared.splits.test)
-
-
-def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], None] | None) -> Evaluation:
-    from scions.training.recipe import LEARNING_RATES, Recipe
-
-    model = load_base(prepared.base_path)
-    trained = graft(model, "full")
-    own = prepared.plan.recipe if prepared.index is None else two_sided_recipe(prepared)
-    recipe = Recipe(**{**own.to_dict(), "learning_rate": LEARNING_RATES["full"]})
-    splits = prepared.splits
-    fit(model, trained, splits.train, splits.dev, recipe, run=run / RIVAL, seed=seed, on_step=on_step)
-    few = splits.train if splits.test.shape is Shape.LABELLED else None
-    return evaluate(_encoder(model), splits.test, few_shot=few)
 
 
 def _write(staging: Path, candidate: Path, manifest: Manifest, verdict: Verdict) -> None:
