@@ -13,14 +13,30 @@ if TYPE_CHECKING:
     from scions.adapters.config import BottleneckConfig
     from scions.encoder import DomainEncoder
     from scions.evaluation import evaluate
+    from scions.mixing import compare, mix, prune, select
 
 
-__all__ = ["BottleneckConfig", "DomainEncoder", "ScionsError", "__version__", "evaluate", "train"]
+__all__ = [
+    "BottleneckConfig",
+    "DomainEncoder",
+    "ScionsError",
+    "__version__",
+    "compare",
+    "evaluate",
+    "mix",
+    "prune",
+    "select",
+    "train",
+]
 
 _LAZY = {
     "BottleneckConfig": "scions.adapters.config",
     "DomainEncoder": "scions.encoder",
+    "compare": "scions.mixing",
     "evaluate": "scions.evaluation",
+    "mix": "scions.mixing",
+    "prune": "scions.mixing",
+    "select": "scions.mixing",
     "train": "scions.training",
 }
 

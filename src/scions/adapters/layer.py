@@ -68,9 +68,7 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
         self.bottleneck_rank[adapter_name] = config.rank
         self.bottleneck_act[adapter_name] = _ACTIVATIONS[config.activation]()
         if down.weight.device.type != "meta":
-            generator = site_generator(config.init_seed, key, width_in, width_out)
-            truncated_normal_(down.weight, down_std(width_in), generator)
-            truncated_normal_(up.weight, UP_STD, generator)
+            fill_initial_(down.weight, up.weight, config.init_seed, key)
             nn.init.zeros_(down.bias)
             nn.init.zeros_(up.bias)
         self.bottleneck_down[adapter_name] = down
@@ -141,6 +139,14 @@ def site_generator(seed: int, key: str, width_in: int, width_out: int) -> torch.
     """A generator that depends on the site alone, so that all adapters of a base start from the same weights."""
     digest = hashlib.sha256(f"{seed}|{key}|{width_in}|{width_out}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def fill_initial_(down: torch.Tensor, up: torch.Tensor, seed: int, key: str) -> None:
+    """Fill ``down`` ``[rank, width_in]`` and ``up`` ``[width_out, rank]`` with what adapters start from at ``key``."""
+    width_in, width_out = down.shape[1], up.shape[0]
+    generator = site_generator(seed, key, width_in, width_out)
+    truncated_normal_(down, down_std(width_in), generator)
+    truncated_normal_(up, UP_STD, generator)
 
 
 @torch.no_grad()

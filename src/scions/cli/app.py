@@ -7,10 +7,16 @@ from typing import Annotated
 
 import typer
 
+from scions.cli.compare import compare
 from scions.cli.embed import embed
 from scions.cli.evaluate import evaluate
+from scions.cli.importance import importance
 from scions.cli.list import list_
+from scions.cli.mix import mix
+from scions.cli.prune import prune
 from scions.cli.quiet import DEBUG_VARIABLE, debugging, silence
+from scions.cli.reindex import reindex
+from scions.cli.select import select
 from scions.cli.serve import serve
 from scions.cli.train import train
 from scions.errors import Interrupted, ScionsError, UsageError
@@ -48,7 +54,13 @@ def scions(
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("embed")(embed)
+app.command("reindex")(reindex)
 app.command("list")(list_)
+app.command("importance")(importance)
+app.command("compare")(compare)
+app.command("mix")(mix)
+app.command("select")(select)
+app.command("prune")(prune)
 app.command("serve")(serve)
 
 

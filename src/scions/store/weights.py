@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scions.errors import AdapterError
-from scions.store.fingerprint import weights_fingerprint
+from scions.store.fingerprint import state_fingerprint, weights_fingerprint
+from scions.store.sparse import FILE_NAME as SPARSE_NAME
+from scions.store.sparse import check_sparse, read_sparse
 from scions.store.tensorfile import TensorEntry, read_header
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ _SHOWN = 4
 def read_weights(folder: str | Path, expected: Mapping[str, Sequence[int]] | None = None) -> dict[str, Tensor]:
     """The tensors of `adapter_model.safetensors` (name -> CPU tensor, float32, float16 or bfloat16).
 
+    A pruned adapter's `adapter_model.sparse.safetensors` gives the same: see `scions.store.sparse`.
+
     Args:
         folder: the adapter's folder.
         expected: the names and shapes there must be, neither more nor fewer; None takes what there is.
@@ -31,9 +35,26 @@ def read_weights(folder: str | Path, expected: Mapping[str, Sequence[int]] | Non
             is of another dtype, missing, unexpected or of another shape, or holds a value that is not finite.
     """
     path = weights_path(folder)
-    entries = check_weights(path, expected)
+    tensors = read_sparse(path, DTYPES) if path.name == SPARSE_NAME else _read_dense(path)
+    if expected is not None:
+        _compare(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
 
     import torch
+
+    for name, tensor in tensors.items():
+        # inf and NaN survive a multiplication by zero and a sum; no large sum can turn into inf on the way.
+        if not bool((tensor * 0).sum() == 0):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise AdapterError(
+                f"{path}: tensor {name!r} holds {bad} value(s) of {tensor.numel()} that are not finite "
+                "(NaN or infinite): the training diverged or the file is damaged"
+            )
+    return tensors
+
+
+def _read_dense(path: Path) -> dict[str, Tensor]:
+    check_weights(path)
+
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -41,28 +62,19 @@ def read_weights(folder: str | Path, expected: Mapping[str, Sequence[int]] | Non
         tensors: dict[str, Tensor] = load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{path}: cannot be read: {error}") from error
-    for entry in entries:
-        tensor = tensors[entry.name]
-        # inf and NaN survive a multiplication by zero and a sum; no large sum can turn into inf on the way.
-        if not bool((tensor * 0).sum() == 0):
-            bad = int((~torch.isfinite(tensor)).sum())
-            raise AdapterError(
-                f"{path}: tensor {entry.name!r} holds {bad} value(s) of {tensor.numel()} that are not finite "
-                "(NaN or infinite): the training diverged or the file is damaged"
-            )
     return tensors
 
 
 def weights_path(folder: str | Path) -> Path:
-    """The weights' file of an adapter's folder.
+    """The weights' file of an adapter's folder: dense, or sparse where there is no dense one.
 
     Raises:
         AdapterError: there is none; a pickle in its place is named.
     """
     root = Path(folder)
-    path = root / FILE_NAME
-    if path.is_file():
-        return path
+    for path in (root / FILE_NAME, root / SPARSE_NAME):
+        if path.is_file():
+            return path
     pickles = sorted(found.name for pattern in _PICKLES for found in root.glob(pattern))
     if pickles:
         raise AdapterError(
@@ -72,22 +84,29 @@ def weights_path(folder: str | Path) -> Path:
     raise AdapterError(f"{root}: no {FILE_NAME}" if root.is_dir() else f"{root}: no such folder")
 
 
-def check_weights(path: Path, expected: Mapping[str, Sequence[int]] | None = None) -> list[TensorEntry]:
+def check_weights(path: Path) -> list[TensorEntry]:
     """Check a file's header and size without reading its tensors; see `read_weights` for the errors."""
+    if path.name == SPARSE_NAME:
+        check_sparse(path, DTYPES)
+        return read_header(path)
     entries = read_header(path)
     if not entries:
         raise AdapterError(f"{path}: holds no tensors")
     for entry in entries:
         if entry.dtype not in DTYPES:
             raise AdapterError(f"{path}: tensor {entry.name!r} is {entry.dtype}, expected {', '.join(DTYPES)}")
-    if expected is not None:
-        _compare(path, {entry.name: entry.shape for entry in entries}, expected)
     return entries
 
 
 def adapter_fingerprint(folder: str | Path) -> str:
-    """SHA-256 (64 hex digits) over an adapter's tensors by name, for `space_fingerprint`."""
-    return weights_fingerprint([weights_path(folder)])
+    """SHA-256 (64 hex digits) over an adapter's tensors by name, for `space_fingerprint`.
+
+    A sparse file has the fingerprint of the tensors it stands for. Raises AdapterError as `read_weights`.
+    """
+    path = weights_path(folder)
+    if path.name == SPARSE_NAME:
+        return state_fingerprint(read_sparse(path, DTYPES))
+    return weights_fingerprint([path])
 
 
 def _compare(path: Path, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Sequence[int]]) -> None:

@@ -28,7 +28,7 @@ _OBJECTIVES = {
 }
 OBJECTIVES = ("contrastive", "cosent", "simcse")
 PRESERVING = ("distillation", "mask", "contrast")
-# Of distillation, by objective. CoSENT's loss is a sum over pairs of pairs and stays large, so more is needed beside it.
+# Of distillation, by objective: CoSENT's loss stays large where a contrastive one is soon small.
 PRESERVE_WEIGHTS = {"contrastive": 0.5, "simcse": 0.5, "cosent": 2.0}
 
 

@@ -1,0 +1,74 @@
+"""Compare, mix, select, route and prune: is it so that signs tell, and what is it worth?
+
+    python benchmarks/mixing.py --data ../shared/bench [--stage adapters|mixtures|greedy|novel|routing|pruning|table]
+
+Twelve adapters from one initialisation are trained first (about a minute each on one core). Every cell is a file in
+benchmarks/results/mixing/cells, and a cell that exists is not computed again, so the run can be stopped at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from adaptation.records import ROOT, Cells
+from combining import report, stages
+from combining.domains import DOMAINS
+from combining.workshop import Workshop
+
+STAGES = {
+    "adapters": stages.adapters,
+    "mixtures": stages.mixtures,
+    "greedy": stages.greedily,
+    "novel": stages.novel,
+    "routing": stages.routing,
+    "pruning": stages.pruning,
+}
+
+
+def main() -> int:
+    options = _options()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    cells = Cells(options.results / "cells")
+    adapters = options.adapters or ROOT / ".runs" / "mixing-adapters"
+    shop = Workshop(cells, options.data, adapters, options.rows, options.held_out, options.domains)
+    for name, stage in STAGES.items():
+        if options.stage in (name, "all"):
+            stage(shop)
+    if options.stage in ("table", "all"):
+        print(report.write(cells, options.results))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("SCIONS_BENCH")
+    parser.add_argument("--data", type=Path, default=Path(data) if data else None, help="or SCIONS_BENCH")
+    parser.add_argument("--stage", choices=(*STAGES, "table", "all"), default="all")
+    parser.add_argument("--domains", nargs="+", choices=tuple(DOMAINS), default=list(DOMAINS))
+    parser.add_argument("--rows", type=int, default=2000, help="training rows of a domain")
+    parser.add_argument("--held-out", type=int, default=1000, help="dev and test rows of a domain")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "mixing")
+    parser.add_argument("--adapters", type=Path, help="where the adapters are kept (default: .runs/mixing-adapters)")
+    options = parser.parse_args()
+    if options.data is None or not options.data.is_dir():
+        parser.error("--data (or SCIONS_BENCH) must name the folder with the benchmark's data")
+    options.data = options.data.resolve()
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""`scions select`: which adapters fit the texts of a new domain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def select(
+    texts: Annotated[
+        str, typer.Option(help="Texts of the new domain, without labels; about 100 will do.", show_default=False)
+    ],
+    by: Annotated[
+        str, typer.Option(help="mixture: whose domain the texts most likely come from; cosine: the most similar.")
+    ] = "mixture",
+    most: Annotated[int, typer.Option(help="Propose at most so many adapters.")] = 5,
+    base: Annotated[
+        str | None, typer.Option(help="Only adapters of this base.", show_default="the base most of them have")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
+    ] = None,
+) -> None:
+    """Rank the adapters there are for texts of a domain that has none of its own, and propose what to use.
+
+    \b
+    Example:
+      scions select --texts new-domain.txt
+    """
+    from scions.cli.progress import status
+    from scions.cli.render import percent, print_line, print_note, print_table, table
+
+    with status("reading and encoding"):
+        from scions.data import read
+        from scions.mixing import select as run
+
+        found = run(read(texts).texts(), by=by, most=most, base=base, root=output)
+    rows = [
+        (c.name, f"{c.cosine:.3f}", percent(c.share), f"{c.evidence:+.1f}", _weight(found.weights.get(c.name)))
+        for c in found.ranked
+    ]
+    headings = ("adapter", "cosine", "texts in its domain", "nats a text", "proposed weight")
+    print_table(table(f"{found.texts} texts of {texts}", headings, rows, numbers=range(1, 5)))
+    for note in found.notes:
+        print_note(note)
+    print_line(f"proposed: {_proposal(found.weights)} ({found.reason})")
+    if len(found.weights) > 1:
+        shares = ",".join(f"{weight:.2f}" for weight in found.weights.values())
+        print_line(f"scions mix {' '.join(found.weights)} --strategy weighted --weights {shares} --name NAME")
+
+
+def _weight(weight: float | None) -> str:
+    return "" if weight is None else f"{weight:.2f}"
+
+
+def _proposal(weights: dict[str, float]) -> str:
+    if not weights:
+        return "the bare base"
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())

@@ -1,0 +1,96 @@
+"""Several adapters' tensors to one adapter's: the weighted mean, and TIES."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from scions.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEPT = 0.2
+
+
+def normalised(weights: Sequence[float], count: int) -> list[float]:
+    """``weights`` scaled to a sum of 1.
+
+    Raises:
+        UsageError: another number of them than ``count``, a negative one, one that is not finite, or all zeros.
+    """
+    if len(weights) != count:
+        raise UsageError(f"{len(weights)} weights for {count} adapters; one for each is needed")
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights) > 0:
+        raise UsageError(f"weights must be 0 or more, and one of them above 0; found {', '.join(map(str, weights))}")
+    return [w / sum(weights) for w in weights]
+
+
+def average(members: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """The weighted mean of every tensor, layer norms included, in float32.
+
+    Args:
+        members: tensors by name, the same names and shapes in each.
+        weights: one a member, scaled to a sum of 1.
+
+    Raises:
+        UsageError: as `normalised`.
+    """
+    shares = normalised(weights, len(members))
+    return {
+        name: sum(w * m[name].double() for w, m in zip(shares, members, strict=True)).float()  # type: ignore[union-attr]
+        for name in members[0]
+    }
+
+
+def ties(
+    members: Sequence[Mapping[str, Tensor]],
+    start: Mapping[str, Tensor],
+    weights: Sequence[float] | None = None,
+    kept: float = KEPT,
+    scale: float = 1.0,
+) -> dict[str, Tensor]:
+    """TIES merging (Yadav et al. 2023, arXiv 2306.01708, algorithm 1): trim, elect signs, merge what agrees.
+
+    It works on the members' differences from ``start``, the weights that all of them began with. Tensors without a
+    start (layer norms) are averaged.
+
+    Args:
+        members: tensors by name, the same names and shapes in each.
+        start: first values by name, of those tensors that TIES is to merge.
+        weights: one a member; None: all equal.
+        kept: share of each member's largest differences that is not trimmed, over all its tensors.
+        scale: factor on the merged difference (the paper's lambda).
+
+    Raises:
+        UsageError: as `normalised`, or a share that is not above 0 and at most 1.
+    """
+    import torch
+
+    if not 0 < kept <= 1:
+        raise UsageError(f"the share that TIES keeps must lie above 0 and at most at 1, found {kept}")
+    shares = normalised(weights or [1.0] * len(members), len(members))
+    merged = average(members, shares)
+    trimmed = []
+    for member in members:
+        differences = {name: member[name].float() - first.float() for name, first in start.items()}
+        threshold = magnitude(differences.values(), 1 - kept)
+        trimmed.append({name: d * (d.abs() > threshold) for name, d in differences.items()})
+    for name, first in start.items():
+        stacked = torch.stack([w * t[name] for w, t in zip(shares, trimmed, strict=True)])
+        elected = stacked.sum(dim=0).sign()
+        agrees = (stacked.sign() == elected) & (stacked != 0)
+        weight = sum(w * a for w, a in zip(shares, agrees, strict=True))
+        total = (stacked * agrees).sum(dim=0)
+        merged[name] = first.float() + scale * torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.0)  # type: ignore[union-attr, operator]
+    return merged
+
+
+def magnitude(tensors: object, share: float) -> float:
+    """The absolute value at or below which ``share`` of all values lie; below 0 where that is none of them."""
+    import torch
+
+    flat = torch.cat([tensor.abs().reshape(-1) for tensor in tensors])  # type: ignore[attr-defined]
+    rank = round(share * flat.numel())
+    return float(flat.kthvalue(rank).values) if rank else -1.0

@@ -1,0 +1,76 @@
+"""Greedy mixing: add whatever raises the fraction of sign difference least, while the development score holds.
+
+Source: Nguyen & Le 2024 (arXiv 2402.10639), section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from scions.errors import UsageError
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set that was scored; ``kept`` says whether the search went on from it."""
+
+    members: Names
+    fraction: float
+    score: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """The sets tried in order; ``members`` is the last that was kept, or one name where no mixture held."""
+
+    members: Names
+    trials: tuple[Trial, ...]
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether at least two adapters came together."""
+        return len(self.members) >= 2
+
+
+def greedy(
+    names: Sequence[str],
+    fraction: Callable[[Names], float],
+    score: Callable[[Names], float],
+    target: str | None = None,
+    holds: Callable[[float, float], bool] = lambda before, now: now >= before,
+    most: int | None = None,
+) -> Search:
+    """Grow a mixture from ``target``, or from the pair with the least sign difference.
+
+    Args:
+        names: all adapters there are.
+        fraction: set-wise fraction of sign difference of two or more of them.
+        score: development score of the mixture of some of them (of one: itself); higher is better.
+        target: where to begin. Where the first addition does not hold, the path ends with it alone: no mixture helps.
+        holds: whether a set's score (second) is good enough to go on, given that of the set before it (first).
+        most: at most so many members.
+
+    Raises:
+        UsageError: fewer than two names, or a target that is not among them.
+    """
+    if len(names) < 2:
+        raise UsageError(f"at least two adapters are needed to mix, found {len(names)}")
+    if target is not None and target not in names:
+        raise UsageError(f"the target {target!r} is none of the adapters: {', '.join(names)}")
+    chosen: Names = (target,) if target is not None else min(combinations(names, 2), key=fraction)
+    best = score(chosen)
+    trials = [Trial(chosen, fraction(chosen) if len(chosen) > 1 else 0.0, best, True)]
+    while len(chosen) < min(len(names), most or len(names)):
+        wider = min(((*chosen, name) for name in names if name not in chosen), key=fraction)
+        now = score(wider)
+        kept = holds(best, now)
+        trials.append(Trial(wider, fraction(wider), now, kept))
+        if not kept:
+            break
+        chosen, best = wider, now
+    return Search(chosen, tuple(trials))

@@ -1,0 +1,106 @@
+"""Published adapters laid side by side: what each is, and which of its tensors are compared and averaged how."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scions.errors import AdapterError, UsageError
+from scions.store import Manifest, find_adapter, read_adapter
+from scions.store.fingerprint import state_fingerprint
+from scions.store.initial import FILE_PREFIX, initial_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LAYER = re.compile(r"(?:^|\.)(?P<layer>\d+)\.(?P<site>.+)$")
+_BOTTLENECK = re.compile(r"\.bottleneck_(down|up)\.(weight|bias)$")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One published adapter: ``config`` is PEFT's, ``tensors`` are as its file names them."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    manifest: Manifest
+    tensors: dict[str, Tensor] = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """`scions.store.adapter_fingerprint` of the tensors."""
+        return state_fingerprint(self.tensors)
+
+    @property
+    def is_bottleneck(self) -> bool:
+        """Whether it is one of Scions' own methods and not LoRA."""
+        return bool(self.config["peft_type"] == "BOTTLENECK")
+
+
+def read_member(name_or_path: str | Path, root: Path | None = None) -> Member:
+    """Read a published adapter by its name under ``root``, or by its folder.
+
+    Raises:
+        AdapterError: there is none, it is damaged, or its folder holds a whole model.
+    """
+    folder = find_adapter(name_or_path, root)
+    if (folder / "modules.json").is_file():
+        raise AdapterError(f"{folder}: holds all weights of a model (method full), and only adapters can be combined")
+    config, manifest, tensors = read_adapter(folder)
+    return Member(folder.name, folder, config, manifest, tensors)
+
+
+def read_members(names: Sequence[str | Path], root: Path | None = None, *, least: int = 2) -> list[Member]:
+    """Read several adapters, each once.
+
+    Raises:
+        UsageError: fewer than ``least``, or one twice.
+        AdapterError: as `read_member`.
+    """
+    members = [read_member(name, root) for name in names]
+    twice = sorted({m.name for m in members if sum(o.folder.resolve() == m.folder.resolve() for o in members) > 1})
+    if twice:
+        raise UsageError(f"adapter {twice[0]!r} is named twice")
+    if len(members) < least:
+        raise UsageError(f"at least {least} adapters are needed, found {len(members)}")
+    called = [member.name for member in members]
+    same = sorted({name for name in called if called.count(name) > 1})
+    if same:
+        raise UsageError(f"two adapters are called {same[0]!r}; rename one of the folders")
+    return members
+
+
+def is_norm(name: str) -> bool:
+    """Whether a tensor of an adapter's file is of a layer norm."""
+    return ".bottleneck_norm." in name
+
+
+def is_matrix(name: str) -> bool:
+    """Whether it is a bottleneck's ``down`` or ``up`` matrix: what pruning takes values from."""
+    return name.endswith((".bottleneck_down.weight", ".bottleneck_up.weight"))
+
+
+def compared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What signs and cosines are taken of: every tensor but the layer norms'."""
+    return {name: tensor for name, tensor in tensors.items() if not is_norm(name)}
+
+
+def place(name: str) -> tuple[int, str]:
+    """Layer (-1 where the name has none) and site of a tensor: ``(3, "attention.output.dense")``."""
+    path = _BOTTLENECK.sub("", name.removeprefix(FILE_PREFIX))
+    match = _LAYER.search(path)
+    return (int(match["layer"]), match["site"]) if match else (-1, path)
+
+
+def updates(member: Member) -> dict[str, Tensor]:
+    """How far each compared tensor of a bottleneck went from where all adapters of its base start (biases from 0)."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in member.tensors.items()}
+    start = initial_weights(shapes, int(member.config.get("init_seed", 0)))
+    return {
+        name: tensor.float() - start[name] if name in start else tensor.float()
+        for name, tensor in compared(member.tensors).items()
+    }

@@ -1,0 +1,35 @@
+"""The weights that all bottleneck adapters of a base start from: drawn again from the seed, stored nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILE_PREFIX = "base_model.model."
+DOWN, UP = ".bottleneck_down.weight", ".bottleneck_up.weight"
+
+
+def initial_weights(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Tensor]:
+    """First values (float32) of the ``down`` and ``up`` matrices among ``shapes``, under the same names.
+
+    Args:
+        shapes: names in an adapter's file, and their shapes; other tensors, and a matrix without its counterpart, are
+            passed over.
+        seed: ``init_seed`` of the adapter's configuration.
+    """
+    import torch
+
+    from scions.adapters.layer import fill_initial_
+
+    found: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        site = name.removesuffix(DOWN)
+        if site == name or site + UP not in shapes:
+            continue
+        down, up = torch.empty(tuple(shape)), torch.empty(tuple(shapes[site + UP]))
+        fill_initial_(down, up, seed, site.removeprefix(FILE_PREFIX))
+        found |= {name: down, site + UP: up}
+    return found

@@ -1,0 +1,97 @@
+"""Adapters chosen by their domains, and the bare base where nothing fits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import scions
+from scions.errors import AdapterError, UsageError
+from scions.mixing.domains import Domains, combined
+from scions.mixing.selection import propose
+from scions.store import DomainStatistics
+
+
+def domains(*means: tuple[float, ...], variance: float = 0.01) -> Domains:
+    return Domains(tuple("abcdefg"[: len(means)]), np.array(means, dtype=float), variance)
+
+
+AXES = domains((0.8, 0, 0, 0), (0, 0.8, 0, 0), (0, 0, 0.8, 0))
+
+
+def test_the_domain_of_the_texts_comes_first():
+    found = propose(np.array([[0.1, 1, 0, 0], [0, 1, 0.1, 0]]), AXES)
+    assert found.weights == {"b": 1}
+    assert found.ranked[0].name == "b"
+    assert found.ranked[0].cosine == pytest.approx(0.8)
+    assert found.ranked[0].share == 1
+
+
+def test_a_soup_of_those_that_a_tenth_of_the_texts_fall_to():
+    vectors = np.array([[1.0, 0, 0, 0]] * 5 + [[0, 1.0, 0, 0]] * 14 + [[0, 0, 1.0, 0]])
+    found = propose(vectors, domains((0.4, 0.3, 0, 0), (0.3, 0.6, 0, 0), (0.1, 0.1, 0.6, 0)))
+    assert found.weights == pytest.approx({"b": 14 / 19, "a": 5 / 19})
+
+
+def test_at_most_so_many():
+    vectors = np.eye(4)[[0, 1, 2] * 5]
+    many = domains((0.3, 0.1, 0.1, 0), (0.1, 0.3, 0.1, 0), (0.1, 0.1, 0.3, 0))
+    assert len(propose(vectors, many).weights) == 3
+    assert len(propose(vectors, many, most=2).weights) == 2
+    assert sum(propose(vectors, many, by="cosine", most=2).weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("by", ["mixture", "cosine"])
+def test_the_base_where_nothing_fits(by):
+    found = propose(np.array([[0, 0, 0, 1.0], [0.1, 0, 0, 1.0]]), AXES, by=by)
+    assert found.weights == {}
+    assert "no closer to any adapter's domain" in found.reason
+
+
+def test_statistics_of_a_mixture_pool_within_and_between():
+    parts = [
+        DomainStatistics(mean=[1.0, 0.0], spherical_variance=0.1, n=10),
+        DomainStatistics(mean=[0.0, 1.0], spherical_variance=0.3, n=30),
+    ]
+    found = combined(parts, [1, 1])
+    assert found.mean == [0.5, 0.5]
+    assert found.n == 40
+    assert found.spherical_variance == pytest.approx(0.2 + 0.25)
+
+
+def test_select_reads_the_adapters_there_are(three, publish):
+    publish("nameless", seed=9, domain=None)
+    found = scions.select(["the patient and the drug", "the fever of a patient", "a doctor and a dose"])
+    assert {c.name for c in found.ranked} == {"legal", "medical", "engines"}
+    assert found.ranked[0].name == "medical"
+    assert next(iter(found.weights)) == "medical"
+    assert any("nameless is left out: its scions.json holds no domain statistics" in note for note in found.notes)
+
+
+def test_only_what_can_be_mixed_is_proposed_together(publish, domains_of_base):
+    from scions.store import Initialisation
+
+    publish("legal", seed=1, domain=domains_of_base["medical"])
+    publish("medical", seed=2, initialisation=Initialisation(seed=1, id="other"))
+    found = scions.select(["the patient and the dose", "a doctor in the trial"], by="cosine")
+    assert len(found.weights) == 1
+    assert any("cannot be mixed with" in note for note in found.notes)
+
+
+def test_nothing_to_choose_from(publish):
+    with pytest.raises(AdapterError, match="there is no adapter to choose from"):
+        scions.select(["a text"])
+    publish("nameless", domain=None)
+    with pytest.raises(AdapterError, match="nameless is left out"):
+        scions.select(["a text"])
+    with pytest.raises(UsageError, match="no texts"):
+        scions.select([])
+    with pytest.raises(UsageError, match="mixture or cosine"):
+        scions.select(["a text"], by="luck")
+
+
+def test_a_pruned_copy_does_not_stand_beside_its_original(three):
+    scions.prune("medical", "slim")
+    found = scions.select(["the patient and the drug", "the fever of a patient"])
+    assert "slim" not in {c.name for c in found.ranked}
+    assert "slim is left out: it is medical, pruned" in found.notes
