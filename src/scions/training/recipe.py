@@ -28,8 +28,6 @@ _OBJECTIVES = {
 }
 OBJECTIVES = ("contrastive", "cosent", "simcse")
 PRESERVING = ("distillation", "mask", "contrast")
-# Of distillation, by objective: CoSENT's loss stays large where a contrastive one is soon small.
-PRESERVE_WEIGHTS = {"contrastive": 0.5, "simcse": 0.5, "cosent": 2.0}
 
 
 @dataclass
@@ -118,8 +116,6 @@ def choose_recipe(
         if value is not None:
             setattr(recipe, name, value)
             recipe.reasons[name] = "given"
-    if overrides.get("preserve_weight") is None and recipe.objective in PRESERVE_WEIGHTS:
-        recipe.preserve_weight = PRESERVE_WEIGHTS[recipe.objective]
     _check(recipe, shape, model_max_length)
     return recipe
 
