@@ -32,8 +32,8 @@ from adaptation.records import ROOT, Cells, provenance
 
 RATES = (3e-4, 6e-4, 1.2e-3, 2.4e-3)
 EXTENSIONS = 2
-# None is the recipe's batch; larger ones cost little where only queries are encoded.
-BATCHES = {"query-side": (None, 128), "two-sided": (None,)}
+# None is the recipe's batch. A larger one is a number here: it is cheap where only queries are encoded.
+BATCHES: dict[str, tuple[int | None, ...]] = {"query-side": (None,), "two-sided": (None,)}
 STAGES = ("index", "grid", "final", "speed", "table")
 
 
