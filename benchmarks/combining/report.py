@@ -142,9 +142,10 @@ def _table(results: dict[str, Any]) -> str:
             least = min((v for v in one["of_each"].values() if v is not None), default=float("nan"))
             members = " ".join(one["members"]) + ("" if one["size"] > 1 else " (no mixture holds)")
             lines.append(_greedy_row(one, ways, members, least))
-        mixed = [one for one in results["greedy"] if one["size"] > 1] or results["greedy"]
-        means = [float(np.mean([one["kept"][way] for one in mixed])) for way in ways]
-        lines.append(f"| mean of {len(mixed)} | | {' | '.join(f'{m:.3f}' for m in means)} | |")
+        mixed = [one for one in results["greedy"] if one["size"] > 1]
+        if mixed:
+            means = [float(np.mean([one["kept"][way] for one in mixed])) for way in ways]
+            lines.append(f"| mean of {len(mixed)} mixtures | | {' | '.join(f'{m:.3f}' for m in means)} | |")
     if results["novel"]:
         lines += ["", "## A domain without an adapter", ""]
         lines += [

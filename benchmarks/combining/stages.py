@@ -35,7 +35,7 @@ def adapters(shop: Workshop) -> None:
 
 
 def subsets(names: Names) -> list[Names]:
-    """All pairs, and so many larger sets drawn by chance, half of them within one kind."""
+    """All pairs; of each larger size so many sets drawn by chance, and half as many again of docstrings alone."""
     found: list[Names] = list(combinations(names, 2))
     rng = np.random.default_rng(0)
     for size, count in SAMPLED.items():

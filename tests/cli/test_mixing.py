@@ -112,6 +112,7 @@ def test_prune(run, three, pairs, adapters_aside, tmp_path):
         (["compare", "legal", "medical", "--by", "head"], "choose layer or site"),
         (["compare", "legal", "medical", "-o", "heat.jpg"], "a heat map is a PNG"),
         (["compare", "legal", "medical", "--texts", "x.txt"], "add --effects"),
+        (["compare", "legal", "medical", "--base", "elsewhere"], "--base has no use"),
         (["mix", "legal", "medical", "--name", "x", "--strategy", "weighted", "--weights", "a,b"], "as in 0.7,0.3"),
         (["mix", "legal", "medical", "--name", "x", "--strategy", "best"], "is unknown"),
         (["prune", "legal", "--sparsity", "2"], "between 0 and 1"),

@@ -126,6 +126,17 @@ def test_whole_units_leave_the_vectors_of_zeroed_ones(publish, tiny_base):
         scions.mix(["legal", "slim"], "soup")
 
 
+def test_after_units_went_the_start_is_not_known(publish):
+    publish(config=BottleneckConfig(rank=6, layers=2), rank=6)
+    scions.prune("legal", "slim", sparsity=0.5, strategy="neurons")
+    scions.prune("slim", "upper", sparsity=0.5, strategy="layers")
+    for name in ("slim", "upper"):
+        with pytest.raises(AdapterError, match=f"{name}: units were taken out"):
+            scions.prune(name, "slimmer")
+    publish("medical", seed=2, config=BottleneckConfig(rank=3, layers=2))
+    assert scions.compare(["slim", "medical"]).pairs[0].update_cosine is None
+
+
 def test_whole_layers_leave_an_adapter_of_the_upper_ones(publish, tiny_base):
     member = publish()
     done = scions.prune("legal", "slim", sparsity=0.5, strategy="layers")
@@ -164,6 +175,8 @@ def test_a_curve_goes_from_whole_to_little(publish, pairs):
         ({"strategy": "neurons", "sparsity": 0.1}, "takes no whole unit out"),
         ({"strategy": "layers", "sparsity": 0.1}, "takes no whole layer out"),
         ({"curve": True}, "needs rows"),
+        ({"shape": "pairs"}, "--shape has no use without rows"),
+        ({"base": "elsewhere"}, "--base has no use without rows"),
     ],
 )
 def test_options_out_of_range(three, options, said, adapters_aside):

@@ -33,6 +33,13 @@ def test_a_soup_of_those_that_a_tenth_of_the_texts_fall_to():
     assert found.weights == pytest.approx({"b": 14 / 19, "a": 5 / 19})
 
 
+def test_texts_of_several_domains_get_all_of_them():
+    # No domain fits texts of which two thirds are others'; each fits its own.
+    found = propose(np.eye(4)[[0, 1, 2] * 5], domains((0.9, 0, 0, 0), (0, 0.9, 0, 0), (0, 0, 0.9, 0)))
+    assert found.weights == pytest.approx(dict.fromkeys("abc", 1 / 3))
+    assert max(c.evidence for c in found.ranked) < 0
+
+
 def test_at_most_so_many():
     vectors = np.eye(4)[[0, 1, 2] * 5]
     many = domains((0.3, 0.1, 0.1, 0), (0.1, 0.3, 0.1, 0), (0.1, 0.1, 0.3, 0))

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import scions
-from scions.errors import AdapterError, UsageError
+from scions.errors import AdapterError, DataError, UsageError
+from scions.mixing.judging import read_rows
 from scions.mixing.soup import mixed
-from scions.store import Manifest, adapter_fingerprint, read_adapter, read_weights
+from scions.store import DomainStatistics, Manifest, adapter_fingerprint, read_adapter, read_weights
 
 
 def test_uniform_is_the_mean_of_every_tensor(three):
@@ -95,6 +96,24 @@ def test_greedy_chooses_members_on_the_data(three, pairs, monkeypatch):
     assert done.measured[0].metric == "ndcg@10"
 
 
+def test_rows_that_judge_choose_nothing(pairs, tmp_path):
+    lines = pairs.read_text().splitlines()
+    test = tmp_path / "test.jsonl"
+    test.write_text("\n".join(lines[:15]) + "\n")
+    found = read_rows([pairs], [test], chooses=True)[0]
+    assert (len(found.choosing), len(found.judging)) == (25, 15)
+    with pytest.raises(DataError, match="every row also stands in"):
+        read_rows([test], [pairs], chooses=True)
+    assert len(read_rows([pairs], [pairs], chooses=False)[0].judging) == 40
+
+
+def test_domains_of_other_dimensions_are_refused(publish):
+    publish("legal")
+    publish("medical", seed=2, domain=DomainStatistics(mean=[0.1] * 5, spherical_variance=0.1, n=3))
+    with pytest.raises(AdapterError, match="5 and 32 dimensions"):
+        scions.mix(["legal", "medical"], "soup")
+
+
 def test_greedy_publishes_nothing_where_none_helps(three, pairs, monkeypatch, adapters_aside):
     scores = iter([50.0, 49.0])
     monkeypatch.setattr("scions.mixing.soup.dev_score", lambda encoder, table: next(scores))
@@ -123,6 +142,9 @@ def test_similarity_and_clusters_weigh_by_the_texts(three, tmp_path):
         ({"strategy": "weighted", "weights": [1, 0]}, "all of the weight falls on legal"),
         ({"strategy": "greedy"}, "give --data"),
         ({"target": "legal"}, "no use for it"),
+        ({"kept": 0.5}, "--kept is what TIES does not trim"),
+        ({"shape": "pairs"}, "--shape has no use without rows"),
+        ({"base": "elsewhere"}, "--base has no use without rows"),
     ],
 )
 def test_options_that_do_not_go_together(three, options, said, adapters_aside):

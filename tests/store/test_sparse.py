@@ -85,6 +85,8 @@ def test_a_dense_file_comes_first(folder, tensors):
         ({"shape": torch.tensor([7, 3])}, "do not come out as when it was written"),
         ({"start": torch.tensor([1.0], dtype=torch.float64)}, "do not come out as when it was written"),
         ({DOWN: torch.zeros(3, 7)}, "is there twice"),
+        ({"mask": None, "values": None, "shape": None, DOWN: torch.zeros(5)}, "is no bottleneck's matrix"),
+        ({"mask": None, "values": None, "shape": None, DOWN: torch.zeros(3, 0)}, "is no bottleneck's matrix"),
         ({"odd": torch.zeros(3, dtype=torch.int64)}, "tensor 'odd' is I64"),
         ({f"{UP}.mask": None, f"{UP}.values": None, f"{UP}.shape": None}, "is no bottleneck's matrix"),
     ],

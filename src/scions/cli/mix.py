@@ -36,7 +36,9 @@ def mix(
     target: Annotated[
         str | None, typer.Option(help="For greedy: the adapter to begin with.", show_default="the closest pair")
     ] = None,
-    kept: Annotated[float, typer.Option(help="For ties: share of each adapter's changes that stays.")] = 0.2,
+    kept: Annotated[
+        float | None, typer.Option(help="For ties: share of each adapter's changes that stays.", show_default="0.2")
+    ] = None,
     shape: Annotated[
         str | None, typer.Option(help="The shape of the data.", show_default="recognised by the columns")
     ] = None,

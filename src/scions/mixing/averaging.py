@@ -49,19 +49,17 @@ def ties(
     start: Mapping[str, Tensor],
     weights: Sequence[float] | None = None,
     kept: float = KEPT,
-    scale: float = 1.0,
 ) -> dict[str, Tensor]:
     """TIES merging (Yadav et al. 2023, arXiv 2306.01708, algorithm 1): trim, elect signs, merge what agrees.
 
-    It works on the members' differences from ``start``, the weights that all of them began with. Tensors without a
-    start (layer norms) are averaged.
+    It works on the members' differences from ``start``, the weights that all of them began with; the merged difference
+    is not scaled (the paper's lambda is 1). Tensors without a start (layer norms) are averaged.
 
     Args:
         members: tensors by name, the same names and shapes in each.
         start: first values by name, of those tensors that TIES is to merge.
         weights: one a member; None: all equal.
         kept: share of each member's largest differences that is not trimmed, over all its tensors.
-        scale: factor on the merged difference (the paper's lambda).
 
     Raises:
         UsageError: as `normalised`, or a share that is not above 0 and at most 1.
@@ -83,7 +81,7 @@ def ties(
         agrees = (stacked.sign() == elected) & (stacked != 0)
         weight = sum(w * a for w, a in zip(shares, agrees, strict=True))
         total = (stacked * agrees).sum(dim=0)
-        merged[name] = first.float() + scale * torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.0)  # type: ignore[union-attr, operator]
+        merged[name] = first.float() + torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.0)  # type: ignore[union-attr, operator]
     return merged
 
 

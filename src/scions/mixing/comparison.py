@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scions.errors import AdapterError
+from scions.errors import AdapterError, UsageError
 from scions.mixing.domains import Domains
 from scions.mixing.expectation import sentence
 from scions.mixing.members import Member, compared, read_members, updates
@@ -25,7 +25,7 @@ class PairComparison:
     Attributes:
         signs: fraction of sign difference of their weights.
         weight_cosine: of their weights, layer norms left out.
-        update_cosine: of what training changed, None for LoRA, whose first weights are not known.
+        update_cosine: of what training changed; None where first weights are not known (LoRA, units taken out).
         domain_cosine: of their training domains' means; None where a manifest holds none.
         effect: what they do to vectors; None where no texts were given.
         obstacle: why they cannot be mixed; None where they can.
@@ -77,14 +77,16 @@ def compare(
         root: where adapters lie.
 
     Raises:
-        UsageError: fewer than two adapters, or one twice.
+        UsageError: fewer than two adapters, one twice, or a base without texts.
         AdapterError: they cannot be compared; says which differ in what.
     """
     members = read_members(names, None if root is None else Path(root))
+    if base is not None and texts is None:
+        raise UsageError("the base is loaded only to encode texts (--effects); without them --base has no use")
     check_comparable(members)
     tensors = {m.name: compared(m.tensors) for m in members}
     domains, notes = _domains(members)
-    changed = {m.name: updates(m) for m in members if m.is_bottleneck}
+    changed = {m.name: updates(m) for m in members if m.knows_its_start}
     effects = {} if texts is None else _changes(members, texts, base)
     pairs = []
     for one, other in combinations(members, 2):

@@ -80,7 +80,14 @@ def statistics(name: str, manifest: Manifest) -> DomainStatistics:
 
 
 def combined(parts: Sequence[DomainStatistics], weights: Sequence[float]) -> DomainStatistics:
-    """The domain of a mixture: the weighted mean of means, and the pooled variance within and between the parts."""
+    """The domain of a mixture: the weighted mean of means, and the pooled variance within and between the parts.
+
+    Raises:
+        AdapterError: they have different dimensions.
+    """
+    widths = sorted({len(part.mean) for part in parts})
+    if len(widths) > 1:
+        raise AdapterError(f"domain statistics of {' and '.join(map(str, widths))} dimensions cannot be combined")
     means = np.array([part.mean for part in parts], dtype=np.float64)
     share = np.array(weights, dtype=np.float64) / sum(weights)
     mean = share @ means

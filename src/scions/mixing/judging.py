@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scions.data import Table, read, read_splits
+from scions.data.leaks import without
 from scions.data.splits import hold_out
-from scions.errors import UsageError
+from scions.errors import DataError, UsageError
 from scions.evaluation import Evaluation, Interval, evaluate, interval, paired_difference
 from scions.mixing.stock import Rooted
 
@@ -42,13 +43,14 @@ def read_rows(
 ) -> list[Rows]:
     """A pair of tables for each file of ``data``.
 
-    With a file of ``test`` for each, those judge. Otherwise a folder's (or the built-in corpus') dev part chooses and
-    its test part judges; of a single file, where something is to be chosen, one half by group does either, and where
-    nothing is, the whole file judges.
+    With a file of ``test`` for each, those judge, and what stands in them too chooses nothing. Otherwise a folder's (or
+    the built-in corpus') dev part chooses and its test part judges; of a single file, where something is to be chosen,
+    one half by group does either, and where nothing is, the whole file judges.
 
     Raises:
         UsageError: another number of ``test`` files than of ``data``.
-        DataError: a file that cannot be read, or is too small to be halved.
+        DataError: a file that cannot be read, is too small to be halved, or has no row to choose by but those that
+            judge.
     """
     if test and len(test) != len(data):
         raise UsageError(f"each --data needs its --test: found {len(data)} --data and {len(test)} --test")
@@ -58,7 +60,11 @@ def read_rows(
         if test:
             choosing = read(path, shape=shape, part="dev" if Path(path).is_dir() else None)
             judge = str(test[place])
-            found.append(Rows(choosing, read(judge, shape=shape, part="test" if Path(judge).is_dir() else None)))
+            judging = read(judge, shape=shape, part="test" if Path(judge).is_dir() else None)
+            choosing = without(choosing, judging)[0] if chooses else choosing
+            if not len(choosing):
+                raise DataError(f"{path}: every row also stands in {judge}; rows that choose must not judge")
+            found.append(Rows(choosing, judging))
         elif Path(path).is_dir() or (path.partition(":")[0] == "docstrings" and not Path(path).exists()):
             splits = read_splits(path, shape=shape, seed=seed)
             found.append(Rows(splits.dev, splits.test))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 from scions.errors import AdapterError, UsageError
 from scions.store import Manifest, find_adapter, read_adapter
 from scions.store.fingerprint import state_fingerprint
-from scions.store.initial import FILE_PREFIX, initial_weights
+from scions.store.initial import DOWN, FILE_PREFIX, UP, initial_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _LAYER = re.compile(r"(?:^|\.)(?P<layer>\d+)\.(?P<site>.+)$")
 _BOTTLENECK = re.compile(r"\.bottleneck_(down|up)\.(weight|bias)$")
+_PARTS = (DOWN, UP, ".bottleneck_down.bias", ".bottleneck_up.bias")
+
+# Begins the id of first weights whose units were chosen by pruning: they cannot be drawn again in that order.
+UNITS = "units-"
 
 
 @dataclass(frozen=True)
@@ -40,18 +45,27 @@ class Member:
         """Whether it is one of Scions' own methods and not LoRA."""
         return bool(self.config["peft_type"] == "BOTTLENECK")
 
+    @property
+    def knows_its_start(self) -> bool:
+        """Whether its matrices' first values can be drawn again: not LoRA's, nor where units were taken out."""
+        return self.is_bottleneck and not self.manifest.initialisation.id.startswith(UNITS)
+
 
 def read_member(name_or_path: str | Path, root: Path | None = None) -> Member:
     """Read a published adapter by its name under ``root``, or by its folder.
 
     Raises:
-        AdapterError: there is none, it is damaged, or its folder holds a whole model.
+        AdapterError: there is none, it is damaged, its folder holds a whole model, or its tensors are no bottlenecks
+            of its rank.
     """
     folder = find_adapter(name_or_path, root)
     if (folder / "modules.json").is_file():
         raise AdapterError(f"{folder}: holds all weights of a model (method full), and only adapters can be combined")
     config, manifest, tensors = read_adapter(folder)
-    return Member(folder.name, folder, config, manifest, tensors)
+    member = Member(Path(os.path.abspath(folder)).name, folder, config, manifest, tensors)
+    if member.is_bottleneck:
+        _check(member)
+    return member
 
 
 def read_members(names: Sequence[str | Path], root: Path | None = None, *, least: int = 2) -> list[Member]:
@@ -81,7 +95,7 @@ def is_norm(name: str) -> bool:
 
 def is_matrix(name: str) -> bool:
     """Whether it is a bottleneck's ``down`` or ``up`` matrix: what pruning takes values from."""
-    return name.endswith((".bottleneck_down.weight", ".bottleneck_up.weight"))
+    return name.endswith((DOWN, UP))
 
 
 def compared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,11 +110,52 @@ def place(name: str) -> tuple[int, str]:
     return (int(match["layer"]), match["site"]) if match else (-1, path)
 
 
-def updates(member: Member) -> dict[str, Tensor]:
-    """How far each compared tensor of a bottleneck went from where all adapters of its base start (biases from 0)."""
+def first_weights(member: Member) -> dict[str, Tensor]:
+    """What the matrices of a bottleneck adapter began with, by name.
+
+    Raises:
+        AdapterError: they are not known, because units were taken out of it.
+    """
+    if not member.knows_its_start:
+        raise AdapterError(
+            f"{member.name}: units were taken out of it (prune --strategy neurons), so what its values began with "
+            "cannot be drawn again; use the adapter that it was pruned from"
+        )
     shapes = {name: tuple(tensor.shape) for name, tensor in member.tensors.items()}
-    start = initial_weights(shapes, int(member.config.get("init_seed", 0)))
+    return initial_weights(shapes, member.config.get("init_seed", 0))
+
+
+def updates(member: Member) -> dict[str, Tensor]:
+    """How far each compared tensor of a bottleneck went from where all adapters of its base start (biases from 0).
+
+    Raises:
+        AdapterError: as `first_weights`.
+    """
+    start = first_weights(member)
     return {
         name: tensor.float() - start[name] if name in start else tensor.float()
         for name, tensor in compared(member.tensors).items()
     }
+
+
+def _check(member: Member) -> None:
+    """Raise AdapterError where a bottleneck's tensors are not those that its configuration promises."""
+    where = f"{member.folder}: adapter_config.json"
+    rank, seed = member.config.get("rank"), member.config.get("init_seed", 0)
+    if type(rank) is not int or type(seed) is not int:
+        raise AdapterError(f"{where}: rank and init_seed: expected whole numbers, found {rank!r} and {seed!r}")
+    sites = sorted({name.removesuffix(part) for name in member.tensors for part in _PARTS if name.endswith(part)})
+    if not sites:
+        raise AdapterError(f"{where}: is a bottleneck's, but none of its {len(member.tensors)} tensors is")
+    for site in sites:
+        shapes = [tuple(member.tensors[site + p].shape) if site + p in member.tensors else None for p in _PARTS]
+        down, up = shapes[0] or (), shapes[1] or ()
+        wide = [n for n in (*down[1:], *up[:1]) if n > 0]
+        if len(wide) != 2 or shapes != [(rank, wide[0]), (wide[1], rank), (rank,), (wide[1],)]:
+            listed = ", ".join(
+                f"{part[12:]} {list(s) if s else 'missing'}" for part, s in zip(_PARTS, shapes, strict=True)
+            )
+            raise AdapterError(
+                f"{member.folder}: {site}: its tensors are no bottleneck of rank {rank}: {listed}; expected "
+                f"[{rank}, width], [width, {rank}], [{rank}] and [width]"
+            )

@@ -26,6 +26,15 @@ def check_mixable(members: Sequence[Member]) -> None:
 def check_comparable(members: Sequence[Member]) -> None:
     """Raise AdapterError where the adapters' coordinates do not stand for the same thing."""
     _compare(members, _COMPARING, "cannot be compared")
+    shapes = [{name: list(tensor.shape) for name, tensor in m.tensors.items()} for m in members]
+    for member, other in zip(members[1:], shapes[1:], strict=True):
+        odd = sorted(n for n in shapes[0].keys() | other.keys() if shapes[0].get(n) != other.get(n))
+        if odd:
+            mine, its = (s.get(odd[0], "missing") for s in (shapes[0], other))
+            raise AdapterError(
+                f"{members[0].name} and {member.name} cannot be compared: tensor {odd[0]!r} differs: {mine} against "
+                f"{its}"
+            )
 
 
 def obstacle(one: Member, other: Member) -> str | None:
@@ -50,19 +59,19 @@ def _config(name: str) -> Any:
     return lambda member: member.config.get(name)
 
 
+def _modules(found: Any) -> Any:
+    return sorted(map(str, found)) if isinstance(found, list) else found  # PEFT writes a set, in any order
+
+
 _COMPARING: dict[str, tuple[Any, Any]] = {
     "base": (_weights, _base),
     "method": (lambda m: m.manifest.method, None),
     "placement": (_config("placement"), None),
     "layers": (_config("layers"), None),
-    "target modules": (_config("target_modules"), None),
+    "target modules": (lambda m: _modules(m.config.get("target_modules")), None),
     "rank": (lambda m: m.config.get("rank", m.config.get("r")), None),
     "activation": (_config("activation"), None),
     "trained layer norms": (_config("train_norms"), None),
-    "tensors": (
-        lambda m: sorted((k, tuple(t.shape)) for k, t in m.tensors.items()),
-        lambda m: f"{len(m.tensors)} of them",
-    ),
 }
 _MIXING: dict[str, tuple[Any, Any]] = {
     "initialisation": (lambda m: (m.manifest.initialisation.id, m.config.get("init_seed")), None),

@@ -105,6 +105,8 @@ def prune(
     check_name(name)
     if curve and data is None:
         raise UsageError("a curve of scores needs rows: give --data FILE")
+    if data is None and (shape is not None or base is not None):
+        raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
     place = Path(root) if root is not None else default_root()
     folder = (Path(output) if output is not None else place) / name
     refuse_existing(folder, force)
@@ -138,7 +140,8 @@ def prune(
         nonlocal manifest
         manifest = write_adapter(staging, made.tensors, made.config, manifest, sparse=made.sparse)
         what = f"`{member.name}`, pruned ({strategy})."
-        (staging / "README.md").write_text(card(manifest, what, [f"{made.sparsity:.1%} of its matrix values are gone"]))
+        facts = [f"{made.sparsity:.1%} of its matrix values are gone"]
+        (staging / "README.md").write_text(card(manifest, what, facts), encoding="utf-8")
 
     path = publish(folder, write, force=force)
     return Pruning(

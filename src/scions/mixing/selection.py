@@ -84,22 +84,23 @@ def propose(vectors: np.ndarray, domains: Domains, *, by: str = "mixture", most:
         UsageError: as `select`.
     """
     _check(by, most)
-    cosines, shares = domains.cosines(vectors), cluster_shares(vectors, domains)
-    evidence = domains.evidence(vectors).mean(axis=0)
+    cosines, shares, texts = domains.cosines(vectors), cluster_shares(vectors, domains), domains.evidence(vectors)
+    evidence = texts.mean(axis=0)
     key = shares if by == "mixture" else cosines
     order = sorted(range(len(key)), key=lambda i: (-key[i], -cosines[i]))
     ranked = tuple(Candidate(domains.names[i], float(cosines[i]), float(shares[i]), float(evidence[i])) for i in order)
-    fitting = [c for c in ranked if c.evidence >= LEAST]
-    if not fitting:
+    if by == "mixture":
+        # Each text against its own component: where they come from several domains, none of those fits them all.
+        fits, needed = texts.max(axis=1).mean() >= LEAST, min(SHARE, ranked[0].share)
+        chosen = [c for c in ranked if fits and c.share >= needed][:most]
+    else:
+        chosen = [c for c in ranked if c.evidence >= LEAST][:most]
+    if not chosen:
         return Selection(ranked, {}, "these texts are no closer to any adapter's domain than to none", len(vectors))
     if by == "mixture":
-        chosen = [c for c in fitting if c.share >= SHARE][:most] or fitting[:1]
-        parts = [max(c.share, 1e-9) for c in chosen]
-        why = f"{SHARE:.0%} of the texts or more fall to each of their domains"
+        parts, why = [c.share for c in chosen], f"{SHARE:.0%} of the texts or more fall to each of their domains"
     else:
-        chosen = fitting[:most]
-        parts = [c.cosine for c in chosen]
-        why = "their domains are the most similar"
+        parts, why = [c.cosine for c in chosen], "their domains are the most similar"
     weights = {c.name: part / sum(parts) for c, part in zip(chosen, parts, strict=True)}
     return Selection(ranked, weights, why if len(chosen) > 1 else "one domain stands out", len(vectors))
 

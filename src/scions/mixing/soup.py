@@ -17,13 +17,12 @@ from scions.mixing.domains import Domains, combined
 from scions.mixing.expectation import Expectation, expectation
 from scions.mixing.greedy import Names, Search, greedy
 from scions.mixing.judging import Measured, Rows, measure, read_rows
-from scions.mixing.members import Member, compared, read_members
+from scions.mixing.members import Member, compared, first_weights, read_members
 from scions.mixing.mixable import check_mixable
 from scions.mixing.signs import sign_difference
-from scions.mixing.weighing import STRATEGIES, by_clusters, by_similarity
+from scions.mixing.weighing import STRATEGIES, by_similarity, cluster_shares
 from scions.mixing.writing import derived, write_adapter
 from scions.store import Manifest, check_name, default_root, disk, publish
-from scions.store.initial import initial_weights
 from scions.store.publish import refuse_existing
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def mix(
     data: Sequence[str | Path] | str | Path = (),
     test: Sequence[str | Path] | str | Path = (),
     target: str | None = None,
-    kept: float = KEPT,
+    kept: float | None = None,
     shape: str | None = None,
     seed: int = 0,
     base: str | None = None,
@@ -89,7 +88,7 @@ def mix(
         data: files of rows. Where the strategy chooses, part of them does (see `judging.read_rows`).
         test: files that judge, one for each of ``data``.
         target: the adapter that greedy mixing begins with; None: the pair with the least sign difference.
-        kept: share of each member's differences that TIES does not trim.
+        kept: share of each member's differences that TIES does not trim; None: `averaging.KEPT`.
         shape: of the data, where reading finds it ambiguous.
         seed: of splits.
         base: where the base lies, if not where the adapters say.
@@ -108,7 +107,8 @@ def mix(
         DataError: rows that cannot be read.
     """
     check_name(name)
-    _check_options(strategy, weights, _listed(data), target)
+    _check_options(strategy, weights, _listed(data), target, kept, shape, base)
+    kept = KEPT if kept is None else kept
     place = Path(root) if root is not None else default_root()
     folder = (Path(output) if output is not None else place) / name
     refuse_existing(folder, force)
@@ -160,16 +160,19 @@ def mixed(members: Sequence[Member], weights: Sequence[float], strategy: str, ke
     tensors = [m.tensors for m in members]
     if strategy != "ties":
         return average(tensors, weights)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors[0].items()}
-    start = initial_weights(shapes, int(members[0].config.get("init_seed", 0)))
-    import torch
-
-    biases = {n: torch.zeros(shape) for n, shape in shapes.items() if n in compared(tensors[0]) and n not in start}
+    start = first_weights(members[0])
+    biases = {n: 0 * tensor.float() for n, tensor in compared(tensors[0]).items() if n not in start}
     return ties(tensors, {**start, **biases}, weights, kept)
 
 
 def _check_options(
-    strategy: str, weights: Sequence[float] | None, data: Sequence[str | Path], target: str | None
+    strategy: str,
+    weights: Sequence[float] | None,
+    data: Sequence[str | Path],
+    target: str | None,
+    kept: float | None,
+    shape: str | None,
+    base: str | None,
 ) -> None:
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy {strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
@@ -181,6 +184,10 @@ def _check_options(
         raise UsageError(f"strategy {strategy!r} chooses by rows: give --data FILE")
     if target is not None and strategy != "greedy":
         raise UsageError(f"--target is where greedy mixing begins; strategy {strategy!r} has no use for it")
+    if kept is not None and strategy != "ties":
+        raise UsageError(f"--kept is what TIES does not trim; strategy {strategy!r} has no use for it")
+    if not data and (shape is not None or base is not None):
+        raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
 
 
 def _listed(paths: Sequence[str | Path] | str | Path) -> list[str | Path]:
@@ -217,7 +224,7 @@ def _by_texts(strategy: str, members: Sequence[Member], rows: Sequence[Rows], st
     domains = Domains.of({m.name: m.manifest for m in members})
     texts = list(dict.fromkeys(text for one in rows for text in one.choosing.texts()))
     vectors = stock.bare().encode(texts)
-    return by_similarity(vectors, domains) if strategy == "similarity" else by_clusters(vectors, domains)
+    return by_similarity(vectors, domains) if strategy == "similarity" else cluster_shares(vectors, domains).tolist()
 
 
 def _manifest(

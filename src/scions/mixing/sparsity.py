@@ -8,16 +8,14 @@ adapters of the upper layers only, AdapterDrop (Rücklé et al. 2021, arXiv 2010
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scions.errors import AdapterError, UsageError
 from scions.mixing.averaging import magnitude
-from scions.mixing.members import Member, is_matrix, is_norm, place
-from scions.store.initial import DOWN, UP, initial_weights
+from scions.mixing.members import UNITS, Member, first_weights, is_matrix, is_norm, place
+from scions.store.initial import DOWN, UP
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +63,8 @@ def pruned(member: Member, sparsity: float, strategy: str, against: Sequence[Mem
 
     Raises:
         UsageError: a sparsity or strategy out of range, or ``against`` where it does not belong.
-        AdapterError: not a bottleneck, or one that has fewer units or layers than pruning needs.
+        AdapterError: not a bottleneck, one that has fewer units or layers than pruning needs, or one whose first
+            values are not known because units were taken out before.
     """
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy {strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
@@ -86,7 +85,7 @@ def pruned(member: Member, sparsity: float, strategy: str, against: Sequence[Mem
 def _values(member: Member, sparsity: float, against: Sequence[Mapping[str, Tensor]]) -> Pruned:
     import torch
 
-    start = initial_weights(_shapes(member), int(member.config.get("init_seed", 0)))
+    start = first_weights(member)
     moved = {name: member.tensors[name].float() - start[name] for name in start}
     weight = {name: difference.abs() for name, difference in moved.items()}
     for name in weight:
@@ -117,7 +116,7 @@ def _neurons(member: Member, sparsity: float) -> Pruned:
         units = (up.norm(dim=0) * down.norm(dim=1)).topk(keep).indices.sort().values
         tensors |= {name: down[units].clone(), site + UP: up[:, units].clone(), bias: tensors[bias][units].clone()}
     # Units of different adapters no longer lie over each other, so it must not be mixed.
-    own = _derived_id(member, f"units {member.fingerprint}")
+    own = f"{UNITS}{member.fingerprint[:16]}"
     return Pruned(tensors, {**member.config, "rank": keep}, False, 1 - keep / rank, own, rank=keep)
 
 
@@ -131,24 +130,11 @@ def _layers(member: Member, sparsity: float) -> Pruned:
             f"{member.name}: sits in {len(layers)} layers: a sparsity of {sparsity:g} takes no whole layer out of them"
         )
     kept = set(layers[-keep:])
-    tensors = {name: t for name, t in member.tensors.items() if _layer(name) in kept}
+    tensors = {name: t for name, t in member.tensors.items() if place(name)[0] in kept}
     gone = 1 - _count(tensors) / _count(member.tensors)
-    own = _derived_id(member, f"upper {keep}")
+    own = member.manifest.initialisation.id
     return Pruned(tensors, {**member.config, "layers": keep}, False, gone, own, layers=keep)
-
-
-def _layer(name: str) -> int:
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else -1
 
 
 def _count(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for name, tensor in tensors.items() if is_matrix(name))
-
-
-def _shapes(member: Member) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in member.tensors.items()}
-
-
-def _derived_id(member: Member, how: str) -> str:
-    return hashlib.sha256(f"{member.manifest.initialisation.id}|{how}".encode()).hexdigest()[:16]

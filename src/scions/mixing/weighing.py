@@ -26,11 +26,6 @@ def by_similarity(vectors: np.ndarray, domains: Domains) -> list[float]:
     return [float(x) for x in cosines / cosines.sum()]
 
 
-def by_clusters(vectors: np.ndarray, domains: Domains) -> list[float]:
-    """In proportion to the texts that each domain is the likeliest origin of (`cluster_shares`)."""
-    return [float(x) for x in cluster_shares(vectors, domains)]
-
-
 def cluster_shares(vectors: np.ndarray, domains: Domains) -> np.ndarray:
     """``[domains]``, sum 1: the share of texts that fall into each domain's component of a Gaussian mixture.
 

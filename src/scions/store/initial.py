@@ -16,8 +16,8 @@ def initial_weights(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str,
     """First values (float32) of the ``down`` and ``up`` matrices among ``shapes``, under the same names.
 
     Args:
-        shapes: names in an adapter's file, and their shapes; other tensors, and a matrix without its counterpart, are
-            passed over.
+        shapes: names in an adapter's file, and their shapes; other tensors, and a matrix that is none or lacks its
+            counterpart, are passed over.
         seed: ``init_seed`` of the adapter's configuration.
     """
     import torch
@@ -27,9 +27,10 @@ def initial_weights(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str,
     found: dict[str, Tensor] = {}
     for name, shape in shapes.items():
         site = name.removesuffix(DOWN)
-        if site == name or site + UP not in shapes:
+        other = shapes.get(site + UP, ())
+        if site == name or not len(shape) == len(other) == 2 or min(*shape, *other) < 1:
             continue
-        down, up = torch.empty(tuple(shape)), torch.empty(tuple(shapes[site + UP]))
+        down, up = torch.empty(tuple(shape)), torch.empty(tuple(other))
         fill_initial_(down, up, seed, site.removeprefix(FILE_PREFIX))
         found |= {name: down, site + UP: up}
     return found
