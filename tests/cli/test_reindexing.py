@@ -150,3 +150,14 @@ def test_train_shows_both_ways(run, pairs, tiny_base):
     code, _, err = run("train", "--data", pairs, "--name", "other", "--compare-two-sided", *given)
     assert code == 2
     assert "give that too" in err
+
+
+def test_reindex_to_the_base_takes_the_one_of_the_vectors(run, publish_adapter, texts, index, tiny_base, tmp_path):
+    publish_adapter("legal", max_length=64)
+    assert run("reindex", index, "--texts", texts, "--adapter", "legal")[0] == 0
+    moved, back = tmp_path / "index.legal.npy", tmp_path / "back.npy"
+    code, _, err = run("reindex", moved, "--texts", texts, "--adapter", "base", "-o", back)
+    assert code == 0, err
+    assert np.array_equal(np.load(back), np.load(index))
+    record, first = (json.loads(path.with_name(path.name + ".json").read_text()) for path in (back, index))
+    assert (record["space"], record["base"]) == (first["space"], str(tiny_base))

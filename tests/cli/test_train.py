@@ -22,7 +22,9 @@ def _plan():
         learning_rate=0.001,
         epochs=3.0,
         max_length=64,
-        preserve="none",
+        preserve="distillation",
+        preserved=("distillation",),
+        general_texts="texts/of [all] kinds.txt",
         reasons=reasons,
     )
     return SimpleNamespace(
@@ -180,6 +182,7 @@ def test_recipe_result_examples_and_verdict_are_printed(run, training, tmp_path)
     for part in (
         "pairs: the others are negatives",
         "80 train, 10 dev, 20 test",
+        "texts/of [all] kinds.txt",
         "3.61 % of the base is trained",
         "60.00 [55.00, 65.00]",
         "66.00 [61.00, 71.00]",

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from scions.encoder import DomainEncoder, embed_file, load_encoder, space_of
+from scions.encoder import DomainEncoder, embed_file, load_encoder, space_of, vectors
 from scions.encoder.query_side import KnownDocuments, QuerySideEncoder
 from scions.encoder.reindex import document_encoder, migrate, plan_migration, rows_per_second
 from scions.encoder.vectors import known_documents, read_outline, read_vectors
@@ -74,7 +74,18 @@ def test_damaged_vectors_are_refused(old, kind):
             read(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"base": "x"}'])
+@pytest.mark.parametrize("line", [b'{"id": 3, "vector": [1, "\xe9"]}', b"[" * 100_000, b'{"vector": [[1]]}'])
+def test_a_line_that_holds_no_vector_is_named(old, line):
+    path = old("jsonl")
+    lines = path.read_bytes().splitlines()
+    lines[3] = line
+    path.write_bytes(b"\n".join(lines))
+    for read in (read_vectors, read_outline):
+        with pytest.raises(DataError, match=r"old\.jsonl:4: "):
+            read(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"base": "x"}', "[" * 100_000])
 def test_a_record_that_names_no_space(old, text):
     path = old()
     path.with_name(path.name + ".json").write_text(text)
@@ -121,6 +132,19 @@ def test_vectors_of_other_texts_are_found(old, encoder):
         known_documents(file, TEXTS[1:], encoder, space, **names)
     with pytest.raises(ScionsError, match=r"old\.npy .* and documents of the base are vectors of different spaces"):
         known_documents(file, TEXTS, encoder, "f" * 16, **names)
+
+
+@pytest.mark.parametrize(("number", "found"), [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "all zeros")])
+def test_rows_without_a_direction_are_named(old, encoder, number, found, monkeypatch):
+    monkeypatch.setattr(vectors, "ROWS_AT_ONCE", 5)
+    path = old()
+    matrix = np.load(path)
+    matrix[12] = number
+    np.save(path, matrix)
+    with pytest.raises(DataError, match=rf"old\.npy, row 13: is {found}"):
+        known_documents(
+            read_vectors(path), TEXTS, encoder, space_of(encoder).fingerprint, encoder_name="a", texts_name="b"
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from scions.errors import DataError, UsageError
+from scions.data import read
+from scions.errors import AdapterError, DataError, UsageError
 from scions.store import load_base
+from scions.training.fit import fit
 from scions.training.methods import graft
 from scions.training.preservation.contrast import Contrast, contrast_loss
 from scions.training.preservation.distillation import Distillation, distillation_loss
@@ -15,7 +17,7 @@ from scions.training.preservation.heat_map import check_picture, draw_heads
 from scions.training.preservation.importance import Importance, dropout, measure_importance, weighted_heads
 from scions.training.preservation.soft_mask import ScaledSteps, step_scales
 from scions.training.preservation.texts import general_texts
-from scions.training.recipe import Recipe
+from scions.training.recipe import Recipe, choose_recipe
 
 TEXTS = ["the court of law", "a judge in the trial", "the valve of the engine", "a patient and a doctor"] * 3
 OUTPUT, FEEDFORWARD = "encoder.layer.0.attention.output.dense", "encoder.layer.0.output.dense"
@@ -66,6 +68,29 @@ def test_a_head_that_does_nothing_is_not_like_the_others(model):
     raw = measure_importance(model, TEXTS, squash=False).heads[OUTPUT]
     assert float(raw[0]) == 0
     assert bool((raw[1:] > 0).all())
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "modernbert", "qwen3"])
+def test_dropout_tells_something_of_bases_that_have_none_of_their_own(tiny_model, kind):
+    model = load_base(tiny_model(kind), device="cpu")
+    before = {name: getattr(m, "attention_dropout", None) for name, m in model.named_modules()}
+    raw = measure_importance(model, TEXTS, squash=False)
+    assert all(bool((values > 0).all()) for values in (*raw.heads.values(), *raw.sites.values()))
+    assert before == {name: getattr(m, "attention_dropout", None) for name, m in model.named_modules()}
+
+
+def test_a_base_whose_passes_are_all_the_same_is_refused(model):
+    for parent in list(model.modules()):
+        for name, module in list(parent.named_children()):
+            if isinstance(module, torch.nn.Dropout):
+                setattr(parent, name, torch.nn.Dropout1d(0.0))  # one that is not switched on
+    with pytest.raises(AdapterError, match="same vectors"):
+        measure_importance(model, TEXTS)
+
+
+def test_long_texts_are_cut_where_the_bases_positions_end(model):
+    assert model.max_seq_length == 64
+    assert measure_importance(model, ["court " * 100, "law " * 100]).heads
 
 
 def test_shuffled_keeps_the_values_of_each_place(importance):
@@ -125,6 +150,18 @@ def test_full_fine_tuning_leaves_important_heads_alone(model, importance):
     assert float(change[:, width:].min()) > 0.05
     assert float(moved[f"{FEEDFORWARD}.weight"].min()) > 0.05  # no head's
     assert float(moved[f"{OUTPUT}.bias"].min()) > 0.05
+
+
+def test_lora_leaves_important_heads_alone(write, model, importance, tmp_path):
+    width = model[0].auto_model.config.hidden_size // model[0].auto_model.config.num_attention_heads
+    table, trained = read(str(write("pairs"))), graft(model, "lora", rank=4)
+    recipe = choose_recipe(table.shape, len(table), [9], 64, "lora", epochs=2, preserve="mask")
+    fit(model, trained, table, None, recipe, run=tmp_path, importance=importance)
+    modules = dict(model[0].auto_model.named_modules())
+    parts = [modules[name] for name in (OUTPUT, "encoder.layer.0.attention.self.query")]
+    output, query = ((m.lora_B["default"].weight @ m.lora_A["default"].weight).detach() for m in parts)
+    assert float(output[:, :width].abs().max()) == float(query[:width].abs().max()) == 0
+    assert float(output[:, width:].abs().max()) > 1e-4 < float(query[width:].abs().max())
 
 
 def test_lora_leaves_important_heads_alone_on_their_side(model, importance):
@@ -211,8 +248,6 @@ def test_distillation_loss_is_a_distance_of_directions():
 
 
 def test_general_texts_come_from_where_they_are_asked_of(model, write, tmp_path):
-    from scions.data import read
-
     train = read(str(write("pairs")))
     assert set(general_texts("own", model, train)) == set(train.texts())
     words = general_texts("words", model, train, most=5)
@@ -250,6 +285,9 @@ def test_heat_map_is_a_picture_and_never_replaces_one_unasked(importance, tmp_pa
     check_picture(path, force=False)
     draw_heads(importance, path)
     assert path.read_bytes()[:4] == b"\x89PNG"
+    assert list(tmp_path.iterdir()) == [path]
+    draw_heads(importance, tmp_path / "heads.SVG")
+    assert "<svg" in (tmp_path / "heads.SVG").read_text()
     with pytest.raises(UsageError, match="--force"):
         check_picture(path, force=False)
     with pytest.raises(UsageError, match="pictures are"):

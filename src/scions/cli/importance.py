@@ -17,7 +17,7 @@ def importance(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A picture: .png, .svg or .pdf.", show_default="none")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draw of texts, and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draw of texts, and dropout.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the picture.")] = False,
 ) -> None:
     """Measure how much each attention head matters for what the base knows in general.

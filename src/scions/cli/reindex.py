@@ -20,7 +20,8 @@ def reindex(
         Path | None, typer.Option("--output", "-o", help="The new file.", show_default="VECTORS.ADAPTER beside it")
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
+        str | None,
+        typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own, or the vectors'"),
     ] = None,
     column: Annotated[
         str | None, typer.Option(help="The column that holds the text.", show_default="the old one, or by name")
@@ -46,20 +47,22 @@ def reindex(
     from scions.cli.render import duration, print_line, print_note
     from scions.encoder.vectors import read_outline
 
-    read_outline(vectors)  # before a model is loaded for nothing
+    old, _, _ = read_outline(vectors)  # before a model is loaded for nothing
+    if adapter == "base" and base is None:  # the one that these vectors are of, not the default
+        base = str(old["base"]) if old.get("base") else None
     with status("loading the model"):
         from scions.encoder.reindex import document_encoder, migrate, plan_migration, rows_per_second, sample_of
 
         encoder, space = document_encoder(adapter, base)
     name = Path(adapter).name
     plan = plan_migration(vectors, texts, space, adapter=name, output=output, column=column)
-    old = _called(plan.old)
+    called = _called(old)
     if not plan.needed:
         query_side = adapter != "base" and space.adapter is None
         why = f": {adapter} is query-side and leaves documents to the base" if query_side else ""
-        print_line(f"Nothing to do: the {plan.rows} vectors of {vectors} lie in {old} already{why}.")
+        print_line(f"Nothing to do: the {plan.rows} vectors of {vectors} lie in {called} already{why}.")
         return
-    print_line(f"{vectors}: {plan.rows} vectors in {old}, to {_called(vars(space) | {'space': space.fingerprint})}")
+    print_line(f"{vectors}: {plan.rows} vectors in {called}, to {_called(vars(space) | {'space': space.fingerprint})}")
     if not plan.same_texts:
         print_note(f"{texts} is not the file that {vectors} was made of, as its record knows it; row numbers decide")
     if dry_run:
@@ -73,7 +76,7 @@ def reindex(
     went_on = f", the first {done.resumed_from} from an earlier run" if done.resumed_from else ""
     print_line(
         f"{done.output}: {done.rows} vectors of {done.dimensions} dimensions ({done.dtype}) in "
-        f"{duration(done.seconds)}{went_on}; space {plan.old['space']} before, {space.fingerprint} now"
+        f"{duration(done.seconds)}{went_on}; space {old['space']} before, {space.fingerprint} now"
     )
     if done.truncated:
         print_note(f"{done.truncated} of {done.rows} texts are longer than {done.max_length} tokens and were cut there")

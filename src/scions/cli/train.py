@@ -98,14 +98,14 @@ def train(
         str | None,
         typer.Option(
             help="How general knowledge is kept: distillation, mask, contrast, joined by commas, all or none.",
-            show_default="from measurements",
+            show_default="distillation with --general-texts, else none",
         ),
     ] = None,
     general_texts: Annotated[
         str | None,
         typer.Option(
             help="Texts that distillation holds on to: a file, or docstrings, words, own.",
-            show_default="from the recipe",
+            show_default="docstrings, where distillation is asked for",
         ),
     ] = None,
     max_general_loss: Annotated[
@@ -119,7 +119,8 @@ def train(
 ) -> None:
     """Train an adapter on your own text, and judge it on rows it has not seen.
 
-    Ends in a verdict: better, no measurable difference, or worse (then nothing is published and the exit code is 3).
+    Ends in a verdict: better, no measurable difference, or worse (then nothing is published and the exit code is 3, as
+    beyond --max-general-loss).
 
     \b
     Examples:

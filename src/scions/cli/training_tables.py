@@ -59,6 +59,8 @@ def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
         ("preserve", recipe.preserve, reasons.get("preserve", "")),
         ("steps", str(plan.steps), ""),
     ]
+    if "distillation" in recipe.preserved:
+        rows.insert(-1, ("general texts", recipe.general_texts, reasons.get("general_texts", "")))
     if plan.truncated:
         rows.append(("truncated", f"{plan.truncated} texts", "longer than max length: cut there"))
     if plan.seconds is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABCMeta
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -13,19 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import quantize_embeddings
 from sentence_transformers.util.decorators import deprecated_kwargs
-from torch import Tensor
-from torch.nn import functional as F
 
 from scions.encoder.adapter_weights import AdapterWeights
 from scions.encoder.bank import AdapterBank, find
-from scions.encoder.encode_call import check_call, only_parent
+from scions.encoder.encode_call import check_call, converted, only_parent, progress
 from scions.encoder.peft_engine import PeftEngine
 from scions.encoder.precision import compute_dtype
 from scions.encoder.published import read_published
 from scions.encoder.query_side import DOCUMENT_PROMPTS, documents_choice
-from scions.encoder.row_choice import BASE, adapter_rows, strength_rows
+from scions.encoder.row_choice import BASE, SET_ADAPTER, adapter_rows, strength_rows
 from scions.encoder.row_encoder import RowEncoder
 from scions.encoder.row_texts import row_prompts, row_tokens
 from scions.encoder.space import pooling_of
@@ -33,14 +29,6 @@ from scions.errors import ScionsError, UsageError
 from scions.store import base_fingerprint, base_id, check_name, find_adapter, resolve_base, space_fingerprint
 
 _HUB_OPTIONS = ("cache_folder", "revision", "token")
-
-
-class _SetAdapter:
-    def __repr__(self) -> str:
-        return "<what set_adapter chose>"
-
-
-SET_ADAPTER: Any = _SetAdapter()
 
 
 class _OfSentenceTransformers(ABCMeta):
@@ -244,20 +232,10 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
         most = self._rows.positions
         limits = [min(own, most) if own and most else own or limit for own in own_limits]
         ids, lengths = row_tokens(self, self._rows.tokens, rows, prompts, limits)
-        with _progress(len(rows), show_progress_bar) as bar:
+        with progress(len(rows), show_progress_bar) as bar:
             vectors = self._rows.vectors(ids, weights, strengths, lengths, batch_size, bar.update)
         vectors = vectors[:, : self.truncate_dim if truncate_dim is None else truncate_dim]
-        if normalize_embeddings:
-            vectors = F.normalize(vectors, dim=1)
-        result: Any = vectors
-        if precision not in (None, "float32") and rows:
-            result = quantize_embeddings(vectors.cpu().numpy(), precision=precision)
-        if convert_to_tensor:
-            result = torch.as_tensor(result)
-        elif convert_to_numpy:
-            result = result.cpu().numpy() if isinstance(result, Tensor) else result
-        else:
-            result = list(torch.as_tensor(result))
+        result = converted(vectors, normalize_embeddings, precision, convert_to_numpy, convert_to_tensor)
         return result[0] if single else result
 
     @deprecated_kwargs(sentences="inputs")
@@ -365,12 +343,3 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._rows = RowEncoder(self, self._bank, self.compute_dtype, state["_rows"])
-
-
-def _progress(rows: int, shown: bool | None) -> Any:
-    from tqdm.autonotebook import tqdm
-
-    if shown is None:
-        level = logging.getLogger("sentence_transformers.sentence_transformer.model").getEffectiveLevel()
-        shown = level in (logging.INFO, logging.DEBUG)
-    return tqdm(total=rows, desc="Rows", disable=not shown)

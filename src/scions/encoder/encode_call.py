@@ -1,9 +1,18 @@
-"""What a call of ``encode`` asks for: refused where nothing can serve it, and told where only the parent class can."""
+"""What a call of ``encode`` asks for: refused where nothing can serve it, told where only the parent class can.
+
+And its answer in the form that was asked for.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
+from sentence_transformers.util import quantize_embeddings
+from torch import Tensor
+from torch.nn import functional as F
 
 from scions.errors import UsageError
 
@@ -48,3 +57,27 @@ def only_parent(rows: Sequence[Any], output_value: Any, device: Any, pool: Any, 
         return f"the argument {special[0]}"
     other = next((row for row, text in enumerate(rows, 1) if not isinstance(text, str)), None)
     return "" if other is None else f"row {other}, a {type(rows[other - 1]).__name__} and no text"
+
+
+def converted(vectors: Tensor, normalize: bool, precision: str | None, to_numpy: bool, to_tensor: bool) -> Any:
+    """``vectors`` ``[rows, dimensions]`` in the form that was asked for: a tensor, an array or a list of tensors."""
+    if normalize:
+        vectors = F.normalize(vectors, dim=1)
+    result: Any = vectors
+    if precision not in (None, "float32") and len(vectors):
+        result = quantize_embeddings(vectors.cpu().numpy(), precision=precision)  # type: ignore[arg-type]
+    if to_tensor:
+        return torch.as_tensor(result)
+    if to_numpy:
+        return result.cpu().numpy() if isinstance(result, Tensor) else result
+    return list(torch.as_tensor(result))
+
+
+def progress(rows: int, shown: bool | None) -> Any:
+    """A bar of ``rows``; None shows it where sentence-transformers would."""
+    from tqdm.autonotebook import tqdm
+
+    if shown is None:
+        level = logging.getLogger("sentence_transformers.sentence_transformer.model").getEffectiveLevel()
+        shown = level in (logging.INFO, logging.DEBUG)
+    return tqdm(total=rows, desc="Rows", disable=not shown)

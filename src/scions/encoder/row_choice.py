@@ -14,6 +14,14 @@ from scions.errors import UsageError
 BASE = "base"
 
 
+class _SetAdapter:
+    def __repr__(self) -> str:
+        return "<what set_adapter chose>"
+
+
+SET_ADAPTER: Any = _SetAdapter()
+
+
 def adapter_rows(choice: Any, rows: int, adapters: Mapping[str, AdapterWeights]) -> list[AdapterWeights | None]:
     """The adapter of each row; None: the bare base.
 

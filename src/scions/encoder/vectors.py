@@ -18,6 +18,7 @@ from scions.store import check_same_space
 SAMPLE = 8
 # The same text through the same weights: float16, bf16 and other batches stay above this by far.
 SAME_VECTOR = 0.99
+ROWS_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def known_documents(
         texts_name: what to call the documents in a message.
 
     Raises:
-        ScionsError: another space (both are named), another number of rows, or rows that are vectors of other texts.
+        ScionsError: another space (both are named), another number of rows, rows that are no vectors or those of other
+            texts.
     """
     check_same_space(file.space, space, a_name=file.called(), b_name=f"documents of {encoder_name}")
     if len(file.matrix) != len(texts):
@@ -110,6 +112,7 @@ def known_documents(
             f"{file.path}: holds {len(file.matrix)} vectors, but {texts_name} has {len(texts)} documents; "
             "they must be those of one another, row by row"
         )
+    _check_numbers(file)
     known = KnownDocuments(encoder, texts, file.matrix)
     rows = np.unique(np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).round().astype(int))
     some = [texts[row] for row in rows]
@@ -125,6 +128,16 @@ def known_documents(
             "length and with the same prompt?"
         )
     return known
+
+
+def _check_numbers(file: VectorFile) -> None:
+    """Raise DataError for the first row that has no direction: not finite, or all zeros, as where none was written."""
+    for start in range(0, len(file.matrix), ROWS_AT_ONCE):
+        lengths = np.linalg.norm(np.asarray(file.matrix[start : start + ROWS_AT_ONCE], dtype=np.float32), axis=1)
+        wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+        if len(wrong):
+            found = "all zeros" if lengths[wrong[0]] == 0 else "not finite"
+            raise DataError(f"{file.path}, row {start + int(wrong[0]) + 1}: is {found}; expected the vector of a text")
 
 
 def _checked(path: Path) -> dict[str, Any]:
@@ -146,7 +159,7 @@ def _record(path: Path) -> dict[str, Any]:
             import pyarrow.parquet as pq
 
             found = json.loads((pq.read_schema(path).metadata or {}).get(METADATA, b"null"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: the record of its space cannot be read: {error}") from error
     if not isinstance(found, dict) or not isinstance(found.get("space"), str):
         raise DataError(
@@ -197,13 +210,13 @@ def _parquet_ids(path: Path) -> tuple[int, list[Any] | None]:
 
 def _jsonl(path: Path) -> tuple[np.ndarray, list[Any] | None]:
     vectors, ids = [], []
-    with open(path, encoding="utf-8") as stream:
+    with open(path, "rb") as stream:  # as bytes, so that a line that is no UTF-8 has its number
         for number, line in enumerate(stream, 1):
             try:
                 row = json.loads(line)
                 vectors.append(np.asarray(row["vector"], dtype=np.float32))
                 ids.append(row.get("id"))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise DataError(f"{path}:{number}: is no object with a 'vector' of numbers: {error}") from error
             if vectors[-1].shape != vectors[0].shape:
                 raise DataError(f"{path}:{number}: has {vectors[-1].size} numbers, the first row has {vectors[0].size}")

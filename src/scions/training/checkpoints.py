@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scions.data import fingerprint
+from scions.data import Shape, Table, fingerprint
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.store import base_fingerprint, disk, write_file
 from scions.training.plan import Prepared
@@ -29,8 +29,17 @@ def settings_of(prepared: Prepared, seed: int, layers: int | None) -> dict[str, 
         "layers": layers,
         "seed": seed,
         **{key: value for key, value in plan.recipe.to_dict().items() if key != "reasons"},
+        **_of_general_texts(prepared),
         **_of_documents(prepared),
     }
+
+
+def _of_general_texts(prepared: Prepared) -> dict[str, Any]:
+    """What distillation holds on to: the name of a file says nothing of its content."""
+    if prepared.general is None:
+        return {}
+    source = prepared.plan.recipe.general_texts
+    return {"general_texts_hash": fingerprint(Table(Shape.TEXTS, {"text": prepared.general}, source))}
 
 
 def _of_documents(prepared: Prepared) -> dict[str, Any]:
@@ -101,6 +110,7 @@ def tidied(run: Path, checkpoint_bytes: int) -> Iterator[None]:
             raise
         raise Interrupted(f"stopped; {kept.name} is kept in {run}. Go on with the same command and --resume") from None
     except ScionsError:
+        _only_whole(run)
         raise
     except Exception as error:
         full, words = disk.is_full(error), disk.refused(error, run)

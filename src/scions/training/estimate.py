@@ -128,7 +128,7 @@ def _seconds_a_step(
     sample = _sample(prepared.splits.train, STEPS * recipe.batch_size)
     moments = [time.perf_counter()]
     fitted = fit(
-        model, trained, sample, None, recipe, run=run, seed=seed, index=index,
+        model, trained, sample, None, recipe, run=run, seed=seed, general=prepared.general, index=index,
         on_step=lambda _: moments.append(time.perf_counter()),
     )  # fmt: skip
     apart = np.diff(moments[1:])

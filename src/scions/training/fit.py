@@ -29,7 +29,7 @@ from scions.training.precision import autocast, frozen_in_bf16, has_bf16, withou
 from scions.training.prefix import Prefix
 from scions.training.preservation import Importance, Preserver, measure_importance
 from scions.training.preservation.distillation import ROWS
-from scions.training.preservation.texts import MOST, general_texts
+from scions.training.preservation.texts import general_texts
 from scions.training.query_side import DocumentVectors, QuerySteps, query_tokens
 from scions.training.recipe import Recipe
 from scions.training.selection import Selection
@@ -81,6 +81,7 @@ def fit(
     resume_from: Path | None = None,
     on_step: Callable[[Step], None] | None = None,
     importance: Importance | None = None,
+    general: list[str] | None = None,
     index: DocumentVectors | None = None,
 ) -> Fitted:
     """Train ``trained`` inside ``model`` and leave the best weights in it.
@@ -98,6 +99,7 @@ def fit(
         resume_from: a checkpoint of this very training.
         on_step: called after every step.
         importance: of the base, for the parts of preservation that need it; None: measured on ``train``.
+        general: texts for distillation; None: those that the recipe names.
         index: train queries alone, against these vectors of documents; None: both sides.
 
     Raises:
@@ -127,9 +129,9 @@ def fit(
         batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
         kind = PlannedSteps if index is None else QuerySteps
         steps = kind(batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed, prefix=prefix)
-        general = None
         if "distillation" in recipe.preserved:
-            general = general_texts(recipe.general_texts, model, train, seed, min(MOST, len(batches) * ROWS))
+            given = general_texts(recipe.general_texts, model, train, seed) if general is None else general
+            general = given[: len(batches) * ROWS]
         preserver = Preserver.of(
             model,
             trained,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from scions.store import base_id, load_base, resolve_base
 from scions.training.batches import plan_batches
 from scions.training.examples import to_examples
 from scions.training.methods import Trained, graft
+from scions.training.preservation.texts import general_texts
 from scions.training.query_side import DocumentVectors, check_query_side, open_documents, query_side_recipe
 from scions.training.recipe import Recipe, choose_recipe
 
@@ -62,7 +64,10 @@ class Plan:
 
 @dataclass
 class Prepared:
-    """What a training starts from: data read, base loaded, adapter grafted; ``index`` where queries alone train."""
+    """What a training starts from: data read, base loaded, adapter grafted.
+
+    ``index`` where queries alone train; ``general`` texts where distillation holds on to some.
+    """
 
     base_path: str
     model: SentenceTransformer
@@ -71,6 +76,7 @@ class Prepared:
     plan: Plan
     lengths: list[int] = field(default_factory=list)
     index: DocumentVectors | None = None
+    general: list[str] | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
@@ -121,6 +127,9 @@ def prepare(
     lengths = _token_lengths(model, [probe.texts[i] for i in read])
     choose = query_side_recipe if query_side else choose_recipe
     recipe = choose(splits.train.shape, len(probe), lengths, longest, method, **overrides)
+    general = None
+    if "distillation" in recipe.preserved:
+        general = general_texts(recipe.general_texts, model, splits.train, seed)
     index = None
     if query_side:
         index = open_documents(load_base(base_path), splits, documents, document_texts, base_id(base))
@@ -142,7 +151,7 @@ def prepare(
         query_side=query_side,
         documents=None if index is None else index.documents,
     )
-    return Prepared(base_path, model, splits, trained, plan, lengths, index, overrides)
+    return Prepared(base_path, model, splits, trained, plan, lengths, index, general, overrides)
 
 
 def two_sided_recipe(prepared: Prepared) -> Recipe:
@@ -202,4 +211,5 @@ def parse_overrides(values: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(values) - set(OPTIONS))
     if unknown:
         raise UsageError(f"unknown: {', '.join(unknown)}; a recipe takes {', '.join(OPTIONS)}")
-    return {name: value for name, value in values.items() if value is not None}
+    given = {name: value for name, value in values.items() if value is not None}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}

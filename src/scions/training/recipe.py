@@ -82,7 +82,8 @@ def choose_recipe(
     """The recipe for ``rows`` training rows whose texts are ``token_lengths`` long; ``overrides`` win.
 
     Raises:
-        UsageError: an override that is no setting, or an objective the data's shape cannot serve.
+        UsageError: an override that is no setting, an objective the data's shape cannot serve, or general texts that
+            nothing would read because ``preserve`` was given too and leaves distillation out.
     """
     if method not in METHODS:
         raise UsageError(f"method {method!r} is unknown; choose from {', '.join(METHODS)}")
@@ -106,6 +107,7 @@ def choose_recipe(
             else "many rows: more negatives a step",
             "learning_rate": f"{method}'s best in the mean over domains; some want a quarter or four times that",
             "epochs": why_epochs,
+            "preserve": "no general texts are named (--general-texts)",
             "max_length": f"95 % of the texts have at most {longest} tokens; longer ones train slowly",
         },
     )
@@ -116,7 +118,15 @@ def choose_recipe(
         if value is not None:
             setattr(recipe, name, value)
             recipe.reasons[name] = "given"
+    if overrides.get("general_texts") is not None and overrides.get("preserve") is None:
+        recipe.preserve = "distillation"
+        recipe.reasons["preserve"] = "general texts were named: they keep the base's vectors"
     _check(recipe, shape, model_max_length)
+    if overrides.get("general_texts") is not None and "distillation" not in recipe.preserved:
+        raise UsageError(
+            f"--general-texts {recipe.general_texts}: these are for distillation, and preserve is {recipe.preserve!r}; "
+            "leave --preserve out or add distillation to it, or give --general to measure what general text loses"
+        )
     return recipe
 
 

@@ -81,7 +81,10 @@ def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], No
     own = prepared.plan.recipe if prepared.index is None else two_sided_recipe(prepared)
     recipe = Recipe(**{**own.to_dict(), "learning_rate": LEARNING_RATES["full"]})
     splits = prepared.splits
-    fit(model, trained, splits.train, splits.dev, recipe, run=run, seed=seed, on_step=on_step)
+    fit(
+        model, trained, splits.train, splits.dev, recipe,
+        run=run, seed=seed, on_step=on_step, general=prepared.general,
+    )  # fmt: skip
     few = splits.train if splits.test.shape is Shape.LABELLED else None
     return evaluate(exact_encoder(model), splits.test, few_shot=few)
 
@@ -101,5 +104,8 @@ def _two_sided(
     method = prepared.plan.method
     trained = graft(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
     splits, recipe = prepared.splits, two_sided_recipe(prepared)
-    fit(model, trained, splits.train, splits.dev, recipe, run=run, seed=seed, on_step=on_step)
+    fit(
+        model, trained, splits.train, splits.dev, recipe,
+        run=run, seed=seed, on_step=on_step, general=prepared.general,
+    )  # fmt: skip
     return evaluate(exact_encoder(model), splits.test)

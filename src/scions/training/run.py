@@ -60,7 +60,7 @@ def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
     output, resume, force = options.pop("output", None), options.pop("resume", False), options.pop("force", False)
     compare_full, given = options.pop("compare_full", False), options.pop("general", None)
     compare_two_sided = options.pop("compare_two_sided", False)
-    check_loss(options.pop("max_general_loss", None))
+    check_loss(options.pop("max_general_loss", None), lambda: given is not None or _drift_texts())
     _check_two_sided(options.get("query_side", False), compare_two_sided)
     seed, layers = options.get("seed", 0), options.get("layers")
     general = None if given is None else read(str(given))
@@ -164,7 +164,7 @@ def train(
         preserve: how general knowledge is kept: ``distillation``, ``mask``, ``contrast``, several joined by commas,
             ``all`` or ``none``; None: the recipe's.
         general_texts: the texts that distillation holds on to: a file, or ``docstrings``, ``words``, ``own``.
-        max_general_loss: refuse an adapter that loses more, in points of the general set's metric, or of drift.
+        max_general_loss: refuse an adapter that loses more, in points of the metric of ``general``, else of drift.
         on_stage, on_recipe, on_step: told what happens.
 
     Raises:
@@ -173,7 +173,7 @@ def train(
     """
     check_name(name)
     _check_two_sided(query_side, compare_two_sided)
-    check_loss(max_general_loss)
+    check_loss(max_general_loss, lambda: general is not None or _drift_texts())
     root = _root(output)
     folder, run = root / name, root / f".training-{name}"
     refuse_existing(folder, force)
@@ -187,7 +187,7 @@ def train(
             "epochs": epochs,
             "max_length": max_length,
             "preserve": preserve,
-            "general_texts": _text(general_texts),
+            "general_texts": general_texts,
         }
     )
     say("reading the data and loading the base")
@@ -317,6 +317,7 @@ def _fit(
         seed=seed,
         resume_from=checkpoint,
         on_step=on_step,
+        general=prepared.general,
         index=prepared.index,
     )
 

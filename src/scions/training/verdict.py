@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ class Verdict:
             BETTER: "Better: the adapter beats the base on held-out rows",
             SAME: "No measurable difference: held-out rows cannot tell the adapter from the base",
             WORSE: "Worse: the base beats the adapter on held-out rows",
-            FORGETS: "Forgets too much: general loss is beyond --max-general-loss",
+            FORGETS: f"Forgets too much: general text lost {self.general_loss or 0:.2f} points, more than "
+            "--max-general-loss allows. On held-out rows",
         }
         sentence = f"{words[self.outcome]}: {figures}."
         best = max(self.rivals.items(), key=lambda item: item[1].value, default=None)
@@ -82,9 +84,14 @@ class Verdict:
         return sentence + self._general_loss()
 
     def _general_loss(self) -> str:
+        if self.outcome == FORGETS:
+            return ""  # said already
         if self.general is not None and self.general["difference"]["high"] < 0:
             before, after = self.general["before"]["value"], self.general["after"]["value"]
-            return f" But general text suffered: {self.general['metric']} {before:.2f} → {after:.2f}."
+            return (
+                f" But general text suffered: {self.general['metric']} {before:.2f} → {after:.2f} "
+                "(--general-texts holds on to it)."
+            )
         if self.drift is not None and self.drift < LOW_DRIFT:
             return f" But general similarities are not what they were: drift {self.drift:.1f} (100: unchanged)."
         return ""
@@ -144,10 +151,22 @@ def judge(
     return verdict
 
 
-def check_loss(most: float | None) -> None:
-    """Raise UsageError where a limit on general loss is no number of points from 0 up."""
-    if most is not None and not 0 <= most <= 100:
+def check_loss(most: float | None, measurable: Callable[[], object]) -> None:
+    """Raise UsageError where a limit on general loss is no number of points, or nothing could be held against it.
+
+    Args:
+        most: the limit, or None.
+        measurable: asked where there is a limit: whether there is text to measure the loss on.
+    """
+    if most is None:
+        return
+    if not 0 <= most <= 100:
         raise UsageError(f"--max-general-loss is in points from 0 to 100, got {most:g}")
+    if not measurable():
+        raise UsageError(
+            "--max-general-loss: there is nothing to measure it on, since the built-in pairs (docstrings of Python's "
+            "own library) are not to be had here; give --general"
+        )
 
 
 def _general(pair: tuple[Evaluation, Evaluation] | None) -> dict[str, Any] | None:

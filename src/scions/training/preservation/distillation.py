@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from scions.training.precision import autocast
+from scions.training.precision import autocast, without_dropout
 from scions.training.tokens import Tokens, encode_all, encode_pieces
 
 ROWS = 32
@@ -59,6 +59,7 @@ class Distillation:
             )
             for piece in self.tokens.pieces(places)
         ]
-        with autocast(self.model.device, self.bf16):
+        # The teacher has no dropout: with it here, the student would be pulled towards something else.
+        with autocast(self.model.device, self.bf16), without_dropout(self.model):
             vectors = encode_pieces(self.model, pieces)
         return self.weight * distillation_loss(vectors, self.teacher[places].to(vectors.device))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 from scions.errors import UsageError
+from scions.store import write_file
 from scions.training.preservation.importance import Importance
 
 KINDS = (".png", ".svg", ".pdf")
@@ -22,7 +23,11 @@ def check_picture(path: Path, force: bool) -> None:
 
 
 def draw_heads(importance: Importance, path: Path) -> None:
-    """Write the heat map of ``importance.heads``; the file appears whole."""
+    """Write the heat map of ``importance.heads``; the file appears whole.
+
+    Raises:
+        ScionsError: the disk is full or the place cannot be written.
+    """
     from matplotlib.figure import Figure
 
     layers = [values.tolist() for values in importance.heads.values()]
@@ -35,6 +40,6 @@ def draw_heads(importance: Importance, path: Path) -> None:
     axes.set_yticks(range(len(layers)))
     axes.set_title("importance for general knowledge")
     figure.colorbar(image)
-    aside = path.with_name(f".{path.stem}.new{path.suffix}")
-    figure.savefig(aside, dpi=150)
-    os.replace(aside, path)
+    out = io.BytesIO()
+    figure.savefig(out, format=path.suffix[1:].lower(), dpi=150)
+    write_file(path, out.getvalue())

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from scions.training.methods import Trained
 from scions.training.preservation.contrast import Contrast
 from scions.training.preservation.distillation import Distillation
 from scions.training.preservation.importance import Importance
-from scions.training.preservation.soft_mask import step_scales
+from scions.training.preservation.soft_mask import scale_first_values, step_scales
 from scions.training.recipe import Recipe
 from scions.training.tokens import Tokens
 
@@ -50,6 +51,7 @@ class Preserver:
         if "mask" in parts and importance is not None:
             transformer: Any = model[0].auto_model
             made.scaled = step_scales(transformer, trained.parameters, importance)
+            scale_first_values(transformer, made.scaled)
         if "contrast" in parts and importance is not None:
             made.terms.append(_contrast_of_steps(model, importance, recipe.scale, batches, tokens, bf16))
         return made
@@ -61,7 +63,9 @@ def _contrast_of_steps(
     contrast = Contrast(model, importance, scale)
 
     def term(step: int) -> Tensor:
-        features = tokens.features(batches[step].columns[:, 0], packed=False)
+        # A text that stands twice in a step would be its own negative.
+        places = np.array(list(dict.fromkeys(batches[step].columns[:, 0].tolist())))
+        features = tokens.features(places, packed=False)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             return contrast({name: value.to(model.device) for name, value in features.items()})
 

@@ -60,6 +60,19 @@ def step_scales(
     return scaled
 
 
+@torch.no_grad()
+def scale_first_values(transformer: Any, scaled: list[tuple[nn.Parameter, Tensor]]) -> None:
+    """Scale what LoRA's inner factors (``lora_A``) start from as their steps are; the model stays the base.
+
+    LoRA adds the product of its factors, and the outer one, which starts at zero and has no heads' side there, would
+    carry the first values of every head's columns into the projection, whatever their steps are scaled by.
+    """
+    inner = {id(parameter) for name, parameter in transformer.named_parameters() if ".lora_A." in name}
+    for parameter, scale in scaled:
+        if id(parameter) in inner:
+            parameter.mul_(scale)
+
+
 def _places(transformer: Any, importance: Importance) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Projections to queries, keys, values -> importance of heads; what adapters write -> importance of coordinates."""
     architecture = ARCHITECTURES[transformer.config.model_type]
