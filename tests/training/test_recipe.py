@@ -31,7 +31,7 @@ def test_the_shape_chooses_the_objective(shape, objective, negatives):
     recipe = _choose(shape)
     assert (recipe.objective, recipe.hard_negatives) == (objective, negatives)
     assert recipe.dropout == (objective == "simcse")
-    assert set(recipe.reasons) == {"objective", "batch_size", "learning_rate", "epochs", "max_length"}
+    assert set(recipe.reasons) == {"objective", "batch_size", "learning_rate", "epochs", "max_length", "preserve"}
     assert all(recipe.reasons.values())
     assert _choose(shape, objective="simcse").dropout
 
