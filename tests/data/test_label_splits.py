@@ -52,6 +52,10 @@ def test_any_labels_are_split_well_or_refused(counts: list[int], seed: int) -> N
     assert all(kept[f"c{i}"] >= min(count, 2) or not kept[f"c{i}"] for i, count in enumerate(counts))
 
 
+def test_small_labels_that_come_first_leave_enough_for_every_part() -> None:
+    check(split(labelled([3, 3, 4, 20])))
+
+
 def test_large_labels_give_their_share_and_rare_ones_train() -> None:
     made = split(labelled([100, 50, 50, 1]))
     assert Counter(made.test.columns["label"]) == {"c0": 19, "c1": 9, "c2": 9}

@@ -29,17 +29,26 @@ def by_label(groups: Sequence[int], labels: Sequence[str], targets: dict[str, in
     members: dict[str, list[int]] = {}
     for group, label in first_label.items():
         members.setdefault(label, []).append(group)
-    return _shares(members, sizes, targets, random) or _whole_labels(members, sizes, targets, random)
+    # Small labels that come first may leave a part with one label; the large ones first, there is more to give.
+    for order in (sorted(members), sorted(members, key=lambda label: (-len(members[label]), label))):
+        side = _shares(order, members, sizes, targets, random)
+        if side:
+            return side
+    return _whole_labels(members, sizes, targets, random)
 
 
 def _shares(
-    members: dict[str, list[int]], sizes: Counter[int], targets: dict[str, int], random: Random
+    order: list[str],
+    members: dict[str, list[int]],
+    sizes: Counter[int],
+    targets: dict[str, int],
+    random: Random,
 ) -> dict[int, str]:
     total = sum(sizes.values())
     side: dict[int, str] = {}
     held: dict[str, list[int]] = {name: [] for name in targets}  # rows of each label that stands in the part
     owed = dict.fromkeys(targets, 0.0)
-    for label in sorted(members):
+    for label in order:
         own = members[label]
         if len(own) <= _TO_TRAIN:
             continue
