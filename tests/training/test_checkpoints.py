@@ -18,7 +18,7 @@ import scions.training.run as run
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.store import list_adapters
 from scions.training import train
-from scions.training.checkpoints import SETTINGS, tidied
+from scions.training.checkpoints import SETTINGS, find_checkpoint, tidied
 from scions.training.trainer import COMPLETE, AdapterTrainer
 
 
@@ -154,3 +154,12 @@ def test_settings_of_a_checkpoint_that_cannot_be_read(write, short, adapters_asi
             (checkpoint.parent / SETTINGS).write_text(content)
         with pytest.raises(UsageError, match=r"settings\.json cannot be read .*--force"):
             train(write("pairs"), "legal", resume=True, **short)
+
+
+def test_a_folder_whose_removal_was_cut_short_is_nothing_to_resume(tmp_path):
+    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint.mkdir()
+    (checkpoint / COMPLETE).write_text("")
+    assert find_checkpoint(tmp_path, {}, resume=True, force=False) is None
+    (tmp_path / SETTINGS).write_text("{}")
+    assert find_checkpoint(tmp_path, {}, resume=True, force=False) == checkpoint

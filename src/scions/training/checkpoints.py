@@ -58,7 +58,8 @@ def find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bo
             force says what to do with it.
     """
     checkpoint = newest_checkpoint(run)
-    if checkpoint is None:
+    # The settings are written before any checkpoint: without them the folder was being removed when the end came.
+    if checkpoint is None or not (run / SETTINGS).exists():
         return None
     if not resume:
         if force:
