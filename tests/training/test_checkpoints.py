@@ -149,9 +149,8 @@ def test_settings_of_a_checkpoint_that_cannot_be_read(write, short, adapters_asi
     checkpoint = adapters_aside / ".training-legal" / "checkpoint-1"
     checkpoint.mkdir(parents=True)
     (checkpoint / COMPLETE).touch()
-    for content in (None, "{", json.dumps(3)):
-        if content is not None:
-            (checkpoint.parent / SETTINGS).write_text(content)
+    for content in ("{", json.dumps(3)):
+        (checkpoint.parent / SETTINGS).write_text(content)
         with pytest.raises(UsageError, match=r"settings\.json cannot be read .*--force"):
             train(write("pairs"), "legal", resume=True, **short)
 
