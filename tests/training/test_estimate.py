@@ -70,5 +70,6 @@ def test_what_would_keep_the_training_from_beginning_is_noted(write, short, publ
     checkpoint = adapters_aside / ".training-other" / "checkpoint-3"
     checkpoint.mkdir(parents=True)
     (checkpoint / "complete").touch()
+    (checkpoint.parent / "settings.json").write_text("{}")
     assert any("holds checkpoint-3 of an interrupted" in note for note in plan(data, name="other", **short).notes)
     assert checkpoint.exists()
