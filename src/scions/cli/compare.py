@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scions.cli.options import AdaptersFolder
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,10 +31,7 @@ def compare(
     base: Annotated[
         str | None, typer.Option(help="The base, for --effects: a folder or an id.", show_default="the adapters' own")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    output: AdaptersFolder = None,
 ) -> None:
     """Show how often adapters' weights contradict each other in sign, and who can be mixed with whom.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scions.cli.options import AdaptersFolder, DataShape
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def evaluate(
         str | None, typer.Option(help="The base to hold them against.", show_default="the adapters' own")
     ] = None,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave the base out.")] = False,
-    shape: Annotated[
-        str | None, typer.Option(help="The shape of the data.", show_default="recognised by the columns")
-    ] = None,
+    shape: DataShape = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognised by name"),
@@ -51,10 +50,7 @@ def evaluate(
         typer.Option(help="Vectors of the corpus' documents, in its order, with their record.", show_default=False),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    output: AdaptersFolder = None,
     output_json: Annotated[
         Path | None, typer.Option(help="Write all figures to this file too.", show_default=False)
     ] = None,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scions.cli.options import AdaptersFolder, DataShape
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,17 +39,12 @@ def mix(
     kept: Annotated[
         float | None, typer.Option(help="For ties: share of each adapter's changes that stays.", show_default="0.2")
     ] = None,
-    shape: Annotated[
-        str | None, typer.Option(help="The shape of the data.", show_default="recognised by the columns")
-    ] = None,
+    shape: DataShape = None,
     seed: Annotated[int, typer.Option(help="Of splits.")] = 0,
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapters' own")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    output: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
     """Average adapters of one base into a new one; says first what to expect, and then what it measured.

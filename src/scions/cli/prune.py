@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scions.cli.options import AdaptersFolder, DataShape
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,16 +29,11 @@ def prune(
     curve: Annotated[
         Path | None, typer.Option(help="Draw score against sparsity on --data here, as PNG.", show_default=False)
     ] = None,
-    shape: Annotated[
-        str | None, typer.Option(help="The shape of the data.", show_default="recognised by the columns")
-    ] = None,
+    shape: DataShape = None,
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    output: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
     """Take out of an adapter what matters least: values (smaller on disk), or units and layers (faster too).

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from scions.cli.options import AdaptersFolder
 
 
 def select(
@@ -19,10 +20,7 @@ def select(
     base: Annotated[
         str | None, typer.Option(help="Only adapters of this base.", show_default="the base most of them have")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    output: AdaptersFolder = None,
 ) -> None:
     """Rank the adapters there are for texts of a domain that has none of its own, and propose what to use.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scions.cli.options import AdaptersFolder
 from scions.errors import AdapterError, Interrupted, ScionsError, UsageError
 
 if TYPE_CHECKING:
@@ -66,10 +67,7 @@ def train(
         typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognised by name"),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on so many rows.", show_default="all rows")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    output: AdaptersFolder = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an adapter of that name; keep one that is worse than the base.")
