@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from adaptation import speed, table
 from adaptation.cells import Limits, Task, rate_name, run
 from adaptation.domains import DOMAINS
+from adaptation.options import parsed, parser_for
 from adaptation.records import ROOT, Cells, provenance
 
 METHODS = ("houlsby", "full", "lora", "pfeiffer")
@@ -66,9 +67,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("SCIONS_BENCH")
-    parser.add_argument("--data", type=Path, default=Path(data) if data else None, help="or SCIONS_BENCH")
+    parser = parser_for(__doc__)
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--domains", nargs="+", choices=tuple(DOMAINS), default=list(DOMAINS))
     parser.add_argument("--methods", nargs="+", choices=(*METHODS, *OTHERS), default=[*METHODS, *OTHERS])
@@ -77,11 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--test-rows", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.data is None or not options.data.is_dir():
-        parser.error("--data (or SCIONS_BENCH) must name the folder with the benchmark's data")
-    options.data = options.data.resolve()
-    return options
+    return parsed(parser)
 
 
 def _quieten() -> None:

@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from adaptation.options import parsed, parser_for
 from adaptation.records import ROOT, Cells
 from combining import report, stages
 from combining.domains import DOMAINS
@@ -54,20 +55,14 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("SCIONS_BENCH")
-    parser.add_argument("--data", type=Path, default=Path(data) if data else None, help="or SCIONS_BENCH")
+    parser = parser_for(__doc__)
     parser.add_argument("--stage", choices=(*STAGES, "table", "all"), default="all")
     parser.add_argument("--domains", nargs="+", choices=tuple(DOMAINS), default=list(DOMAINS))
     parser.add_argument("--rows", type=int, default=2000, help="training rows of a domain")
     parser.add_argument("--held-out", type=int, default=1000, help="dev and test rows of a domain")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "mixing")
     parser.add_argument("--adapters", type=Path, help="where the adapters are kept (default: .runs/mixing-adapters)")
-    options = parser.parse_args()
-    if options.data is None or not options.data.is_dir():
-        parser.error("--data (or SCIONS_BENCH) must name the folder with the benchmark's data")
-    options.data = options.data.resolve()
-    return options
+    return parsed(parser)
 
 
 if __name__ == "__main__":

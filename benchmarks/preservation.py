@@ -22,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from adaptation.cells import Limits
+from adaptation.options import parsed, parser_for
 from adaptation.records import ROOT, Cells, provenance
 from preserving import labels, table
 from preserving.cells import DOMAINS, FINAL, GRID, run
@@ -63,6 +64,8 @@ def _work(stage: str, options: argparse.Namespace) -> Any:
                 yield f"labels-{task}-{method}-{way}", (labels.run, (task, method, way, limits))
         return
     for variant in GRID if stage == "grid" else FINAL:
+        if options.ways and variant.name not in options.ways:
+            continue
         for domain in options.domains:
             seeds = (0,) if stage == "grid" or variant.name not in options.seeds_of else options.seeds
             for seed in seeds:
@@ -84,23 +87,18 @@ def _compute(name: str, work: Any, cells: Cells, source: dict[str, Any]) -> None
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("SCIONS_BENCH")
-    parser.add_argument("--data", type=Path, default=Path(data) if data else None, help="or SCIONS_BENCH")
+    parser = parser_for(__doc__)
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     parser.add_argument("--tasks", nargs="+", choices=labels.TASKS, default=list(labels.TASKS))
+    parser.add_argument("--ways", nargs="+", help="only these of the stages grid and final")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--seeds-of", nargs="+", default=[variant.name for variant in FINAL])
     parser.add_argument("--dry-run", action="store_true", help="list the cells that are missing")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "preservation")
     parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--test-rows", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.data is None or not options.data.is_dir():
-        parser.error("--data (or SCIONS_BENCH) must name the folder with the benchmark's data")
-    options.data = options.data.resolve()
-    return options
+    return parsed(parser)
 
 
 if __name__ == "__main__":

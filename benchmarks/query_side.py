@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from adaptation import query_side_speed as speed
 from adaptation import query_side_table as table
 from adaptation.cells import Limits
+from adaptation.options import parsed, parser_for
 from adaptation.query_side_cells import SIDES, Setting, run, write_index
 from adaptation.records import ROOT, Cells, provenance
 
@@ -44,7 +45,7 @@ def main() -> int:
         side, domain, batch = options.measure
         print(json.dumps(speed.measure(side, domain, limits, int(batch) or None)))
         return 0
-    runner = Runner(Cells(options.results), limits, options.domains)
+    runner = Runner(Cells(options.results), limits, options)
     for stage in STAGES if options.stage == "all" else (options.stage,):
         if stage == "table":
             print(table.write(runner.cells))
@@ -54,27 +55,26 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("SCIONS_BENCH")
-    parser.add_argument("--data", type=Path, default=Path(data) if data else None, help="or SCIONS_BENCH")
+    parser = parser_for(__doc__)
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--domains", nargs="+", choices=tuple(SIDES), default=list(SIDES))
+    parser.add_argument(
+        "--sides", nargs="+", choices=speed.SPEED_SIDES, default=list(speed.SPEED_SIDES), help="of speed"
+    )
+    parser.add_argument("--rounds", type=int, default=len(speed.ROUNDS), help="of speed")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "query_side")
     parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--test-rows", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.data is None or not options.data.is_dir():
-        parser.error("--data (or SCIONS_BENCH) must name the folder with the benchmark's data")
-    options.data = options.data.resolve()
-    return options
+    return parsed(parser)
 
 
 class Runner:
     """Goes through the cells in order, one process each."""
 
-    def __init__(self, cells: Cells, limits: Limits, domains: list[str]) -> None:
-        self.cells, self.limits, self.domains = cells, limits, domains
+    def __init__(self, cells: Cells, limits: Limits, options: argparse.Namespace) -> None:
+        self.cells, self.limits, self.domains = cells, limits, options.domains
+        self.sides, self.rounds = options.sides, options.rounds
         self.indexes = cells.folder / ".indexes"
         self.provenance = provenance()
         self.failed: list[str] = []
@@ -112,8 +112,8 @@ class Runner:
     def speed(self) -> None:
         for domain in self.domains:
             best = self._best(domain, "query-side")
-            for turn in speed.ROUNDS:
-                for side in speed.SPEED_SIDES:
+            for turn in speed.ROUNDS[: self.rounds]:
+                for side in self.sides:
                     name = f"speed-{domain}-{side}-{turn}"
                     batch = (best or {}).get("batch_size") or 0
                     self._one(name, _measure, (side, domain, batch, turn, self.limits))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from adaptation.domains import DOMAINS, Domain, Parts, load, overlap_counts
-from adaptation.records import PeakMemory, packed
+from adaptation.records import PeakMemory, packed, summary
 from scions.data import Table
-from scions.evaluation import Evaluation, evaluate, evaluate_sts, fit_linear_map
+from scions.evaluation import evaluate, evaluate_sts, fit_linear_map
 from scions.store import load_base
 from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit, sample_for_selection
@@ -193,7 +193,7 @@ def _score(encoder: Any, parts: Parts, limits: Limits, record: dict[str, Any]) -
     shots = parts.whole_train if parts.test.shape.value == "labelled" else None
     result = evaluate(encoder, parts.test, few_shot=shots)
     record["scored_with"] = SCORED_WITH
-    record["result"] = _summary(result)
+    record["result"] = summary(result)
     texts, known, unseen = overlap_counts(parts.whole_train, parts.test)
     record["overlap"] = {"test_texts": texts, "also_in_train": known}
     units = packed(result)
@@ -201,18 +201,8 @@ def _score(encoder: Any, parts: Parts, limits: Limits, record: dict[str, Any]) -
         record["overlap"] |= {"unseen_rows": len(unseen), "score_unseen": result.resampled(result.primary, unseen)}
         units["unseen"] = unseen.astype(np.int32)
     if parts.extra is not None:
-        record["extra"] = {parts.extra.source.rsplit("/", 1)[-1]: _summary(evaluate(encoder, parts.extra))}
+        record["extra"] = {parts.extra.source.rsplit("/", 1)[-1]: summary(evaluate(encoder, parts.extra))}
     tasks = evaluate_sts(encoder, limits.data / "sts")
     record["sts"] = {name: round(task.value, 3) for name, task in tasks.items()}
     record["score"] = result.value
     return units
-
-
-def _summary(result: Evaluation) -> dict[str, Any]:
-    return {
-        "shape": result.shape.value,
-        "primary": result.primary,
-        "n": result.n,
-        "scores": result.scores,
-        "rows": result.rows,
-    }

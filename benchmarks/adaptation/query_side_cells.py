@@ -15,7 +15,7 @@ import numpy as np
 
 from adaptation.cells import Limits, rate_name
 from adaptation.domains import DOMAINS, Domain, Parts, load
-from adaptation.records import PeakMemory, packed
+from adaptation.records import PeakMemory, packed, summary
 from scions.data import Splits, Table, read_splits
 from scions.encoder import embed_file, space_of
 from scions.encoder.query_side import QuerySideEncoder
@@ -160,13 +160,7 @@ def run(setting: Setting, limits: Limits, index_folder: Path) -> tuple[dict[str,
         result = evaluate(Remembering(encoder), parts.test)
         units = packed(result)
         record["scored_with"] = SCORED_WITH
-        record["result"] = {
-            "shape": result.shape.value,
-            "primary": result.primary,
-            "n": result.n,
-            "scores": result.scores,
-            "rows": result.rows,
-        }
+        record["result"] = summary(result)
         record["score"] = result.value
     return record | {"wall_seconds": _since(start)}, units
 

@@ -15,7 +15,7 @@ from adaptation.cells import Limits
 from adaptation.domains import Parts
 from adaptation.query_side_cells import SIDES, index_of, parts_of, recipe_of
 from adaptation.records import PeakMemory
-from adaptation.speed import _Timer as Timer
+from adaptation.speed import Timer
 from scions.data import Shape, Table
 from scions.training.examples import to_examples
 

@@ -87,6 +87,17 @@ def packed(evaluation: Evaluation) -> dict[str, np.ndarray]:
     return arrays
 
 
+def summary(result: Evaluation) -> dict[str, Any]:
+    """What `Cells.evaluation` needs beside the units."""
+    return {
+        "shape": result.shape.value,
+        "primary": result.primary,
+        "n": result.n,
+        "scores": result.scores,
+        "rows": result.rows,
+    }
+
+
 def _unpacked(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     units: dict[str, Any] = {}
     for key, values in arrays.items():

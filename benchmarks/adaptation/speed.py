@@ -40,7 +40,7 @@ def measure(side: str, domain: str, limits: Limits) -> dict[str, Any]:
     train = train.take(range(len(train) // recipe.batch_size * recipe.batch_size))
     steps = WARM_UP + MEASURED
     recipe.epochs = steps / (len(train) // recipe.batch_size)
-    timer = _Timer()
+    timer = Timer()
     ours = side != "sentence-transformers"
     whole, memory = (_ours if ours else _theirs)(train, recipe, timer, side, steps)
     measured = timer.stamps[-1] - timer.stamps[WARM_UP - 1]
@@ -60,7 +60,7 @@ def measure(side: str, domain: str, limits: Limits) -> dict[str, Any]:
     }
 
 
-class _Timer:
+class Timer:
     """When each step ended."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _Timer:
         self.stamps.append(time.perf_counter())
 
 
-def _ours(train: Any, recipe: Any, timer: _Timer, side: str, steps: int) -> tuple[float, float]:
+def _ours(train: Any, recipe: Any, timer: Timer, side: str, steps: int) -> tuple[float, float]:
     from adaptation.cells import UPPER_LAYERS
     from scions.store import load_base
     from scions.training.fit import fit
@@ -86,7 +86,7 @@ def _ours(train: Any, recipe: Any, timer: _Timer, side: str, steps: int) -> tupl
     return time.perf_counter() - start, memory.mib()
 
 
-def _theirs(train: Any, recipe: Any, timer: _Timer, side: str, steps: int) -> tuple[float, float]:
+def _theirs(train: Any, recipe: Any, timer: Timer, side: str, steps: int) -> tuple[float, float]:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
     from sentence_transformers.sentence_transformer.losses import CoSENTLoss

@@ -15,7 +15,7 @@ import numpy as np
 from adaptation.cells import SCORING_LENGTH, Limits, recipe_for
 from adaptation.domains import DOMAINS as ALL
 from adaptation.domains import load
-from adaptation.records import packed
+from adaptation.records import packed, summary
 
 from scions.data import read
 from scions.evaluation import dev_score, evaluate, evaluate_sts
@@ -110,13 +110,7 @@ def run(
         result = evaluate(
             encoder, parts.test, few_shot=parts.whole_train if parts.test.shape.value == "labelled" else None
         )
-        record["result"] = {
-            "shape": result.shape.value,
-            "primary": result.primary,
-            "n": result.n,
-            "scores": result.scores,
-            "rows": result.rows,
-        }
+        record["result"] = summary(result)
         units = packed(result)
         record["sts"] = {}
         for name, task in evaluate_sts(encoder, limits.data / "sts").items():
