@@ -199,3 +199,22 @@ def _manifest(folder: Path, name: str, /, **changes: Any) -> Any:
         "space_fingerprint": "0",
     }
     return Manifest(**(values | changes))
+
+
+APART = ("court", "fever", "engine")  # words whose texts `told_apart` tells from each other and from the rest
+
+
+@pytest.fixture(scope="session")
+def told_apart(tiny_base: Path) -> dict[str, Any]:
+    """Domain statistics under the tiny base, by word of `APART`: texts of that word alone fit, others do not."""
+    import numpy as np
+
+    from scions.store import DomainStatistics, load_base
+
+    model = load_base(tiny_base, device="cpu")
+    vectors = np.asarray(model.encode([*APART, "the model"], normalize_embeddings=True), dtype=np.float64)
+    found = {}
+    for word, dual in zip(APART, np.linalg.pinv(vectors).T, strict=False):  # dual @ vector: 1 for its own, else 0
+        scale = 1 / (dual @ dual)
+        found[word] = DomainStatistics(mean=(scale * dual).tolist(), spherical_variance=float(scale) / 40, n=3)
+    return found

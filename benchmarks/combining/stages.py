@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from combining.workshop import Names, Workshop
+from scions.encoder.routing import calibrate, decide, decide_rows
 from scions.evaluation import Evaluation
 from scions.mixing.greedy import greedy
 from scions.mixing.members import compared
-from scions.mixing.routing import calibrate, decide, decide_rows
 from scions.mixing.selection import propose
 from scions.mixing.signs import sign_difference
 from scions.mixing.sparsity import pruned
@@ -104,7 +104,7 @@ def novel(shop: Workshop) -> None:
         if shop.cells.has(f"novel-{name}"):
             continue
         rest = [n for n in shop.names if n != name]
-        from scions.mixing.domains import Domains
+        from scions.encoder.domains import Domains
 
         domains = Domains.of({n: shop.member(n).manifest for n in rest})
         vectors = shop.stock.bare().encode(shop.parts(name).train.texts()[:100])

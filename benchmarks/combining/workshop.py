@@ -17,10 +17,10 @@ from adaptation.records import Cells, packed
 
 from combining.domains import DOMAINS, Parts, load, metric
 from scions.data import Shape, Table, drift_pairs, fingerprint
+from scions.encoder.domains import Domains
 from scions.evaluation import Evaluation, dev_score, evaluate, paired_difference
 from scions.evaluation.label_tasks import labelled
 from scions.mixing.averaging import average
-from scions.mixing.domains import Domains
 from scions.mixing.members import Member, compared, read_member, updates
 from scions.mixing.signs import sign_difference, weight_cosine
 from scions.mixing.similarity import effect, similarity_changes

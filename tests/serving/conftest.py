@@ -20,6 +20,7 @@ import pytest
 
 from scions.errors import AdapterError
 from scions.serving import Keys, Settings, Stock, build
+from scions.store import Manifest
 
 WIDTH = 8
 LIMIT = 16  # tokens of a text
@@ -38,6 +39,7 @@ class FakeWeights:
     max_length: int | None = None
     prompts: dict[str, str] = field(default_factory=dict)
     query_side: bool = False
+    domain: Any = None
 
 
 @dataclass
@@ -83,7 +85,9 @@ def read_fake(folder: Path, name: str) -> FakeWeights:
     except ValueError:
         raise AdapterError(f"{folder / 'adapter_model.safetensors'}: is cut short") from None
     digest = hashlib.sha256(content).hexdigest()
-    more = {key: values[key] for key in ("max_length", "prompts") if key in values}
+    more = {key: values[key] for key in ("max_length", "prompts", "query_side") if key in values}
+    if (folder / "scions.json").is_file():
+        more["domain"] = Manifest.read(folder).domain
     return FakeWeights(name, digest[:12], digest, values["bytes"], values["value"], **more)
 
 

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 URL = "/v1/embeddings"
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 _json = st.recursive(_scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner))
-_names = st.sampled_from(["base", "legal", "medical", "base:legal", "legal@", "legal@abc", "", "\ud800", "a/../b"])
+_names = st.sampled_from(
+    ["base", "auto", "auto-rows", "legal", "medical", "base:legal", "legal@", "legal@abc", "", "\ud800", "a/../b"]
+)
 _fields = st.fixed_dictionaries(
     {},
     optional={
         "input": st.text() | st.lists(st.text(max_size=8)) | st.lists(st.integers(-1, 101)) | _json,
         "model": _names | _json,
         "adapter": _names | st.lists(st.none() | _names, max_size=3) | _json,
+        "collection": _names | _json,
         "strength": st.floats() | st.lists(st.floats(-10, 10), max_size=3) | _json,
         "dimensions": st.integers() | _json,
         "encoding_format": st.sampled_from(["float", "base64"]) | _json,

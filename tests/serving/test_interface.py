@@ -10,7 +10,7 @@ import pytest
 
 from scions.serving.logs import JsonLines
 from scions.serving.metrics import MAX_ADAPTER_LABELS, OTHER
-from scions.serving.shelf import _Entry
+from scions.serving.shelf import Entry
 
 URL = "/v1/embeddings"
 
@@ -38,7 +38,7 @@ def test_long_lists_leave_others_their_turns(session, root, path):
 
     async def steps(client, service):
         for name in names:
-            service.shelf._names[name] = [_Entry(root / name, 1.0)]
+            service.shelf._names[name] = [Entry(root / name, 1.0)]
         turns = 0
 
         async def others():

@@ -33,6 +33,7 @@ def test_good_names_pass_unchanged(name: str) -> None:
         ("straße", "contains 'ß'"),
         ("١", "starts with"),
         ("auto", "reserved"),
+        ("Auto-Rows", "reserved"),
         ("Default", "reserved"),
         ("NULL", "reserved"),
         ("attention", "module paths"),

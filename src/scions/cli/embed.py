@@ -15,7 +15,10 @@ def embed(
     ],
     adapter: Annotated[
         str | None,
-        typer.Option(help="An adapter's name or folder, or any SentenceTransformer.", show_default="the base alone"),
+        typer.Option(
+            help="An adapter's name or folder, any SentenceTransformer, or auto: the texts decide.",
+            show_default="the base alone",
+        ),
     ] = None,
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
@@ -48,8 +51,20 @@ def embed(
     from scions.cli.render import console, duration, print_note
     from scions.encoder.stream import embed_file
     from scions.encoder.vector_file import check_output
+    from scions.errors import UsageError
 
     check_output(output, texts, dtype)  # before a model is loaded for nothing
+    if adapter in ("auto", "auto-rows"):
+        from scions.cli.auto import decide_for_file
+
+        if adapter == "auto-rows":
+            raise UsageError("auto-rows: the vectors of a file lie in one space; give --adapter auto")
+        with status("deciding by the texts"):
+            of_queries = queries or prompt == "query"
+            adapter, base, told = decide_for_file(
+                texts, output, column=column, base=base, queries=of_queries, resume=resume
+            )
+        print_note(told)
     with status("loading the model"):
         from scions.encoder.loading import adapter_folder, load_encoder
         from scions.encoder.space import space_of

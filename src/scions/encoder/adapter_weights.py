@@ -15,6 +15,7 @@ from scions.encoder.grouped_site import SitePart
 from scions.encoder.native import NativeParts, fits
 from scions.encoder.stack import Stack
 from scions.errors import AdapterError
+from scions.store import DomainStatistics
 
 
 class LowRank(NamedTuple):
@@ -48,6 +49,7 @@ class AdapterWeights:
         max_length: tokens of a text it was trained with; None: unknown.
         prompts: those it was trained with.
         query_side: only queries pass through it; documents are the base's.
+        domain: of its training texts, by which it can be chosen; None: unknown.
         layers: its tensors, one entry a layer (empty where the PEFT path runs);
             sites are left out where ``native`` has them.
         native: the compiled kernel's form of ``layers``; None where it does not cover them.
@@ -65,6 +67,7 @@ class AdapterWeights:
     max_length: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     query_side: bool = False
+    domain: DomainStatistics | None = field(default=None, repr=False)
     layers: tuple[LayerPart, ...] = field(default=(), repr=False)
     native: NativeParts | None = field(default=None, repr=False)
     graft: Any = field(default=None, repr=False)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from scions.encoder.adapter_weights import AdapterWeights
+from scions.encoder.domains import Domains
 from scions.errors import AdapterError
 
 
@@ -22,10 +23,23 @@ class AdapterBank:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._adapters: Mapping[str, AdapterWeights] = {}
+        self._domains: tuple[Domains | None] | None = None
 
     def snapshot(self) -> Mapping[str, AdapterWeights]:
         """The adapters at this moment, read-only."""
         return MappingProxyType(self._adapters)  # type: ignore[arg-type]
+
+    def domains(self, dimensions: int) -> tuple[Mapping[str, AdapterWeights], Domains | None]:
+        """A snapshot, and the training domains of the adapters in it that can be chosen by them; None where none can.
+
+        They are put together once after each change, which drops what was: a deleted adapter is remembered nowhere.
+        ``dimensions`` are those of the base's vectors.
+        """
+        with self._lock:
+            if self._domains is None:
+                known = {name: weights.domain for name, weights in self._adapters.items()}
+                self._domains = (Domains.of_fitting(known, dimensions),)
+            return self.snapshot(), self._domains[0]
 
     def load(self, weights: AdapterWeights) -> None:
         """Add an adapter under its name.
@@ -40,13 +54,13 @@ class AdapterBank:
                     f"an adapter {weights.name!r} is loaded already (version {held.version}); "
                     "pass replace=True to put another in its place, or choose another name"
                 )
-            self._adapters = {**self._adapters, weights.name: weights}
+            self._set({**self._adapters, weights.name: weights})
 
     def replace(self, weights: AdapterWeights) -> AdapterWeights | None:
         """Put an adapter under its name, in place of one that may be there; returns that one."""
         with self._lock:
             held = self._adapters.get(weights.name)
-            self._adapters = {**self._adapters, weights.name: weights}
+            self._set({**self._adapters, weights.name: weights})
         return held
 
     def delete(self, name: str) -> AdapterWeights:
@@ -57,13 +71,16 @@ class AdapterBank:
         """
         with self._lock:
             held = find(self._adapters, name)
-            self._adapters = {key: value for key, value in self._adapters.items() if key != name}
+            self._set({key: value for key, value in self._adapters.items() if key != name})
         return held
 
     def change_all(self, change: Callable[[AdapterWeights], AdapterWeights]) -> None:
         """Put ``change(weights)`` in the place of every adapter, in one step."""
         with self._lock:
-            self._adapters = {name: change(weights) for name, weights in self._adapters.items()}
+            self._set({name: change(weights) for name, weights in self._adapters.items()})
+
+    def _set(self, adapters: Mapping[str, AdapterWeights]) -> None:
+        self._adapters, self._domains = adapters, None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_adapters": self._adapters}

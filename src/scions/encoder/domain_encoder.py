@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABCMeta
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,31 +12,26 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.decorators import deprecated_kwargs
 
+from scions.encoder import auto
 from scions.encoder.adapter_weights import AdapterWeights
-from scions.encoder.bank import AdapterBank, find
+from scions.encoder.bank import AdapterBank
 from scions.encoder.encode_call import check_call, converted, only_parent, progress
-from scions.encoder.peft_engine import PeftEngine
 from scions.encoder.precision import compute_dtype
 from scions.encoder.published import read_published
 from scions.encoder.query_side import DOCUMENT_PROMPTS, documents_choice
-from scions.encoder.row_choice import BASE, SET_ADAPTER, adapter_rows, strength_rows
+from scions.encoder.routing import Decision
+from scions.encoder.row_choice import SET_ADAPTER, adapter_rows, default_name, is_auto, strength_rows
 from scions.encoder.row_encoder import RowEncoder
-from scions.encoder.row_texts import row_prompts, row_tokens
+from scions.encoder.row_texts import row_limits, row_prompts, row_tokens
 from scions.encoder.space import pooling_of
+from scions.encoder.third_parties import OfSentenceTransformers
 from scions.errors import ScionsError, UsageError
 from scions.store import base_fingerprint, base_id, check_name, find_adapter, resolve_base, space_fingerprint
 
 _HUB_OPTIONS = ("cache_folder", "revision", "token")
 
 
-class _OfSentenceTransformers(ABCMeta):
-    def __repr__(cls) -> str:
-        # BERTopic looks for the package's name in this text where others ask isinstance, and without it silently takes
-        # a model of its own.
-        return f"<class '{cls.__module__}.{cls.__qualname__}', a sentence_transformers.SentenceTransformer>"
-
-
-class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
+class DomainEncoder(SentenceTransformer, metaclass=OfSentenceTransformers):
     """A SentenceTransformer whose rows can each have an adapter of their own, in one batch.
 
     ``load_adapter``, ``delete_adapter`` and ``set_adapter`` act on a bank beside the model: the model itself stays the
@@ -129,10 +122,7 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
         folder = find_adapter(path_or_name)
         called = check_name(folder.resolve().name if name is None else name)
         weights = self.read_adapter(folder, called)
-        if replace:
-            self._bank.replace(weights)
-        else:
-            self._bank.load(weights)
+        (self._bank.replace if replace else self._bank.load)(weights)
         return weights
 
     def read_adapter(self, folder: Path, name: str) -> AdapterWeights:
@@ -148,12 +138,30 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
 
         Raises:
             AdapterError: it is not loaded; lists those that are.
+            UsageError: ``"auto"`` or ``"auto-rows"``, which would decide anew in every call.
         """
-        self._default = None if name in (None, BASE) else find(self.adapters, str(name)).name
+        self._default = default_name(name, self.adapters)
 
     def active_adapters(self) -> list[str]:
         """What `set_adapter` chose: one name, or none."""
         return [] if self._default is None else [self._default]
+
+    def route(self, texts: str | Sequence[str], adapters: Sequence[str] | None = None) -> Decision:
+        """Which adapter texts that belong together go to, or the bare base where no domain fits.
+
+        The bare base's vectors of at most 20 of them, evenly spread, are held against the training domains in the
+        adapters' manifests (`scions.encoder.routing`). ``encode(texts, adapter=found.adapter)`` follows it.
+
+        Args:
+            texts: as they are; no prompt is put before them.
+            adapters: names to choose among; None: all that are loaded and have such statistics (imported ones have
+                none). Where there are none, it is the base with confidence 1, and nothing is encoded.
+
+        Raises:
+            AdapterError: a name that is not loaded, or has no statistics.
+            UsageError: no texts.
+        """
+        return auto.route(self._rows, texts, adapters)
 
     def _not_here(self, *_: Any, **__: Any) -> None:
         """Not here: adapters stay beside the model, which is not trained. Raises UsageError."""
@@ -192,7 +200,8 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
             inputs: a text, or a sequence of texts.
             batch_size: at most so many rows a batch; None: as many as fit a batch by their tokens.
             adapter: a name for all rows, None (or ``"base"``) for the bare base, or a sequence of one a row. Not
-                given: what `set_adapter` chose.
+                given: what `set_adapter` chose. ``"auto"``: what `route` says of these texts. ``"auto-rows"``: each row
+                by itself; such vectors lie in different spaces and must not be compared with each other.
             strength: factor on the adapter's contribution, for all rows or one a row: 0 is the base, 1 the adapter as
                 trained.
             kwargs: ``task``, and what the base's own modules take.
@@ -210,30 +219,29 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
         """
         single = self.is_singular_input(inputs)
         rows = [inputs] if single else list(inputs)
-        weights = adapter_rows(self._default if adapter is SET_ADAPTER else adapter, len(rows), self.adapters)
-        strengths = strength_rows(strength, len(rows))
         check_call(self, rows, kwargs, batch_size, precision, truncate_dim)
         special = only_parent(rows, output_value, device, pool, kwargs)
+        if device is not None and not special:
+            self._resolve_inference_device(device)
+        choice = self._default if adapter is SET_ADAPTER else adapter
+        strengths = strength_rows(strength, len(rows))
+        weights, looked = auto.chosen(self._rows, choice, rows, kwargs.get("task"), special)
         bare = all(w is None or s == 0 for w, s in zip(weights, strengths, strict=True))
         if special and not bare:
             raise UsageError(f"{special}: only for the bare base; pass adapter=None")
         if special or (bare and self.engine == "peft"):
-            with self._rows.tokens.lock, self._precision():
+            with self._rows.tokens.lock, self._rows.precision():
                 return super().encode(
                     inputs, prompt_name, prompt, 1 if self._rows.deterministic else batch_size or 32, show_progress_bar,
                     output_value, precision, convert_to_numpy, convert_to_tensor, device, normalize_embeddings,
                     truncate_dim, pool, chunk_size, **kwargs,
                 )  # fmt: skip
-        if device is not None:
-            self._resolve_inference_device(device)
         prompts = row_prompts(self, weights, prompt, prompt_name)
-        own_limits = [None if w is None or self._length_was_set else w.max_length for w in weights]
         limit = self._rows.limit(kwargs.get("task"))
-        most = self._rows.positions
-        limits = [min(own, most) if own and most else own or limit for own in own_limits]
+        limits = row_limits(weights, limit, self._rows.positions, own=not self._length_was_set)
         ids, lengths = row_tokens(self, self._rows.tokens, rows, prompts, limits)
         with progress(len(rows), show_progress_bar) as bar:
-            vectors = self._rows.vectors(ids, weights, strengths, lengths, batch_size, bar.update)
+            vectors = self._rows.vectors(ids, weights, strengths, lengths, batch_size, bar.update, looked)
         vectors = vectors[:, : self.truncate_dim if truncate_dim is None else truncate_dim]
         result = converted(vectors, normalize_embeddings, precision, convert_to_numpy, convert_to_tensor)
         return result[0] if single else result
@@ -251,7 +259,8 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
     ) -> Any:
         """As `encode`, with the prompt for documents where none is given; query-side adapters leave documents alone."""
         chosen = kwargs.pop("adapter", SET_ADAPTER)
-        kwargs["adapter"] = documents_choice(self._default if chosen is SET_ADAPTER else chosen, self.adapters)
+        chosen = self._default if chosen is SET_ADAPTER else chosen
+        kwargs["adapter"] = chosen if is_auto(chosen) else documents_choice(chosen, self.adapters)
         return self._encode_as("document", DOCUMENT_PROMPTS, inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_rows(
@@ -324,10 +333,6 @@ class DomainEncoder(SentenceTransformer, metaclass=_OfSentenceTransformers):
         if prompt_name is None and prompt is None:
             prompt_name = next((name for name in names if name in self.prompts), None)
         return self.encode(inputs, prompt_name, prompt, *args, task=task, **kwargs)
-
-    def _precision(self) -> Any:
-        engine = self._rows.engine
-        return engine.autocast() if isinstance(engine, PeftEngine) else nullcontext()
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         result = super()._apply(*args, **kwargs)

@@ -39,6 +39,7 @@ class Published:
             "max_length": self.manifest.max_length or None,
             "prompts": dict(self.manifest.prompts),
             "query_side": self.manifest.query_side,
+            "domain": self.manifest.domain,
         }
 
 

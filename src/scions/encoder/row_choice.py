@@ -9,6 +9,7 @@ from typing import Any
 
 from scions.encoder.adapter_weights import AdapterWeights
 from scions.encoder.bank import find
+from scions.encoder.routing import AUTO, AUTO_ROWS
 from scions.errors import UsageError
 
 BASE = "base"
@@ -44,6 +45,21 @@ def adapter_rows(choice: Any, rows: int, adapters: Mapping[str, AdapterWeights])
     return [known[id(name)] for name in names]
 
 
+def is_auto(choice: Any) -> bool:
+    """Whether the adapter is to be decided by the texts."""
+    return isinstance(choice, str) and choice in (AUTO, AUTO_ROWS)
+
+
+def default_name(name: str | None, adapters: Mapping[str, AdapterWeights]) -> str | None:
+    """The adapter that `DomainEncoder.set_adapter` may choose by that name, None for the base; raises as it does."""
+    if is_auto(name):
+        raise UsageError(
+            f"set_adapter({name!r}) would decide anew in every call, and put queries and documents into different "
+            "spaces; decide once: set_adapter(encoder.route(texts).adapter)"
+        )
+    return None if name in (None, BASE) else find(adapters, str(name)).name
+
+
 def strength_rows(strength: Any, rows: int) -> list[float]:
     """The strength of each row: ``strength`` is a number for all, or a sequence of one a row.
 
@@ -65,6 +81,11 @@ def _adapter(name: Any, adapters: Mapping[str, AdapterWeights]) -> AdapterWeight
         return name
     if not isinstance(name, str):
         raise UsageError(f"adapter {name!r} is a {type(name).__name__}; expected a name, or None for the bare base")
+    if is_auto(name):
+        raise UsageError(
+            f"adapter {name!r} is a choice for all texts of one call of encode, and no adapter's name; "
+            "encoder.route(texts).adapter is the name that 'auto' would choose"
+        )
     return find(adapters, name)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scions.encoder.adapter_weights import AdapterWeights
+from scions.encoder.auto import Looked
 from scions.encoder.bank import AdapterBank
 from scions.encoder.batching import BATCH_TOKENS, FLOAT_BATCH_TOKENS, cut
 from scions.encoder.packed_engine import PackedEngine
@@ -47,6 +48,7 @@ class RowEncoder:
         prompt_lengths: Sequence[int] | None = None,
         batch_size: int | None = None,
         on_rows: Callable[[int], Any] = lambda rows: None,
+        looked: Looked | None = None,
     ) -> Tensor:
         """``[rows, dimensions]`` float32 on the base's device.
 
@@ -57,6 +59,7 @@ class RowEncoder:
             prompt_lengths: tokens of the prompt, for poolings that leave it out; None: no prompts.
             batch_size: at most so many rows a batch.
             on_rows: called with the number of rows of each batch that is done.
+            looked: vectors of the bare base that are there already: such rows are not computed again.
 
         Raises:
             UsageError: a row without tokens, or longer than the base has positions.
@@ -69,9 +72,16 @@ class RowEncoder:
             self.model.eval()
         on_processor = self.model.device.type == "cpu" and self.engine.dtype == torch.float32
         tokens = FLOAT_BATCH_TOKENS if on_processor else BATCH_TOKENS
-        batches = cut(lengths, 1 if self.deterministic else batch_size, tokens)
+        todo = np.arange(len(lengths))
         result: Tensor | None = None
-        for batch in batches:
+        known = [] if looked is None else looked.same(token_ids, used, prompts)
+        if looked is not None and known:
+            result = looked.vectors.new_empty(len(lengths), looked.vectors.shape[1])
+            result[known] = looked.of(known)
+            todo = np.setdiff1d(todo, known)
+            on_rows(len(known))
+        for part in cut(lengths[todo], 1 if self.deterministic else batch_size, tokens):
+            batch = todo[part]
             rows = batch.tolist()
             chosen = [[values[i] for i in rows] for values in (token_ids, used, strengths, prompts)]
             found = self.engine.vectors(*chosen)  # type: ignore[arg-type]
@@ -86,6 +96,10 @@ class RowEncoder:
         """`limit_of` the base, never what a thread has set for the moment in which it tokenises."""
         with nullcontext() if only_fast(self.model[0]) else self.tokens.lock:
             return limit_of(self.model, task)
+
+    def precision(self) -> Any:
+        """The precision in which SentenceTransformer's own path runs, as a context."""
+        return self.engine.autocast() if isinstance(self.engine, PeftEngine) else nullcontext()
 
     @property
     def positions(self) -> int | None:

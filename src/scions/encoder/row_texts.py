@@ -38,6 +38,17 @@ def row_prompts(
     return [base if text is None else text for text in own]
 
 
+def row_limits(
+    adapters: Sequence[AdapterWeights | None], limit: int | None, most: int | None, own: bool
+) -> list[int | None]:
+    """Tokens read of each row: where ``own``, what its adapter was trained with; else, or unknown, ``limit``.
+
+    ``most``: what the base has positions for.
+    """
+    wanted = [adapter.max_length if own and adapter is not None else None for adapter in adapters]
+    return [min(one, most) if one and most else one or limit for one in wanted]
+
+
 def row_tokens(
     model: Any, tokenizer: RowTokenizer, texts: Sequence[str], prompts: Sequence[str], limits: Sequence[int | None]
 ) -> tuple[list[list[int]], list[int]]:

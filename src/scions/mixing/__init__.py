@@ -1,4 +1,4 @@
-"""What several adapters have to do with each other: compare, select, mix, route, prune."""
+"""What several adapters have to do with each other: compare, select, mix, prune."""
 
 from __future__ import annotations
 

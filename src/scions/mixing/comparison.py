@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scions.encoder.domains import Domains
 from scions.errors import AdapterError, UsageError
-from scions.mixing.domains import Domains
 from scions.mixing.expectation import sentence
 from scions.mixing.members import Member, compared, read_members, updates
 from scions.mixing.mixable import check_comparable, obstacle

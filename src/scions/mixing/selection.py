@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scions.encoder.domains import Domains
 from scions.errors import AdapterError, UsageError
-from scions.mixing.domains import Domains
 from scions.mixing.weighing import cluster_shares
 from scions.store import Manifest, list_adapters
 
@@ -54,7 +54,8 @@ def select(
     Args:
         texts: of the new domain; no labels.
         by: ``mixture``: domains that are the likeliest origin of 10 % of the texts or more; ``cosine``: the most
-            similar ones (AdapterSoup, arXiv 2302.07027, has both).
+            similar ones, of those that 10 % of the texts are close to (AdapterSoup, arXiv 2302.07027, has both).
+            Either gives the bare base where the texts, each against the domain that fits it best, fit none.
         most: at most so many.
         base: only adapters of this base; None: the base that most of them have.
         root: where adapters lie; None: `scions.store.default_root`.
@@ -89,12 +90,12 @@ def propose(vectors: np.ndarray, domains: Domains, *, by: str = "mixture", most:
     key = shares if by == "mixture" else cosines
     order = sorted(range(len(key)), key=lambda i: (-key[i], -cosines[i]))
     ranked = tuple(Candidate(domains.names[i], float(cosines[i]), float(shares[i]), float(evidence[i])) for i in order)
-    if by == "mixture":
-        # Each text against its own component: where they come from several domains, none of those fits them all.
-        fits, needed = texts.max(axis=1).mean() >= LEAST, min(SHARE, ranked[0].share)
-        chosen = [c for c in ranked if fits and c.share >= needed][:most]
-    else:
-        chosen = [c for c in ranked if c.evidence >= LEAST][:most]
+    # Each text against its own component: where they come from several domains, none of those fits them all.
+    fits = texts.max(axis=1).mean() >= LEAST
+    # A text falls to one domain of a mixture; to be similar to it can be said of several.
+    fit = shares if by == "mixture" else (texts >= LEAST).mean(axis=0) * (cosines > 0)
+    needed = min(SHARE, fit.max())
+    chosen = [c for c, i in zip(ranked, order, strict=True) if fits and fit[i] >= needed > 0][:most]
     if not chosen:
         return Selection(ranked, {}, "these texts are no closer to any adapter's domain than to none", len(vectors))
     if by == "mixture":

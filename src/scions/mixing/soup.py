@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scions.encoder.domains import Domains, combined
 from scions.errors import UsageError
 from scions.evaluation import dev_score
 from scions.mixing.averaging import KEPT, average, normalised, ties
 from scions.mixing.card import card
-from scions.mixing.domains import Domains, combined
 from scions.mixing.expectation import Expectation, expectation
 from scions.mixing.greedy import Names, Search, greedy
 from scions.mixing.judging import Measured, Rows, measure, read_rows

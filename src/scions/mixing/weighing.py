@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from scions.encoder.domains import Domains
 from scions.errors import UsageError
-from scions.mixing.domains import Domains
 
 STRATEGIES = ("uniform", "weighted", "similarity", "clusters", "greedy", "ties")
 

@@ -158,7 +158,7 @@ async def remove_adapter(request: Request, adapter: str) -> Response:
     """Forget an adapter, or one version of it (`legal@3f2a…`). Its folder stays; requests under way finish with it."""
     _administrator(request)
     choice = Choice.parse(adapter)
-    gone = _service(request).shelf.remove(choice.name, choice.version)
+    gone = _service(request).remove(choice.name, choice.version)
     request.scope[NOTE].update(adapter=choice.name)
     return JSONResponse({"id": adapter, "object": "adapter", "deleted": True, "versions": gone})
 

@@ -25,7 +25,10 @@ Encode = Callable[[list[Any], list[Any], list[float]], "np.ndarray"]
 
 @dataclass(eq=False)
 class _Job:
-    """The rows of one request; ``next`` is the first that has not gone into a batch, ``left`` the tokens from there."""
+    """The rows of one request; ``next`` is the first that has not gone into a batch, ``left`` the tokens from there.
+
+    ``numbers``: what the rows are called in the request, where they are only some of it.
+    """
 
     ids: Sequence[Sequence[int]]
     adapters: Sequence[Any]
@@ -36,6 +39,7 @@ class _Job:
     next: int = 0
     left: int = 0
     missing: int = 0
+    numbers: Sequence[int] | None = None
 
 
 @dataclass(eq=False)
@@ -126,7 +130,7 @@ class Batcher:
 
     @contextmanager
     def admitted(self, client: str, rows: int) -> Iterator[Callable[..., Any]]:
-        """Make room for so many rows; gives the function that queues and awaits them.
+        """Make room for so many rows; gives the function that queues and awaits them, all or some of them at a time.
 
         What it raises is the engine's error of one of these rows, a ScionsError as ApiError 422 with the row's number.
 
@@ -156,9 +160,12 @@ class Batcher:
                 self._arrived.set()
 
         async def encode(
-            ids: Sequence[Sequence[int]], adapters: Sequence[Any], strengths: Sequence[float]
+            ids: Sequence[Sequence[int]],
+            adapters: Sequence[Any],
+            strengths: Sequence[float],
+            numbers: Sequence[int] | None = None,
         ) -> np.ndarray:
-            queued = self._queue(tenant, ids, adapters, strengths)
+            queued = self._queue(tenant, ids, adapters, strengths, numbers)
             arrive()
             return await queued
 
@@ -172,11 +179,16 @@ class Batcher:
                 self._tenants.pop(client, None)
 
     async def _queue(
-        self, tenant: _Tenant, ids: Sequence[Sequence[int]], adapters: Sequence[Any], strengths: Sequence[float]
+        self,
+        tenant: _Tenant,
+        ids: Sequence[Sequence[int]],
+        adapters: Sequence[Any],
+        strengths: Sequence[float],
+        numbers: Sequence[int] | None,
     ) -> np.ndarray:
         done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         tokens = sum(map(len, ids))
-        job = _Job(ids, adapters, strengths, done, time.perf_counter(), left=tokens, missing=len(ids))
+        job = _Job(ids, adapters, strengths, done, time.perf_counter(), None, 0, tokens, len(ids), numbers)
         if not tenant.jobs:
             tenant.served = max(tenant.served, self._clock)
         tenant.jobs.append(job)
@@ -313,6 +325,7 @@ def _fail(job: _Job, row: int, error: Exception) -> None:
     """Fail a request for its ``row``, which failed alone: what the engine calls row 1 is that row."""
     if isinstance(error, ScionsError):
         problem = str(error).removeprefix("row 1").lstrip(": ")
-        error = ApiError(422, f"input[{row}]: {problem}", code="not_encoded", param="input")
+        number = row if job.numbers is None else job.numbers[row]
+        error = ApiError(422, f"input[{number}]: {problem}", code="not_encoded", param="input")
     if not job.done.done():
         job.done.set_exception(error)

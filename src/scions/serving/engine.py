@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scions.errors import UsageError
-from scions.store import space_fingerprint
+from scions.store import DomainStatistics, space_fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,10 @@ class Weights(Protocol):
     @property
     def query_side(self) -> bool:
         """Whether only queries pass through it; documents are the base's, and so is the space."""
+
+    @property
+    def domain(self) -> DomainStatistics | None:
+        """Of its training texts, by which it can be chosen; None: unknown."""
 
 
 class Encoder(Protocol):

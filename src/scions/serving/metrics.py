@@ -32,6 +32,9 @@ class Metrics:
         )
         self._rows = Counter("scions_rows", "Rows encoded.", ("adapter",), registry=here)
         self._tokens = Counter("scions_tokens", "Tokens encoded.", ("adapter",), registry=here)
+        self._decisions = Counter(
+            "scions_auto_decisions", "Decisions for auto and auto-rows.", ("outcome",), registry=here
+        )
         self._cut = Counter("scions_truncated_rows", "Texts cut to the base's length.", registry=here)
         self._waited = Histogram(
             "scions_queue_seconds", "Time from queueing to the first batch.", buckets=_SECONDS, registry=here
@@ -57,6 +60,11 @@ class Metrics:
         label = self._label(adapter)
         self._rows.labels(label).inc(rows)
         self._tokens.labels(label).inc(tokens)
+
+    def decided(self, adapters: int, base: int) -> None:
+        """Count decisions for an adapter, and for the base."""
+        self._decisions.labels("adapter").inc(adapters)
+        self._decisions.labels("base").inc(base)
 
     def truncated(self, rows: int) -> None:
         """Count texts that were cut."""

@@ -79,11 +79,12 @@ class _Body(BaseModel):
 
 
 class EmbeddingsRequest(_Body):
-    """Texts to embed. `adapter`, `strength` and `prompt` are ours; the rest is OpenAI's."""
+    """Texts to embed. `adapter`, `collection`, `strength` and `prompt` are ours; the rest is OpenAI's."""
 
     input: Input
     model: str = Field(
-        description="`base`, an adapter's name (`legal`), or both (`base:legal`); `legal@3f2a…` names a version.",
+        description="`base`, an adapter's name (`legal`), or both (`base:legal`); `legal@3f2a…` names a version. "
+        "`auto` and `auto-rows` as in `adapter`.",
         min_length=1,
         max_length=500,
     )
@@ -93,7 +94,13 @@ class EmbeddingsRequest(_Body):
     dimensions: int | None = Field(None, ge=1, description="Cut the vectors to so many, and scale them to length 1.")
     user: str | None = Field(None, description="Taken for compatibility and not used.")
     adapter: Name | list[Name | None] | None = Field(
-        None, description="One adapter for all rows, or one a row (null: the base alone); with `model` `base`."
+        None,
+        description="One adapter for all rows, or one a row (null: the base alone); with `model` `base`. `auto`: one "
+        "for all rows, decided by their texts. `auto-rows`: each row's own; such vectors are not to be compared.",
+    )
+    collection: Name | None = Field(
+        None,
+        description="With `auto`: the first request that names a collection decides for all that do, its queries too.",
     )
     strength: Strength | list[Strength] | None = Field(
         None, description="Factor on the adapter's contribution, one or one a row; 1 is the adapter as trained."

@@ -37,6 +37,15 @@ class Space(BaseModel):
     rows: list[int]
 
 
+class Decision(BaseModel):
+    """What `auto` has decided."""
+
+    adapter: str | None = Field(description="Null: no domain fits, the base alone.")
+    version: str | None
+    confidence: float = Field(description="Of the choice, the base's too; 0 to 1.")
+    texts: int = Field(description="How many texts it was decided by; 0 where there was nothing to choose from.")
+
+
 class Origin(BaseModel):
     """Where the vectors come from."""
 
@@ -44,6 +53,8 @@ class Origin(BaseModel):
     dimensions: int
     truncated: int = Field(description="Texts that were longer than the base reads and were cut.")
     spaces: list[Space]
+    decision: Decision | None = Field(None, description="With `auto` only.")
+    confidences: list[float] | None = Field(None, description="With `auto-rows` only: of each row's decision.")
 
 
 class EmbeddingsResponse(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from scions.encoder.routing import AUTO, AUTO_ROWS
 from scions.serving.errors import ApiError, not_found
 from scions.serving.requests import EmbeddingsRequest
 
@@ -42,25 +43,45 @@ def parse_model(model: str, base: str) -> Choice | None:
     return Choice.parse(model)
 
 
-def select(request: EmbeddingsRequest, base: str) -> tuple[list[Choice | None], list[float]]:
-    """Adapter and strength of every row.
+@dataclass(frozen=True)
+class Wanted:
+    """Adapter and strength of every row; with ``auto`` (`AUTO`, `AUTO_ROWS`) the adapters are for the texts to say."""
+
+    choices: list[Choice | None]
+    strengths: list[float]
+    auto: str | None = None
+
+
+def select(request: EmbeddingsRequest, base: str) -> Wanted:
+    """What a request asks for.
 
     Raises:
         ApiError: 400, a list of another length than the input, or two fields that say two things.
     """
     rows = len(request.input)
     model = parse_model(request.model, base)
+    auto = None if model is None or model.version is not None else _auto(model.name)
     choices: list[Choice | None] = [model] * rows
     if request.adapter is not None:
         if model is not None:
             raise _wrong("adapter", f"model {request.model!r} names an adapter already; use model 'base' with adapter")
         names = _per_row(request.adapter, rows, "adapter")
+        auto = _auto(request.adapter)
+        amid = None if auto else next((name for name in names if _auto(name)), None)
+        if amid is not None:
+            raise _wrong("adapter", f'{amid!r} decides for a whole request and is no row\'s; give "adapter": "{amid}"')
         known = {name: None if name in (None, BASE) else Choice.parse(name) for name in set(names)}
         choices = [known[name] for name in names]
     strengths = [1.0] * rows
     if request.strength is not None:
         strengths = [float(value) for value in _per_row(request.strength, rows, "strength")]
-    return choices, strengths
+    if request.collection is not None and auto != AUTO:
+        raise _wrong("collection", f'it keeps what "adapter": "{AUTO}" has decided, and goes with nothing else')
+    return Wanted([None] * rows if auto else choices, strengths, auto)
+
+
+def _auto(name: Any) -> str | None:
+    return name if isinstance(name, str) and name in (AUTO, AUTO_ROWS) else None
 
 
 def _per_row(value: Any, rows: int, field: str) -> list[Any]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from scions.serving.batching import Batcher
+from scions.serving.domain_index import DomainIndex
 from scions.serving.engine import Encoder, Stock, Weights
 from scions.serving.errors import ApiError, not_found, stopping
 from scions.serving.keys import Caller, Keys
 from scions.serving.metrics import Metrics
 from scions.serving.requests import DOCUMENT_PROMPTS, EmbeddingsRequest
 from scions.serving.responses import embeddings_body
+from scions.serving.routing import Asked, Looked, Router, encoded
 from scions.serving.selection import Choice, select
 from scions.serving.settings import Settings
 from scions.serving.shelf import Shelf
@@ -33,6 +37,8 @@ class Service:
     ) -> None:
         self.encoder, self.stock, self.shelf, self.settings, self.keys = encoder, stock, shelf, settings, keys
         self.metrics = Metrics(shelf)
+        index = DomainIndex(shelf, stock.sha256, stock.dimensions)
+        self.router = Router(shelf, index, self._weights, settings.max_adapters, self.metrics)
         self.started = int(time.time())
         self.ready = False
         self._batcher: Batcher | None = None
@@ -102,7 +108,8 @@ class Service:
         if rows > settings.max_rows:
             raise _too_large(f"input has {rows} rows, at most {settings.max_rows} are allowed; split it")
         dimensions = self._dimensions(request)
-        choices, strengths = select(request, stock.id)
+        asked = select(request, stock.id)
+        choices, strengths = asked.choices, asked.strengths
         wanted = dict.fromkeys(choice for choice in choices if choice is not None)
         if len(wanted) > settings.max_adapters:
             raise _too_large(f"{len(wanted)} adapters in one request, at most {settings.max_adapters} are allowed")
@@ -110,16 +117,22 @@ class Service:
             if not caller.may_use(choice.name):
                 raise not_found(choice.name)
         with self._batcher.admitted(caller.tenant, rows) as encode:
-            weights = await self._weights(list(wanted))
+            looked: Looked = {}
+            said: dict[str, Any] = {}
+            if asked.auto is None:
+                weights = await self._weights(list(wanted))
+            else:
+                ids_of = partial(self._base_ids, request)
+                routed = await self.router.route(Asked(caller, asked.auto, request.collection, rows, ids_of, encode))
+                choices, weights, said, looked = routed.choices, routed.weights, routed.answer, routed.looked
             if request.prompt in DOCUMENT_PROMPTS:  # a query-side adapter leaves documents to the base
                 choices = [one if one is None or not weights[one].query_side else None for one in choices]
             of_rows = [None if choice is None else weights[choice] for choice in choices]
             ids, cut = await self._token_ids(request, of_rows)
             tokens = sum(map(len, ids))
-            note |= {"rows": rows, "tokens": tokens, "adapters": len(wanted)}
-            if tokens > settings.max_tokens:
-                raise _too_large(f"input has {tokens} tokens, at most {settings.max_tokens} are allowed; split it")
-            vectors = await encode(ids, of_rows, strengths)
+            note |= {"rows": rows, "tokens": tokens, "adapters": len(weights)}
+            self._check_tokens(tokens)
+            vectors = await encoded(encode, ids, of_rows, strengths, looked)
         vectors = _finished(vectors, dimensions if request.dimensions else None, strengths)
         self._count(choices, ids, cut)
         origin = {
@@ -127,6 +140,7 @@ class Service:
             "dimensions": dimensions,
             "truncated": cut,
             "spaces": self._spaces(choices, strengths, weights, dimensions),
+            **said,
         }
         rest = {
             "model": request.model,
@@ -137,7 +151,16 @@ class Service:
 
     async def add(self, folder: str, name: str | None) -> tuple[str, bool]:
         """`Shelf.add` in another thread."""
-        return await asyncio.get_running_loop().run_in_executor(None, self.shelf.add, folder, name)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, self.shelf.add, folder, name)
+        finally:
+            self.router.forget()  # an older version that could not stay
+
+    def remove(self, name: str, version: str | None) -> list[str | None]:
+        """`Shelf.remove`, and everything else that was known of it."""
+        gone = self.shelf.remove(name, version)
+        self.router.forget()
+        return gone
 
     def versions(self, name: str) -> list[dict[str, Any]]:
         """The versions of an adapter as an answer shows them."""
@@ -179,16 +202,42 @@ class Service:
     async def _token_ids(
         self, request: EmbeddingsRequest, weights: list[Weights | None]
     ) -> tuple[list[list[int]], int]:
-        stock, texts = self.stock, request.texts
-        if texts is not None and self._tokeniser is not None:
-            limits = [stock.limit(one) for one in weights]
-            found, cut = await self._tokeniser.rows(texts, self._prompts(request, weights), limits)
-            if not all(found):
-                raise _wrong("input", "has no tokens", found.index([]))
-            return found, cut
+        texts = request.texts
+        if texts is None:
+            return self._given_ids(request), 0
+        limits = [self.stock.limit(one) for one in weights]
+        return await self._tokenised(texts, self._prompts(request, weights), limits, range(len(texts)))
+
+    async def _base_ids(self, request: EmbeddingsRequest, rows: list[int]) -> list[list[int]]:
+        """Of some rows, as training made the statistics of domains: no prompt, and the base's own length."""
+        texts = request.texts
+        if texts is None:
+            given = self._given_ids(request)
+            ids = [given[row] for row in rows]
+        else:
+            some = [texts[row] for row in rows]
+            ids, _ = await self._tokenised(some, [""] * len(rows), [self.stock.max_length] * len(rows), rows)
+        self._check_tokens(sum(map(len, ids)))
+        return ids
+
+    async def _tokenised(
+        self, texts: list[str], prompts: list[str], limits: list[int], numbers: Sequence[int]
+    ) -> tuple[list[list[int]], int]:
+        assert self._tokeniser is not None
+        found, cut = await self._tokeniser.rows(texts, prompts, limits)
+        if not all(found):
+            raise _wrong("input", "has no tokens", numbers[found.index([])])
+        return found, cut
+
+    def _check_tokens(self, tokens: int) -> None:
+        most = self.settings.max_tokens
+        if tokens > most:
+            raise _too_large(f"input has {tokens} tokens, at most {most} are allowed; split it")
+
+    def _given_ids(self, request: EmbeddingsRequest) -> list[list[int]]:
+        stock, ids = self.stock, request.token_ids
         if request.prompt is not None:
             raise _wrong("prompt", "input is token ids already")
-        ids = request.token_ids
         for row, tokens in enumerate(ids):
             if len(tokens) > stock.max_length:
                 problem = f"{len(tokens)} token ids, the base reads at most {stock.max_length}"
@@ -196,7 +245,7 @@ class Service:
             if max(tokens) >= stock.vocabulary:
                 problem = f"token id {max(tokens)}, the base's tokenizer has ids below {stock.vocabulary}"
                 raise _wrong("input", f"{problem}; send texts, or ids of that tokenizer", row)
-        return ids, 0
+        return ids
 
     def _spaces(
         self,

@@ -8,10 +8,11 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scions.errors import AdapterError, ScionsError, UsageError
 from scions.serving.engine import Reader, Weights
@@ -20,10 +21,11 @@ from scions.store import check_name
 
 _CONFIG = "adapter_config.json"
 _LOADERS = 2
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
-class _Entry:
+class Entry:
     """One version of an adapter. ``version`` is known once it was read.
 
     ``kept`` marks weights whose folder holds others by now: memory is the only place where they are.
@@ -60,10 +62,11 @@ class Shelf:
         self.root = Path(root).expanduser()
         self.memory = memory
         self.hits = self.misses = self.evictions = 0
+        self.revision = 0  # another one whenever a name means something else
         self._read = read
         self._lock = threading.RLock()
-        self._names: dict[str, list[_Entry]] = {}  # versions of a name, the newest last
-        self._loaded: OrderedDict[_Entry, int] = OrderedDict()  # bytes, the least recently used first
+        self._names: dict[str, list[Entry]] = {}  # versions of a name, the newest last
+        self._loaded: OrderedDict[Entry, int] = OrderedDict()  # bytes, the least recently used first
         self._alive: weakref.WeakValueDictionary[int, Weights] = weakref.WeakValueDictionary()
         self._threads = ThreadPoolExecutor(_LOADERS, thread_name_prefix="scions-shelf")
 
@@ -85,7 +88,8 @@ class Shelf:
                 continue
             if (folder / _CONFIG).is_file():
                 with self._lock:
-                    self._names[name] = [_Entry(folder, folder.stat().st_mtime)]
+                    self._names[name] = [Entry(folder, folder.stat().st_mtime)]
+                    self.revision += 1
         return len(self._names)
 
     def peek(self, name: str, version: str | None = None) -> Weights | None:
@@ -175,8 +179,9 @@ class Shelf:
                     entry.kept = entry.kept or entry.folder == place
                 else:
                     self._forget(entry)
-            new = _Entry(place, time.time(), weights.version)
+            new = Entry(place, time.time(), weights.version)
             self._names[called] = [*stay, new]
+            self.revision += 1
             self._put(new, weights)
         return weights.version, not old
 
@@ -196,6 +201,7 @@ class Shelf:
                 raise not_found(name if version is None else f"{name}@{version}")
             for entry in gone:
                 self._forget(entry)
+            self.revision += 1
             left = [entry for entry in versions if entry not in gone]
             if left:
                 self._names[name] = left
@@ -207,6 +213,20 @@ class Shelf:
         """The registered names in order."""
         with self._lock:
             return sorted(self._names)
+
+    def newest(self) -> tuple[int, dict[str, Entry]]:
+        """What each name means, and the ``revision`` for which that holds."""
+        with self._lock:
+            return self.revision, {name: versions[-1] for name, versions in self._names.items()}
+
+    def holds(self, name: str, version: str) -> bool:
+        """Whether a version that was read before is still registered."""
+        with self._lock:
+            return any(entry.version == version for entry in self._names.get(name, ()))
+
+    def in_thread(self, work: Callable[[], Result]) -> Future[Result]:
+        """Do something in the threads that read adapters."""
+        return self._threads.submit(work)
 
     def versions(self, name: str) -> list[Version]:
         """The versions of a name, the newest first.
@@ -236,7 +256,7 @@ class Shelf:
         """End the loading threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _find(self, name: str, version: str | None) -> _Entry:
+    def _find(self, name: str, version: str | None) -> Entry:
         versions = self._names.get(name)
         if not versions:
             raise not_found(name)
@@ -259,7 +279,7 @@ class Shelf:
             raise AdapterError(f"folder {name!r} is a link that leads out of the folder of adapters")
         return place
 
-    def _load(self, name: str, entry: _Entry) -> Weights:
+    def _load(self, name: str, entry: Entry) -> Weights:
         try:
             with self._lock:
                 alive = sum(weights.bytes for weights in self._alive.values())
@@ -292,7 +312,7 @@ class Shelf:
                 409, f"adapter {name!r} cannot be used: {told}", code="adapter_unusable", param="model"
             ) from error
 
-    def _put(self, entry: _Entry, weights: Weights) -> None:
+    def _put(self, entry: Entry, weights: Weights) -> None:
         entry.weights = weights
         entry.last = weakref.ref(weights)
         self._alive[id(weights)] = weights
@@ -306,7 +326,7 @@ class Shelf:
                 other.weights = None
                 self.evictions += 1
 
-    def _survives(self, entry: _Entry, replaced: Path) -> bool:
+    def _survives(self, entry: Entry, replaced: Path) -> bool:
         """Whether a version can still be had after the folder ``replaced`` was read anew."""
         if entry.folder != replaced or entry.kept:
             return True
@@ -316,6 +336,6 @@ class Shelf:
                 self._loaded[entry] = entry.weights.bytes
         return entry.weights is not None
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: Entry) -> None:
         self._loaded.pop(entry, None)
         entry.weights = None

@@ -11,7 +11,7 @@ MAX_LENGTH = 64
 
 # Words that mean something else where a name can stand (`adapter="auto"`, `--adapter all`, JSON's null …);
 # `default` is the name PEFT gives to an adapter that was never named.
-RESERVED = frozenset({"base", "auto", "default", "none", "null", "all"})
+RESERVED = frozenset({"base", "auto", "auto-rows", "default", "none", "null", "all"})
 
 # PEFT leaves another adapter's tensors out of a saved file by looking for `.<its name>.` anywhere in their
 # keys. With an adapter called `attention` loaded beside `legal`, every tensor of `legal` whose path runs

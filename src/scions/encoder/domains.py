@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -42,6 +43,15 @@ class Domains:
         variance = float(np.mean([one.spherical_variance for one in found.values()]))
         return cls(tuple(found), means, max(variance, 1e-12))
 
+    @classmethod
+    def of_fitting(cls, found: Mapping[str, DomainStatistics | None], dimensions: int) -> Domains | None:
+        """Of those that `fits`, in float32; None where none does."""
+        known = {name: one for name, one in found.items() if one is not None and fits(one, dimensions)}
+        if not known:
+            return None
+        means = np.array([one.mean for one in known.values()], dtype=np.float32)
+        return cls(tuple(known), means, float(np.mean([one.spherical_variance for one in known.values()])))
+
     def evidence(self, vectors: np.ndarray) -> np.ndarray:
         """Log-likelihood of each text in each domain, less that in the background: ``[texts, domains]`` in nats.
 
@@ -55,8 +65,11 @@ class Domains:
             raise UsageError(
                 f"vectors of shape {list(vectors.shape)}; expected [texts, {self.means.shape[1]}] of one text or more"
             )
-        squares = (self.means**2).sum(axis=1)
-        return np.asarray((vectors @ self.means.T - squares / 2) / self.variance)
+        return np.asarray((vectors @ self.means.T - self._squares / 2) / self.variance)
+
+    @cached_property
+    def _squares(self) -> np.ndarray:
+        return np.asarray((self.means**2).sum(axis=1))
 
     def cosines(self, vectors: np.ndarray) -> np.ndarray:
         """Mean pairwise cosine of the texts with each domain's texts: ``[domains]``."""
@@ -67,6 +80,11 @@ class Domains:
         length = np.maximum(np.linalg.norm(self.means, axis=1, keepdims=True), 1e-12)
         unit = self.means / length
         return np.asarray(unit @ unit.T)
+
+
+def fits(found: DomainStatistics | None, dimensions: int) -> bool:
+    """Whether an adapter can be chosen by these statistics, on a base whose vectors have so many dimensions."""
+    return found is not None and len(found.mean) == dimensions and found.spherical_variance > 0
 
 
 def statistics(name: str, manifest: Manifest) -> DomainStatistics:

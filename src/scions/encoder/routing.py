@@ -1,7 +1,7 @@
 """Which adapter a collection of texts, or a single one, belongs to: pure functions over the base's vectors.
 
 The rule is a Gaussian with one spherical variance about each domain's mean, against a background about the origin
-(`scions.mixing.domains`). A collection is one decision: its vectors then lie in one space. Decisions text by text
+(`scions.encoder.domains`). A collection is one decision: its vectors then lie in one space. Decisions text by text
 give vectors of different spaces, which must not be compared with each other.
 """
 
@@ -12,8 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from scions.encoder.domains import Domains
 from scions.errors import UsageError
-from scions.mixing.domains import Domains
+
+# What stands in an adapter's place to have it decided: once for all texts of a call, or for each of its rows.
+AUTO, AUTO_ROWS = "auto", "auto-rows"
+# So many texts of a collection a decision looks at: what `COLLECTION` was settled for. The pass over the bare base is
+# what a decision costs, and it should not grow with the collection.
+LOOKED_AT = 20
 
 _TEMPERATURES = np.geomspace(0.5, 500, 61)
 
@@ -39,12 +45,19 @@ SINGLE = Calibration(least=8.0, temperature=7.0)
 class Decision:
     """``adapter`` None is the bare base. ``confidence`` (0 to 1) is that of the choice, the base's included.
 
-    ``evidence``: nats a text by which each domain beats the background.
+    ``names`` and ``nats`` ``[domains]``: what there was to choose from, and nats a text by which each beats the
+    background. Where there was nothing to choose from, the base is certain.
     """
 
     adapter: str | None
     confidence: float
-    evidence: dict[str, float] = field(repr=False)
+    names: tuple[str, ...] = field(default=(), repr=False)
+    nats: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+
+    @property
+    def evidence(self) -> dict[str, float]:
+        """``nats`` by name."""
+        return dict(zip(self.names, map(float, self.nats), strict=True))
 
 
 def decide(vectors: np.ndarray, domains: Domains, calibration: Calibration = COLLECTION) -> Decision:
@@ -58,13 +71,25 @@ def decide(vectors: np.ndarray, domains: Domains, calibration: Calibration = COL
     Raises:
         UsageError: no texts, or vectors of another number of dimensions.
     """
-    mean = domains.evidence(vectors).mean(axis=0)
-    return _decision(mean, len(vectors), domains, calibration)
+    mean = domains.evidence(vectors).mean(axis=0, keepdims=True)
+    return _decisions(mean, len(vectors), domains, calibration)[0]
 
 
 def decide_rows(vectors: np.ndarray, domains: Domains, calibration: Calibration = SINGLE) -> list[Decision]:
     """One decision a text: for rows that are classified or stand alone, since their spaces differ."""
-    return [_decision(row, 1, domains, calibration) for row in domains.evidence(vectors)]
+    return _decisions(domains.evidence(vectors), 1, domains, calibration)
+
+
+def calibration_for(texts: int) -> Calibration:
+    """That of a decision over so many texts."""
+    return SINGLE if texts == 1 else COLLECTION
+
+
+def looked_at(texts: int) -> list[int]:
+    """Which of so many texts a decision looks at: all, or `LOOKED_AT` from the middles of as many equal parts."""
+    if texts <= LOOKED_AT:
+        return list(range(texts))
+    return [(2 * part + 1) * texts // (2 * LOOKED_AT) for part in range(LOOKED_AT)]
 
 
 def calibrate(
@@ -123,11 +148,14 @@ def calibrate(
     return Calibration(least, float(max(_TEMPERATURES, key=log_confidence)))
 
 
-def _decision(mean: np.ndarray, texts: int, domains: Domains, calibration: Calibration) -> Decision:
-    confidences = np.exp(_log_confidences(mean[None], texts, calibration.least, calibration.temperature)[0])
-    best = int(np.argmax(confidences))
-    named = dict(zip(domains.names, (float(x) for x in mean), strict=True))
-    return Decision(domains.names[best - 1] if best else None, float(confidences[best]), named)
+def _decisions(evidence: np.ndarray, texts: int, domains: Domains, calibration: Calibration) -> list[Decision]:
+    """One decision for each row of ``evidence`` ``[rows, domains]``, which is the mean over so many texts."""
+    confidences = np.exp(_log_confidences(evidence, texts, calibration.least, calibration.temperature))
+    chosen = confidences.argmax(axis=1)
+    return [
+        Decision(domains.names[best - 1] if best else None, float(row[best]), domains.names, nats)
+        for best, row, nats in zip(chosen.tolist(), confidences, evidence, strict=True)
+    ]
 
 
 def _log_confidences(evidence: np.ndarray, texts: int, least: float, temperature: float) -> np.ndarray:

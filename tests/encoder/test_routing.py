@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from scions.encoder.domains import Domains
+from scions.encoder.routing import Calibration, calibrate, decide, decide_rows
 from scions.errors import UsageError
-from scions.mixing.domains import Domains
-from scions.mixing.routing import Calibration, calibrate, decide, decide_rows
 
 RNG = np.random.default_rng(0)
 CENTRES = {"law": [0.6, 0, 0, 0, 0, 0], "medicine": [0, 0.6, 0, 0, 0, 0]}

@@ -1,0 +1,106 @@
+"""`auto` of a server around a real encoder is the encoder's own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import httpx
+import numpy as np
+import pytest
+
+from scions.encoder.domain_encoder import DomainEncoder
+from scions.serving import Settings, Stock, build
+
+URL = "/v1/embeddings"
+ADAPTERS = {"legal": "court", "medical": "fever"}
+ROWS = ["court", "the model", "fever", "court"]
+
+
+@pytest.fixture(autouse=True)
+def _few_threads(one_thread: None) -> None:
+    pass
+
+
+@pytest.fixture
+def play(tiny_base, publish_adapter, told_apart, adapters_aside):
+    """Run ``steps(client, service)`` on a server of two adapters, ``legal`` for queries only; gives the encoder too."""
+    for seed, (name, word) in enumerate(ADAPTERS.items()):
+        more = {"query_side": True, "format_version": 2} if name == "legal" else {}
+        publish_adapter(name, seed=seed, domain=told_apart[word], max_length=64, **more)
+    encoder = DomainEncoder(tiny_base, dtype="float32", device="cpu")
+    app = build(encoder, Stock.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
+
+    def run(steps):
+        async def session():
+            await app.state.service.start()
+            try:
+                async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+                    return await steps(client, app.state.service)
+            finally:
+                await app.state.service.close()
+
+        return asyncio.run(session())
+
+    return encoder, run
+
+
+def _vectors(answer):
+    assert answer.status_code == 200, answer.text
+    return np.array([row["embedding"] for row in answer.json()["data"]])
+
+
+def test_vectors_and_decisions_are_the_encoders_own(play):
+    encoder, run = play
+
+    async def steps(client, service):
+        ids, _ = encoder.tokenize_rows(["fever"] * 30)
+        bodies = [
+            {"model": "auto", "input": ["fever"] * 30},
+            {"model": "auto", "input": ids},
+            {"model": "auto-rows", "input": ROWS},
+            {"model": "auto", "input": ["court"] * 3},
+            {"model": "auto", "input": ["court"] * 3, "prompt": "document"},
+        ]
+        return [await client.post(URL, json=body) for body in bodies]
+
+    answers = run(steps)
+    for name in ADAPTERS:
+        encoder.load_adapter(name)
+    whole, ids, rows, queries, documents = map(_vectors, answers)
+    expected = encoder.encode(["fever"] * 30, adapter="auto")
+    np.testing.assert_allclose(expected, encoder.encode(["fever"] * 30, adapter="medical"), atol=1e-5)
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    np.testing.assert_allclose(ids, expected, atol=1e-5)
+    np.testing.assert_allclose(rows, encoder.encode(ROWS, adapter="auto-rows"), atol=1e-5)
+    np.testing.assert_allclose(queries, encoder.encode(["court"] * 3, adapter="legal"), atol=1e-5)
+    np.testing.assert_allclose(documents, encoder.encode(["court"] * 3), atol=1e-5)
+    told = [answer.json()["scions"] for answer in answers]
+    found = encoder.route(["fever"] * 30)
+    assert told[0]["decision"]["adapter"] == found.adapter == "medical"
+    assert told[0]["decision"]["confidence"] == pytest.approx(found.confidence, abs=1e-4)
+    assert told[0]["decision"]["texts"] == 20
+    assert [one["spaces"][0]["space"] for one in told[3:]] == [encoder.space()] * 2
+    assert told[4]["decision"]["adapter"] == "legal"
+
+
+def test_a_removed_adapter_leaves_nothing_in_memory(play):
+    _, run = play
+
+    async def steps(client, service):
+        body = {"model": "auto", "input": ["fever"] * 3, "collection": "handbook"}
+        first = (await client.post(URL, json=body)).json()["scions"]["decision"]["adapter"]
+        weights = service.shelf.newest()[1]["medical"].weights
+        held = [weakref.ref(weights), weakref.ref(weights.domain), weakref.ref(service.router._index._table)]
+        del weights
+        await client.delete("/v1/adapters/medical")
+        for _ in range(50):  # the thread that encoded the last rows may not have let go yet
+            gc.collect()
+            if not any(one() for one in held):
+                break
+            await asyncio.sleep(0.02)
+        again = (await client.post(URL, json=body)).json()["scions"]["decision"]["adapter"]
+        return first, [one() for one in held], again
+
+    assert run(steps) == ("medical", [None] * 3, None)
