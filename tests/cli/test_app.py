@@ -69,6 +69,20 @@ def test_ctrl_c_says_that_it_stopped(run, monkeypatch):
     assert run("list")[2].strip() == "Stopped."
 
 
+def test_ctrl_c_while_the_first_module_is_imported_says_so_too():
+    script = (
+        "import sys\n"
+        "class Stop:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Stop())\n"
+        "from scions.cli import main\n"
+        "sys.exit(main(['list']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
+
+
 @pytest.mark.parametrize("error", [DataError("broken"), RuntimeError("boom")])
 def test_debugging_shows_where_it_arose(monkeypatch, error):
     def fail(*_, **__):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scions.encoder import DomainEncoder, embed_file, load_encoder, space_of, vectors
+from scions.encoder import DomainEncoder, embed_file, load_encoder, space_of, stream, vectors
 from scions.encoder.query_side import KnownDocuments, QuerySideEncoder
 from scions.encoder.reindex import document_encoder, migrate, plan_migration, rows_per_second
+from scions.encoder.vector_file import finish
 from scions.encoder.vectors import known_documents, read_outline, read_vectors
 from scions.errors import AdapterError, DataError, Interrupted, ScionsError, UsageError
 
@@ -184,6 +190,55 @@ def test_own_ids_stay(old, source, publish_adapter, tmp_path):
         assert read_vectors(report.output).ids == keys
 
 
+IDS = {
+    "int": 2**40,
+    "uint64": 2**64 - 1,
+    "float": 0.5,
+    "str": "doc-1",
+    "date": datetime.date(2024, 2, 29),
+    "bytes": b"\xff",
+    "null": None,
+}
+
+
+@pytest.mark.parametrize("key", IDS.values(), ids=IDS)
+def test_ids_of_any_type_stay_in_parquet_and_those_that_json_lacks_are_refused_first(
+    old, source, publish_adapter, monkeypatch, key
+):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    publish_adapter("legal", max_length=64)
+    path, keys = old("parquet"), [key] * 22 + [None]
+    kind = pa.uint64() if key == IDS["uint64"] else None
+    pq.write_table(pq.read_table(path).set_column(0, "id", pa.array(keys, kind)), path)
+    adapted, space = document_encoder("legal")
+    plan = plan_migration(path, source, space)
+    assert read_vectors(migrate(adapted, plan).output).ids == keys
+    lines = replace(plan, output=path.with_name("new.jsonl"))
+    if isinstance(key, (bytes, datetime.date)):
+        monkeypatch.setattr(adapted, "encode", lambda *_, **__: pytest.fail("encoded"))
+        named = rf"new\.jsonl: the column 'id' cannot be written: row 1 is the {type(key).__name__} .*\.parquet"
+        with pytest.raises(DataError, match=named):
+            migrate(adapted, lines)
+        assert not lines.output.exists()
+    else:
+        assert read_vectors(migrate(adapted, lines).output).ids == keys
+
+
+@pytest.mark.parametrize(("keys", "types"), [([1, "a"], "int and str"), ([2**70, 1], "int"), (["\ud800"] * 2, "str")])
+def test_ids_that_are_no_column_of_parquet_are_refused_first(old, source, publish_adapter, monkeypatch, keys, types):
+    publish_adapter("legal", max_length=64)
+    path = old("jsonl")
+    rows = [json.loads(line) | {"id": keys[n % 2]} for n, line in enumerate(path.read_text().splitlines())]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    adapted, space = document_encoder("legal")
+    plan = plan_migration(path, source, space, output=path.with_name("new.parquet"))
+    monkeypatch.setattr(adapted, "encode", lambda *_, **__: pytest.fail("encoded"))
+    with pytest.raises(DataError, match=rf"new\.parquet: the column 'id' .* {types} fit into no one type .*\.jsonl"):
+        migrate(adapted, plan)
+
+
 def test_a_broken_migration_resumes_to_the_same_file(old, source, publish_adapter, tmp_path):
     publish_adapter("legal", max_length=64)
     adapted, space = document_encoder("legal")
@@ -215,6 +270,65 @@ def test_the_old_file_is_replaced_only_when_forced(old, source, publish_adapter)
         migrate(adapted, plan)
     migrate(adapted, plan, force=True)
     assert read_vectors(path).space == space.fingerprint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_step_vectors_never_stand_beside_the_record_of_others(
+    old, source, publish_adapter, monkeypatch, kind
+):
+    publish_adapter("legal", max_length=64)
+    adapted, space = document_encoder("legal")
+    path = old(kind)
+    files = {one: one.read_bytes() for one in (path, path.with_name(path.name + ".json"))}
+    before, after = read_vectors(path).matrix[:], adapted.encode(TEXTS)
+    for step in itertools.count(1):
+        for one, content in files.items():
+            one.write_bytes(content)
+        plan = plan_migration(path, source, space, output=path)
+        with monkeypatch.context() as patched:
+            _kill_finishing_at(step, patched)
+            try:
+                migrate(adapted, plan, force=True)
+                break
+            except Killed:
+                pass
+        if kind == "parquet" or path.with_name(path.name + ".json").exists():
+            found = read_vectors(path)
+            np.testing.assert_allclose(found.matrix, after if found.space == space.fingerprint else before, atol=1e-6)
+        else:
+            with pytest.raises(DataError, match="repeat it with --resume"):
+                read_vectors(path)
+        plan = plan_migration(path, source, space, output=path)
+        if plan.needed:
+            assert migrate(adapted, plan, resume=True, force=True).resumed_from == 23
+        again = read_vectors(path)
+        assert again.space == space.fingerprint
+        np.testing.assert_allclose(again.matrix, after, atol=1e-6)
+    assert step == 7  # the state, the old record, the vectors, the new record, and two files of the state
+
+
+class Killed(BaseException):
+    pass
+
+
+def _kill_finishing_at(step, monkeypatch):
+    """Raise before the ``step``-th file is renamed or removed, once all rows are there."""
+    steps = itertools.count(1)
+
+    def counted(do):
+        def call(*arguments, **options):
+            if next(steps) == step:
+                raise Killed
+            return do(*arguments, **options)
+
+        return call
+
+    def armed(*arguments):
+        monkeypatch.setattr(os, "replace", counted(os.replace))
+        monkeypatch.setattr(Path, "unlink", counted(Path.unlink))
+        finish(*arguments)
+
+    monkeypatch.setattr(stream, "finish", armed)
 
 
 def test_texts_of_another_number_are_refused(old, source, encoder, tmp_path):

@@ -81,6 +81,22 @@ def test_ctrl_c_keeps_complete_chunks_and_resume_ends_in_the_same_file(embed, tm
     assert not [name for name in _left(tmp_path) if name.startswith(".")]
 
 
+@pytest.mark.parametrize("kind", ["npy", "jsonl"])
+def test_resume_finishes_what_was_stopped_before_its_record_was_written(embed, encoder, monkeypatch, tmp_path, kind):
+    embed(f"whole.{kind}")
+    with monkeypatch.context() as patched:
+        patched.setattr("scions.store.write_file", _ctrl_c)
+        with pytest.raises(Interrupted, match="--resume"):
+            embed(f"out.{kind}")
+    record = tmp_path / f"out.{kind}.json"
+    assert not record.exists()
+    monkeypatch.setattr(encoder, "encode", lambda *_, **__: pytest.fail("encoded"))
+    assert embed(f"out.{kind}", resume=True).resumed_from == 23
+    assert (tmp_path / f"out.{kind}").read_bytes() == (tmp_path / f"whole.{kind}").read_bytes()
+    assert record.read_bytes() == (tmp_path / f"whole.{kind}.json").read_bytes()
+    assert not [name for name in _left(tmp_path) if name.startswith(".")]
+
+
 def test_what_a_crash_left_after_the_last_chunk_is_cut_off(embed, tmp_path):
     embed("whole.npy")
     with pytest.raises(Interrupted):
@@ -179,6 +195,10 @@ def test_a_full_disk_keeps_the_work(embed, monkeypatch, tmp_path):
         embed()
     monkeypatch.setattr(GrowingMatrix, "append", append)
     assert embed(resume=True).resumed_from == 10
+
+
+def _ctrl_c(*_):
+    raise KeyboardInterrupt
 
 
 def _break_at(row):

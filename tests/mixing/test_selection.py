@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import scions
+from scions.encoder.domains import Domains, combined
 from scions.errors import AdapterError, UsageError
-from scions.mixing.domains import Domains, combined
 from scions.mixing.selection import propose
 from scions.store import DomainStatistics
 
@@ -33,11 +33,25 @@ def test_a_soup_of_those_that_a_tenth_of_the_texts_fall_to():
     assert found.weights == pytest.approx({"b": 14 / 19, "a": 5 / 19})
 
 
-def test_texts_of_several_domains_get_all_of_them():
+@pytest.mark.parametrize("by", ["mixture", "cosine"])
+def test_texts_of_several_domains_get_all_of_them(by):
     # No domain fits texts of which two thirds are others'; each fits its own.
-    found = propose(np.eye(4)[[0, 1, 2] * 5], domains((0.9, 0, 0, 0), (0, 0.9, 0, 0), (0, 0, 0.9, 0)))
+    found = propose(np.eye(4)[[0, 1, 2] * 5], domains((0.9, 0, 0, 0), (0, 0.9, 0, 0), (0, 0, 0.9, 0)), by=by)
     assert found.weights == pytest.approx(dict.fromkeys("abc", 1 / 3))
     assert max(c.evidence for c in found.ranked) < 0
+
+
+@pytest.mark.parametrize("by", ["mixture", "cosine"])
+def test_a_domain_that_hardly_a_text_is_close_to_is_left_out(by):
+    vectors = np.eye(4)[[0] * 14 + [1] * 5 + [2]]
+    found = propose(vectors, domains((0.9, 0, 0, 0), (0, 0.9, 0, 0), (0, 0, 0.9, 0)), by=by)
+    assert set(found.weights) == {"a", "b"}
+
+
+@pytest.mark.parametrize("by", ["mixture", "cosine"])
+def test_a_few_texts_of_a_domain_among_many_of_none_get_the_base(by):
+    found = propose(np.eye(4)[[0, 0] + [3] * 8], domains((0.9, 0, 0, 0)), by=by)
+    assert found.weights == {}
 
 
 def test_at_most_so_many():

@@ -60,6 +60,17 @@ def test_its_fingerprint_is_that_of_the_tensors(folder, tensors, tmp_path):
     assert adapter_fingerprint(folder) == adapter_fingerprint(dense)
 
 
+@pytest.mark.parametrize("other", [lambda drawn: 1.001 * drawn, lambda drawn: drawn.flip(1)])
+def test_another_pytorch_that_draws_otherwise_gives_neither_tensors_nor_a_fingerprint(folder, monkeypatch, other):
+    def drawn(shapes, seed):
+        return {name: other(tensor).contiguous() for name, tensor in initial_weights(shapes, seed).items()}
+
+    monkeypatch.setattr("scions.store.sparse.initial_weights", drawn)
+    for read in (read_weights, adapter_fingerprint):
+        with pytest.raises(AdapterError, match="this PyTorch draws otherwise"):
+            read(folder)
+
+
 def test_a_dense_file_comes_first(folder, tensors):
     save_file(tensors, folder / "adapter_model.safetensors")
     assert weights_path(folder).name == "adapter_model.safetensors"

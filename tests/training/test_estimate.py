@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 import scions.training.estimate as estimates
+from scions.data import read
 from scions.training import plan
 
 
@@ -44,6 +45,48 @@ def test_a_step_is_measured_without_the_first(write, short, monkeypatch):
     # on train, dev and test; the statistics of the domain.
     dev, test, drift = 2 * made.rows["dev"], 2 * made.rows["test"], 6
     assert made.scoring_seconds == pytest.approx(0.25 * (6 * dev + 2 * (test + drift) + texts + dev + test + texts))
+
+
+def test_preservation_counts_with_its_steps_and_before_the_first(write, short, monkeypatch):
+    clock, told, asked = [0.0], [], []
+
+    def fit(model, trained, sample, dev, recipe, *, on_step, general, **_):
+        told.append((recipe.preserved, len(general or ())))
+        for _ in range(3):
+            clock[0] += 2.0
+            on_step(None)
+
+    def measure(model, texts, *, seed, most):
+        asked.append(most)
+        clock[0] += 0.5 * most
+
+    monkeypatch.setattr(estimates, "fit", fit)
+    monkeypatch.setattr(estimates, "measure_importance", measure)
+    monkeypatch.setattr(estimates, "_encoding", lambda encoder, texts, most=0: 0.25 * len(texts))
+    monkeypatch.setattr(estimates.time, "perf_counter", lambda: clock[0])
+    data, asks = str(write("pairs", 400)), {"preserve": "all", "general_texts": "words", "compare_full": True}
+    plain, kept = plan(data, **short), plan(data, **short, **asks)
+    # 512 of the texts for importance, at half a second, from 64 of them; each of 4000 general texts once, but never
+    # more than 32 a step.
+    assert 2 * kept.rows["train"] > 512
+    assert told[1:] == [(("distillation", "mask", "contrast"), 4000)] * 2
+    assert asked == [64]
+    before = 0.5 * 512 + 0.25 * min(4000, 32 * kept.steps)
+    assert kept.seconds == pytest.approx(plain.seconds + before)
+    dev, test, drift = 2 * kept.rows["dev"], 2 * kept.rows["test"], 6
+    assert kept.rival_seconds == pytest.approx(kept.seconds + 0.25 * (3 * dev + test + drift))
+
+
+def test_memory_counts_the_vectors_that_are_remembered_of_base_and_adapter(write, short, monkeypatch):
+    monkeypatch.setattr(estimates.psutil.Process, "memory_info", lambda self: type("Held", (), {"rss": 0})())
+    data = str(write("pairs", 200))
+    plain = plan(data, **short)
+    general = write("scored", 50, "general")
+    more = plan(data, general=str(general), **short)
+    drift, texts, wide = 6, len(read(str(general)).texts()), 32
+    assert more.memory_bytes - plain.memory_bytes == 2 * 4 * wide * (texts - drift)
+    teacher = plan(data, preserve="distillation", general_texts="words", **short)
+    assert teacher.memory_bytes - plain.memory_bytes == 4 * wide * min(4000, 32 * teacher.steps)
 
 
 def test_more_steps_take_more_and_a_general_set_counts(write, short):

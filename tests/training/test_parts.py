@@ -111,6 +111,10 @@ def test_the_fast_encoder_gives_the_models_vectors_and_its_mode_back(model):
     assert np.array_equal(encoder.encode_document(texts), encoder.encode(texts))
     assert np.array_equal(encoder.encode_query(texts), encoder.encode(["a court " + text for text in texts]))
     assert model.training
+    model.default_prompt_name = "query"
+    assert np.allclose(encoder.encode(texts), model.encode(texts, normalize_embeddings=True), atol=1e-5)
+    assert np.array_equal(encoder.encode_query(texts), encoder.encode(texts))
+    assert np.allclose(encoder.encode_document(texts), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["houlsby", "pfeiffer", "parallel", "lora"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+import scions.training.fit as fitting
 from scions.data import read
 from scions.errors import AdapterError, DataError, UsageError
 from scions.store import load_base
@@ -239,6 +240,35 @@ def test_distillation_is_nothing_before_the_first_step_and_pulls_back_after(mode
     assert float(term(3).detach()) == float(moved.detach())  # a resumed training draws the same texts
     moved.backward()
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in model.parameters())
+
+
+def test_general_texts_get_the_bases_default_prompt_and_are_not_cut_for_it(model):
+    long = "the court of law and " * 6
+    plain = Distillation(model, [long, "a judge"], 1.0, seed=0, packed=False, bf16=False)
+    model.prompts, model.default_prompt_name = {"general": "a drug of the doctor: "}, "general"
+    term = Distillation(model, [long, "a judge"], 1.0, seed=0, packed=False, bf16=False)
+    before = model.tokenizer("a drug of the doctor: ", add_special_tokens=False)["input_ids"]
+    for with_prompt, without in zip(term.tokens.ids, plain.tokens.ids, strict=True):
+        assert with_prompt == [without[0], *before, *without[1:]]
+    expected = model.encode(["a judge"], normalize_embeddings=True)
+    assert torch.allclose(term.teacher[1], torch.from_numpy(expected[0]), atol=1e-5)
+
+
+def test_importance_is_asked_of_the_texts_as_they_are_trained(model, write, tmp_path, monkeypatch):
+    asked = []
+
+    def measure(model, texts, **_):
+        asked.extend(texts)
+        return Importance({})
+
+    monkeypatch.setattr(fitting, "measure_importance", measure)
+    monkeypatch.setattr(fitting.Preserver, "of", lambda *_, **__: fitting.Preserver())
+    model.prompts = {"query": "a claim: ", "document": "the law: "}
+    table, trained = read(str(write("pairs", 20))), graft(model, "pfeiffer", rank=2)
+    recipe = choose_recipe(table.shape, len(table), [9], 64, "pfeiffer", epochs=1, preserve="mask")
+    fit(model, trained, table, None, recipe, run=tmp_path)
+    anchors, positives = table.columns["anchor"], table.columns["positive"]
+    assert set(asked) == {"a claim: " + text for text in anchors} | {"the law: " + text for text in positives}
 
 
 def test_distillation_loss_is_a_distance_of_directions():

@@ -9,12 +9,14 @@ import pytest
 
 import scions
 import scions.training.fit as fit_module
+from scions.data import read
 from scions.encoder import DomainEncoder, embed_file, load_encoder, space_of
 from scions.encoder.query_side import QuerySideModel
 from scions.errors import DataError, Interrupted, ScionsError, UsageError
 from scions.store import Manifest, load_base
 from scions.training import plan, train
-from scions.training.query_side import QuerySteps
+from scions.training.examples import to_examples
+from scions.training.query_side import DocumentVectors, QuerySteps
 from scions.training.trainer import AdapterTrainer
 
 SHAPES = ("pairs", "triplets", "candidates", "retrieval")
@@ -96,6 +98,14 @@ def test_documents_are_read_at_the_bases_own_length(write, short, tiny_base, mon
     expected = load_base(tiny_base, device="cpu").encode(examples.texts[place], normalize_embeddings=True)
     np.testing.assert_allclose(vectors[place], expected, atol=0.02)
     assert longest <= plan(str(path), query_side=True, **short).recipe.max_length < 40
+
+
+def test_each_text_is_encoded_with_the_prompt_of_its_role_once(write, model):
+    model.prompts, model.default_prompt_name = {"query": "a claim: ", "document": "the law: "}, "query"
+    examples = to_examples(read(str(write("pairs", 10))), "contrastive", "a claim: ", "the law: ")
+    found = DocumentVectors(model, 10).of(examples, bf16=False, queries=True)
+    expected = model.encode(examples.texts, prompt="", normalize_embeddings=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_resuming_ends_in_the_same_adapter(write, short, monkeypatch, adapters_aside):

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from scions.cli.app import main
+from scions.cli import main
 
 sys.exit(main())

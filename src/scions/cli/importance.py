@@ -38,12 +38,14 @@ def importance(
     with status("loading the base"):
         from scions.data import read
         from scions.store import load_base
+        from scions.training.fast_encoder import prompt
         from scions.training.preservation import measure_importance
 
         rows = read(str(texts))
         model = load_base(base)
     with RowsBar("measuring") as bar:
-        found = measure_importance(model, rows.texts(), seed=seed, on_batch=bar.update)
+        asked = [prompt(model) + text for text in rows.texts()]
+        found = measure_importance(model, asked, seed=seed, on_batch=bar.update)
     layers = list(found.heads.values())
     headings = ("layer", *(str(head) for head in range(len(layers[0]))))
     body = [(str(layer), *(_cell(float(value)) for value in values)) for layer, values in enumerate(layers)]

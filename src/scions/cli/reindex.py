@@ -45,8 +45,10 @@ def reindex(
     """
     from scions.cli.progress import RowsBar, status
     from scions.cli.render import duration, print_line, print_note
+    from scions.encoder.vector_file import settle
     from scions.encoder.vectors import read_outline
 
+    settle(vectors)
     old, _, _ = read_outline(vectors)  # before a model is loaded for nothing
     if adapter == "base" and base is None:  # the one that these vectors are of, not the default
         base = str(old["base"]) if old.get("base") else None

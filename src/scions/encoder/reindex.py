@@ -15,6 +15,7 @@ from scions.data.files import extension
 from scions.data.stream import iter_texts
 from scions.encoder.space import Space
 from scions.encoder.stream import EmbedReport, embed_file, fingerprint_of
+from scions.encoder.vector_file import settle
 from scions.encoder.vectors import read_outline
 from scions.errors import DataError
 
@@ -95,6 +96,7 @@ def plan_migration(
         DataError: no vectors or texts, or another number of them; names file, found and expected rows.
     """
     vectors, texts = Path(vectors), Path(texts)
+    settle(vectors)
     record, rows, ids = read_outline(vectors)
     made_of = record.get("source")
     if (

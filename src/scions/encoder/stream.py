@@ -15,7 +15,7 @@ import numpy as np
 
 from scions.data.stream import iter_texts
 from scions.encoder.space import Space
-from scions.encoder.vector_file import GrowingMatrix, check_output, finish
+from scions.encoder.vector_file import GrowingMatrix, check_ids, check_output, finish, settle
 from scions.errors import DataError, Interrupted, ScionsError, UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def embed_file(
         on_progress: called with rows done and rows in all, after every chunk.
 
     Raises:
-        DataError: the source cannot be read, or a row has no text; names the row.
+        DataError: the source cannot be read, or a row has no text; names the row. Ids that ``output`` cannot hold.
         UsageError: an argument that cannot be served, or an ``output`` that exists.
         Interrupted: Ctrl-C; complete chunks are kept.
         ScionsError: the source or a setting changed since the run that is resumed; vectors that are not finite; a
@@ -96,12 +96,15 @@ def embed_file(
         known = ", ".join(encoder.prompts or {}) or "none"
         raise UsageError(f"the encoder has no prompt {prompt!r}; it has {known}")
     matrix = GrowingMatrix(output)
-    _refuse_existing(output, matrix, resume, force)
+    settled = settle(output)
+    if not (settled and resume):
+        _refuse_existing(output, matrix, resume, force)
     rows = sum(1 for _ in iter_texts(source, column))
     if rows == 0:
         raise DataError(f"{source}: has no rows")
     if ids is not None and len(ids) != rows:
         raise DataError(f"{source}: has {rows} rows, but {len(ids)} ids were given for them")
+    check_ids(ids or (), output)
     settings = {
         "source": fingerprint_of(source),
         "rows": rows,
@@ -114,6 +117,15 @@ def embed_file(
         "max_length": encoder.max_seq_length,
     }
     start = time.perf_counter()
+
+    def report(truncated: int, resumed_from: int) -> EmbedReport:
+        seconds, most = time.perf_counter() - start, encoder.max_seq_length
+        return EmbedReport(output, rows, space.dimensions, dtype, truncated, most, resumed_from, seconds, space)
+
+    if settled and resume:
+        if settled["settings"] == settings:
+            return report(settled["truncated"], rows)
+        _refuse_existing(output, matrix, resume, force)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         if resume and matrix.exists():
@@ -141,17 +153,7 @@ def embed_file(
         ) from None
     except OSError as error:
         raise _of_disk(error, output, matrix) from error
-    return EmbedReport(
-        output,
-        rows,
-        space.dimensions,
-        dtype,
-        truncated,
-        encoder.max_seq_length,
-        resumed_from,
-        time.perf_counter() - start,
-        space,
-    )
+    return report(truncated, resumed_from)
 
 
 def count_truncated(encoder: SentenceTransformer, texts: list[str], prompt: str | None = None) -> int:

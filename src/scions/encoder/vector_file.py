@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from scions.errors import ScionsError, UsageError
+from scions.data.files import excerpt
+from scions.errors import DataError, ScionsError, UsageError
 
 FORMATS = (".npy", ".parquet", ".jsonl")
 DTYPES = ("float32", "float16")
@@ -78,6 +79,11 @@ class GrowingMatrix:
         self._state = state
         return truncated
 
+    def promise(self, ready: Path, record: str) -> None:
+        """Keep what `settle` is to put in place: this file and its record; once this returns it outlives a crash."""
+        self._state |= {"record": record, "mtime_ns": ready.stat().st_mtime_ns}
+        self._write_state()
+
     def append(self, vectors: np.ndarray, truncated: int) -> None:
         """Add a chunk ``[n, dimensions]``; once this returns it outlives a crash. ``truncated``: count so far."""
         with open(self.path, "ab") as stream:
@@ -116,18 +122,46 @@ def finish(
     npy and jsonl carry the record in ``<output>.json``; parquet carries it in its metadata (key ``scions``) too.
     """
     kind, text = output.suffix.lower(), json.dumps(dict(record), indent=2, ensure_ascii=False) + "\n"
-    ready = matrix.path
+    ready = _ready(matrix, output)
     if kind != ".npy":
-        ready = output.with_name(f".{output.name}.converting")
         (_write_parquet if kind == ".parquet" else _write_jsonl)(ready, matrix.path, text, chunk_rows, ids)
     with open(ready, "rb+") as stream:
         os.fsync(stream.fileno())
+    matrix.promise(ready, text)
+    # An old record goes first: vectors without one are refused, vectors beside another's would be taken for those.
+    record_path(output).unlink(missing_ok=True)
+    settle(output)
+
+
+def settle(output: Path) -> dict[str, Any] | None:
+    """Finish what a run was stopped in after it had taken the old record away; where there is nothing, do nothing.
+
+    Returns:
+        The state of the run that was finished: its ``settings``, and how many texts were ``truncated``.
+    """
     from scions.store import write_file
 
-    # The record first: vectors never stand there without the name of their space.
+    matrix = GrowingMatrix(output)
+    try:
+        state = json.loads(matrix.state_path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    text = state.get("record") if isinstance(state, dict) else None
+    if not isinstance(text, str) or record_path(output).exists():
+        return None
+    ready = _ready(matrix, output)
+    there = ready if ready.exists() else output  # it may stand in its place already
+    if not there.exists() or there.stat().st_mtime_ns != state.get("mtime_ns"):
+        return None
+    os.replace(there, output)
     write_file(record_path(output), text)
-    os.replace(ready, output)
     matrix.remove()
+    return state
+
+
+def _ready(matrix: GrowingMatrix, output: Path) -> Path:
+    """The file that becomes ``output``."""
+    return matrix.path if output.suffix.lower() == ".npy" else output.with_name(f".{output.name}.converting")
 
 
 def record_path(output: Path) -> Path:
@@ -149,6 +183,37 @@ def check_output(output: Path, source: Path, dtype: str) -> None:
         raise UsageError(f"{output}: is the source itself; give another name")
 
 
+def check_ids(ids: Sequence[Any], output: Path) -> None:
+    """Raise DataError where ``output`` cannot hold these ids; names the row, what stands there and its type."""
+    where = f"{output}: the column 'id' cannot be written"
+    if output.suffix.lower() == ".parquet":
+        try:
+            _id_column(ids)
+        except (ValueError, TypeError, OverflowError) as error:
+            types = " and ".join(dict.fromkeys(type(key).__name__ for key in ids if key is not None))
+            raise DataError(
+                f"{where}: {types} fit into no one type of parquet ({error}); write .jsonl, or .npy without ids"
+            ) from error
+    elif output.suffix.lower() == ".jsonl":
+        for row, key in enumerate(ids, 1):
+            try:
+                json.dumps(key, allow_nan=False)
+            except (ValueError, TypeError) as error:
+                raise DataError(
+                    f"{where}: row {row} is the {type(key).__name__} {excerpt(key)}, for which JSON has no value; "
+                    "write .parquet, or .npy without ids"
+                ) from error
+
+
+def _id_column(ids: Sequence[Any]) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.array(ids)
+    except OverflowError:  # whole numbers are taken for int64, which half of uint64 is beyond
+        return pa.array(ids, pa.uint64())
+
+
 def _chunks(matrix: Path, rows: int) -> Iterator[tuple[int, np.ndarray]]:
     vectors = np.load(matrix, mmap_mode="r")
     for start in range(0, len(vectors), rows):
@@ -161,7 +226,7 @@ def _write_parquet(path: Path, matrix: Path, record: str, chunk_rows: int, given
 
     shape = np.load(matrix, mmap_mode="r")
     kind = pa.list_(pa.from_numpy_dtype(shape.dtype), shape.shape[1])
-    column = pa.array([], pa.int64()) if given is None else pa.array(given)
+    column = pa.array([], pa.int64()) if given is None else _id_column(given)
     fields = [pa.field("id", column.type, nullable=column.null_count > 0), pa.field("vector", kind)]
     schema = pa.schema(fields, metadata={METADATA: record.encode()})
     # Vectors hardly compress and repeat nothing: dictionaries would only cost time.

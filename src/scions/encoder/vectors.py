@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scions.encoder.query_side import KnownDocuments
-from scions.encoder.vector_file import FORMATS, METADATA, record_path
+from scions.encoder.vector_file import FORMATS, METADATA, GrowingMatrix, record_path
 from scions.errors import DataError, ScionsError
 from scions.store import check_same_space
 
@@ -162,9 +162,10 @@ def _record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: the record of its space cannot be read: {error}") from error
     if not isinstance(found, dict) or not isinstance(found.get("space"), str):
+        stopped = GrowingMatrix(path).state_path.is_file() and not beside.exists()
         raise DataError(
             f"{path}: nothing says which space these vectors lie in; expected {beside.name} beside it, as scions embed "
-            "writes it"
+            f"writes it{'. A run was stopped while it wrote them: repeat it with --resume' if stopped else ''}"
         )
     return found
 
@@ -204,7 +205,7 @@ def _parquet_ids(path: Path) -> tuple[int, list[Any] | None]:
             rows = file.metadata.num_rows
             has = "id" in file.schema_arrow.names
             return rows, file.read(columns=["id"])["id"].to_pylist() if has else None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise DataError(f"{path}: is no parquet file that can be read: {error}") from error
 
 

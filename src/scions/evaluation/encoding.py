@@ -70,7 +70,11 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
 
 
 class Remembering:
-    """An encoder that asks another for each text once, by role; its vectors must not change meanwhile."""
+    """An encoder that asks another for each text once, by role; its vectors must not change meanwhile.
+
+    For a table that is scored more than once, or by several encoders of which one gives the others' documents. It holds
+    what it was ever asked for, ``texts * dimensions * 4`` bytes: a corpus that is scored once needs no such thing.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder

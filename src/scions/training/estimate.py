@@ -27,6 +27,10 @@ from scions.training.methods import Trained, graft
 from scions.training.plan import Prepared, two_sided_recipe
 from scions.training.precision import has_bf16
 from scions.training.prefix import MOST_BYTES
+from scions.training.preservation import measure_importance
+from scions.training.preservation.distillation import MAX_LENGTH, ROWS
+from scions.training.preservation.importance import BATCH
+from scions.training.preservation.importance import TEXTS as IMPORTANCE_TEXTS
 from scions.training.query_side import DocumentVectors
 from scions.training.recipe import Recipe
 
@@ -86,10 +90,11 @@ def estimate(
         linear += _encoding(fast, splits.test.texts(), piece)
         about = encode_train * min(1.0, DOMAIN_TEXTS / len(texts))
         once = encode_train if plan.recipe.objective == "contrastive" else 0.0
-        both = once
+        preserving = _preserving(prepared, texts, seed)
+        both = once + preserving
         if index is not None:
             once = _encoding(own, texts) * (index.file is None)
-        plan.seconds = step * plan.steps + once
+        plan.seconds = step * plan.steps + once + preserving
         plan.scoring_seconds = choosing + (1 + whole) * judging + linear + about
         rivals = []
         if compare_full:
@@ -102,7 +107,9 @@ def estimate(
         plan.rival_seconds = sum(rivals) if rivals else None
     weights = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
     models = 2  # beside the one that was measured: the bare base, and the adapter as it was published
-    vectors = 4 * _width(prepared.model) * (len(texts) + len(splits.test.texts()))
+    # Of training texts the base's, of general ones the teacher's; of what is scored the base's and the adapter's.
+    scored = len(splits.test.texts()) + len(texts[:few]) + len(general)
+    vectors = 4 * _width(prepared.model) * (len(texts) + len(_distilled(prepared)) + 2 * scored)
     plan.memory_bytes = peak[0] + models * weights + vectors + _prefix_bytes(prepared, len(texts))
 
 
@@ -133,6 +140,22 @@ def _seconds_a_step(
     )  # fmt: skip
     apart = np.diff(moments[1:])
     return float(statistics.median(apart)) if len(apart) else fitted.seconds / max(1, fitted.steps)
+
+
+def _preserving(prepared: Prepared, texts: list[str], seed: int) -> float:
+    """Seconds of what preservation asks before the first step; what it adds to a step is measured with the step."""
+    seconds, model = 0.0, prepared.model
+    if not {"mask", "contrast"}.isdisjoint(prepared.plan.recipe.preserved):
+        few = min(len(texts), 2 * BATCH)
+        start = time.perf_counter()
+        measure_importance(model, texts, seed=seed, most=few)
+        seconds += (time.perf_counter() - start) / few * min(len(texts), IMPORTANCE_TEXTS)
+    return seconds + _encoding(FastEncoder(model, min(MAX_LENGTH, model.max_seq_length or 512)), _distilled(prepared))
+
+
+def _distilled(prepared: Prepared) -> list[str]:
+    """The general texts whose vectors the teacher gives: no more than all steps together can ask for."""
+    return (prepared.general or [])[: prepared.plan.steps * ROWS]
 
 
 def _texts_a_piece(prepared: Prepared) -> int:

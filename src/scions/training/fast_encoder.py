@@ -21,25 +21,29 @@ class FastEncoder:
         self.model, self.max_length, self.bf16 = model, max_length, bf16
 
     def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """Vectors ``[sentences, dimensions]``, float32, of unit length."""
+        """Vectors ``[sentences, dimensions]``, float32, of unit length, with the base's default prompt."""
+        return self._encode(sentences, prompt(self.model))
+
+    def _encode(self, sentences: Sequence[str], before: str) -> np.ndarray:
         training = self.model.training
         self.model.eval()
         try:
             packed = supports(self.model)
             with autocast(self.model.device, self.bf16), packed_forward(self.model) if packed else nullcontext():
-                return encode_all(self.model, Tokens(self.model, sentences, self.max_length), packed)
+                texts = [before + text for text in sentences] if before else sentences
+                return encode_all(self.model, Tokens(self.model, texts, self.max_length), packed)
         finally:
             self.model.train(training)
 
     def encode_query(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
         """As ``encode``, with the base's prompt for queries."""
-        return self.encode([prompt(self.model, "query") + text for text in sentences])
+        return self._encode(sentences, prompt(self.model, "query"))
 
     def encode_document(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
         """As ``encode``, with the base's prompt for documents."""
-        return self.encode([prompt(self.model, "document") + text for text in sentences])
+        return self._encode(sentences, prompt(self.model, "document"))
 
 
-def prompt(model: SentenceTransformer, role: str) -> str:
-    """The prompt the base puts before texts of ``role``, empty where it has none."""
-    return (model.prompts or {}).get(role) or ""
+def prompt(model: SentenceTransformer, role: str | None = None) -> str:
+    """The prompt the base puts before texts of ``role``, None: of no role, its default; empty where it has none."""
+    return (model.prompts or {}).get(role or model.default_prompt_name or "") or ""

@@ -107,11 +107,11 @@ def fit(
         Interrupted: Ctrl-C; a checkpoint was saved.
     """
     bf16 = bf16 and has_bf16(model.device)
+    examples = to_examples(train, recipe.objective, prompt(model, "query"), prompt(model, "document"))
     if importance is None and not {"mask", "contrast"}.isdisjoint(recipe.preserved):
-        importance = measure_importance(model, train.texts(), seed=seed)
+        importance = measure_importance(model, examples.texts, seed=seed)
     # Packed attention knows no dropout.
     packed = supports(model) and not (recipe.dropout or keep_dropout)
-    examples = to_examples(train, recipe.objective, prompt(model, "query"), prompt(model, "document"))
     if index is None:
         tokens = Tokens(model, examples.texts, recipe.max_length)
     else:

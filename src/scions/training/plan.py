@@ -36,7 +36,8 @@ class Plan:
         recipe: the settings and their reasons.
         steps: training steps.
         truncated: training texts longer than ``recipe.max_length`` tokens.
-        seconds: estimated time of the training steps, or None where nothing was measured, as in what follows.
+        seconds: estimated time of the training steps and of what they need before the first, or None where nothing was
+            measured, as in what follows.
         scoring_seconds: estimated time of scoring: dev after every epoch, base and adapter on test, the linear map.
         rival_seconds: estimated time of full fine-tuning beside it, where that was asked for.
         memory_bytes: memory of the whole process that the training needs at least.

@@ -95,16 +95,16 @@ class DocumentVectors:
         columns = examples.columns[:, 1:]
         relevant = [place for known in examples.relevant.values() for place in known]
         documents = np.union1d(columns[columns >= 0], relevant).astype(np.int64)
-        cut = len(prompt(self.base, "document"))
+        cut, cut_query = (len(prompt(self.base, role)) for role in ("document", "query"))
         with frozen_in_bf16(self.base, bf16):
             encoder = self.encoder(bf16)
-            # The texts have their prompts already, which the encoder puts before documents itself.
+            # The texts have their prompts already, which the encoder puts before them itself.
             found = encoder.encode_document([examples.texts[place][cut:] for place in documents.tolist()])
             vectors = np.zeros((len(examples.texts), found.shape[1]), dtype=np.float32)
             vectors[documents] = found
             others = np.setdiff1d(examples.columns[:, 0], documents)
             if queries and len(others):
-                vectors[others] = encoder.encode([examples.texts[place] for place in others.tolist()])
+                vectors[others] = encoder.encode_query([examples.texts[place][cut_query:] for place in others.tolist()])
         return vectors
 
 

@@ -6,12 +6,15 @@ The idea of keeping a model's outputs on other data while it learns: Li & Hoiem 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from scions.training.fast_encoder import prompt
 from scions.training.precision import autocast, without_dropout
 from scions.training.tokens import Tokens, encode_all, encode_pieces
 
@@ -30,7 +33,7 @@ class Distillation:
 
     Args:
         model: the model to train, still as the base.
-        texts: general texts.
+        texts: general texts; of no role, so before them stands the base's default prompt, where it has one.
         weight: of the term.
         seed: of the draw; a resumed training draws the same.
         packed: whether ``model`` takes packed texts now.
@@ -41,9 +44,11 @@ class Distillation:
         self, model: SentenceTransformer, texts: list[str], weight: float, seed: int, packed: bool, bf16: bool
     ) -> None:
         self.model, self.weight, self.seed, self.packed, self.bf16 = model, weight, seed, packed, bf16
-        self.tokens = Tokens(
-            model, list(dict.fromkeys(texts)), min(MAX_LENGTH, int(model.max_seq_length or MAX_LENGTH))
-        )
+        tokenizer: Any = model.tokenizer
+        before = prompt(model)
+        most = MAX_LENGTH + len(tokenizer.tokenize(before))
+        texts = [before + text for text in dict.fromkeys(texts)]
+        self.tokens = Tokens(model, texts, min(most, int(model.max_seq_length or most)))
         model.eval()
         with autocast(model.device, bf16):
             self.teacher = torch.from_numpy(encode_all(model, self.tokens, packed))

@@ -75,7 +75,7 @@ def measure_importance(
 
     Args:
         model: the base; an adapter in it must still be the identity, or nearly.
-        texts: the domain's own texts; at most ``most`` of them are drawn.
+        texts: the domain's own texts, with the prompts that they are trained with; at most ``most`` of them are drawn.
         seed: of the draw and of dropout.
         max_length: tokens read of a text, where the base does not read fewer.
         squash: give ``|tanh(z)|``; else the averages themselves.
