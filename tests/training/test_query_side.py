@@ -14,7 +14,7 @@ from scions.encoder import DomainEncoder, embed_file, load_encoder, space_of
 from scions.encoder.query_side import QuerySideModel
 from scions.errors import DataError, Interrupted, ScionsError, UsageError
 from scions.store import Manifest, load_base
-from scions.training import plan, train
+from scions.training import plan, query_side, train
 from scions.training.examples import to_examples
 from scions.training.query_side import DocumentVectors, QuerySteps
 from scions.training.trainer import AdapterTrainer
@@ -59,7 +59,10 @@ def test_a_step_encodes_its_queries_alone_and_documents_have_no_gradient(write, 
     def loss(self, model, inputs, *arguments, **options):
         assert isinstance(self.steps, QuerySteps)
         encoded = sum(len(positions) for positions, _ in inputs["pieces"])
-        assert encoded == inputs["index"].max() + 1 <= inputs["documents"].shape[1]
+        assert encoded == inputs["index"].max() + 1 <= self.recipe.batch_size
+        documents, positives, mask = (inputs[name] for name in ("documents", "positives", "mask"))
+        assert len(documents) == len(self.steps.documents) > 2 * self.recipe.batch_size
+        assert not mask[range(len(positives)), positives].any()
         assert not inputs["documents"].requires_grad
         norms = inputs["documents"].norm(dim=-1)
         assert np.allclose(norms, 1, atol=1e-5)
@@ -69,6 +72,24 @@ def test_a_step_encodes_its_queries_alone_and_documents_have_no_gradient(write, 
     monkeypatch.setattr(AdapterTrainer, "compute_loss", loss)
     result = train(write("triplets"), "legal", force=True, query_side=True, **short)
     assert len(seen) == result.fitted.steps
+
+
+def test_many_documents_are_drawn_from_but_a_steps_own_are_always_there(write, short, monkeypatch):
+    monkeypatch.setattr(query_side, "MOST_DOCUMENTS", 5)
+    seen = []
+    real = QuerySteps.__getitem__
+
+    def item(self, step):
+        found = real(self, step)
+        own = self.vectors[self.batches[step].columns[:, 1]]
+        np.testing.assert_array_equal(found["documents"][found["positives"]], own)
+        seen.append(len(found["documents"]))
+        return found
+
+    monkeypatch.setattr(QuerySteps, "__getitem__", item)
+    train(write("pairs", 60), "legal", force=True, query_side=True, **short)
+    assert seen
+    assert max(seen) <= 5 + short["batch_size"]
 
 
 def test_training_lowers_the_loss(write, short):
@@ -103,8 +124,9 @@ def test_documents_are_read_at_the_bases_own_length(write, short, tiny_base, mon
 def test_each_text_is_encoded_with_the_prompt_of_its_role_once(write, model):
     model.prompts, model.default_prompt_name = {"query": "a claim: ", "document": "the law: "}, "query"
     examples = to_examples(read(str(write("pairs", 10))), "contrastive", "a claim: ", "the law: ")
-    found = DocumentVectors(model, 10).of(examples, bf16=False, queries=True)
+    found = DocumentVectors(model, 10).of(examples, bf16=False)
     expected = model.encode(examples.texts, prompt="", normalize_embeddings=True)
+    expected[~np.isin(range(len(expected)), examples.columns[:, 1])] = 0  # queries
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

@@ -138,17 +138,22 @@ class PlannedSteps(Dataset):
 
         Candidates are ordered as in the objective: all positives, then all first negatives, and so on.
         """
-        anchors, positives = batch.columns[:, 0], batch.columns[:, 1]
         candidates = batch.columns[:, 1:].T.ravel()
-        rows = len(anchors)
-        mask = (candidates[None] == positives[:, None]) | (candidates[None] == anchors[:, None])
+        mask = self.not_negatives(batch, candidates)
         if batch.keys is not None:
             mask |= np.tile(batch.keys, batch.columns.shape[1] - 1)[None] == batch.keys[:, None]
+        rows = np.arange(len(mask))
+        mask[rows, rows] = False
+        return mask
+
+    def not_negatives(self, batch: Batch, candidates: np.ndarray) -> np.ndarray:
+        """``[rows, candidates]``: True for a row's anchor, its positives, and what says the same as the positive."""
+        anchors, positives = batch.columns[:, 0], batch.columns[:, 1]
+        mask = (candidates[None] == positives[:, None]) | (candidates[None] == anchors[:, None])
         for row, anchor in enumerate(anchors):
             known = self.examples.relevant.get(int(anchor))
             if known is not None and len(known) > 1:
                 mask[row] |= np.isin(candidates, list(known))
         if self.vectors is not None:
             mask |= self.vectors[positives] @ self.vectors[candidates].T > SAME_TEXT
-        mask[np.arange(rows), np.arange(rows)] = False
         return mask

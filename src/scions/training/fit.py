@@ -120,8 +120,8 @@ def fit(
         if index is None:
             vectors = _base_vectors(model, examples, tokens, recipe, bf16, packed)
         else:
-            vectors = index.of(examples, bf16, queries=recipe.hard_negatives > 0)
-        if recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
+            vectors = index.of(examples, bf16)
+        if index is None and recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
             examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
         prefix = None
         if packed and trained.first_layer and Prefix.fits(model, tokens, bf16):

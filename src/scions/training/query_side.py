@@ -26,6 +26,8 @@ from scions.training.precision import frozen_in_bf16
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.tokens import Tokens
 
+# Held against in every step: all documents cost less than encoding a query. 16,384 of 384 numbers are 25 MB.
+MOST_DOCUMENTS = 16_384
 SHAPES = (Shape.PAIRS, Shape.TRIPLETS, Shape.CANDIDATES, Shape.RETRIEVAL)
 
 
@@ -84,27 +86,24 @@ class DocumentVectors:
         """The fingerprint of the base's space."""
         return space_of(self.base).fingerprint
 
-    def of(self, examples: Examples, bf16: bool, queries: bool) -> np.ndarray:
-        """The base's vectors ``[texts, dimensions]``, float32 and of length 1, of the texts that are documents.
+    def of(self, examples: Examples, bf16: bool) -> np.ndarray:
+        """The base's vectors ``[texts, dimensions]``, float32 and of length 1, of the texts that are documents;
+        those of the others are zero.
 
         Args:
             examples: rows; the first column is the queries'.
             bf16: compute in bf16 where that is native.
-            queries: give the queries' vectors too; otherwise theirs are zero.
         """
         columns = examples.columns[:, 1:]
         relevant = [place for known in examples.relevant.values() for place in known]
         documents = np.union1d(columns[columns >= 0], relevant).astype(np.int64)
-        cut, cut_query = (len(prompt(self.base, role)) for role in ("document", "query"))
+        cut = len(prompt(self.base, "document"))
         with frozen_in_bf16(self.base, bf16):
             encoder = self.encoder(bf16)
             # The texts have their prompts already, which the encoder puts before them itself.
             found = encoder.encode_document([examples.texts[place][cut:] for place in documents.tolist()])
             vectors = np.zeros((len(examples.texts), found.shape[1]), dtype=np.float32)
             vectors[documents] = found
-            others = np.setdiff1d(examples.columns[:, 0], documents)
-            if queries and len(others):
-                vectors[others] = encoder.encode_query([examples.texts[place][cut_query:] for place in others.tolist()])
         return vectors
 
 
@@ -153,7 +152,8 @@ def query_side_recipe(
     recipe = choose_recipe(shape, rows, token_lengths, model_max_length, method, **overrides)
     if "max_length" not in overrides:
         recipe.reasons["max_length"] = "of queries: 95 % of them fit; documents are read at the base's own length"
-    recipe.reasons["objective"] = f"{recipe.reasons['objective']}; documents stay the base's"
+    recipe.reasons["objective"] = f"a query against all documents of the rows, up to {MOST_DOCUMENTS:,}"
+    recipe.hard_negatives = 0  # they are all there
     return recipe
 
 
@@ -165,20 +165,36 @@ def query_tokens(model: SentenceTransformer, examples: Examples, max_length: int
 
 
 class QuerySteps(PlannedSteps):
-    """One item a step: pieces with the queries alone, and the documents' vectors beside them.
+    """One item a step: pieces with the queries alone, and the documents' vectors that they are held against.
 
     ``vectors`` are those of `DocumentVectors.of`; ``tokens`` those of `query_tokens`.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        columns = self.examples.columns[:, 1:]
+        documents = np.unique(columns[columns >= 0])
+        if len(documents) > MOST_DOCUMENTS:
+            documents = np.sort(np.random.default_rng(0).choice(documents, MOST_DOCUMENTS, replace=False))
+        self.documents = documents
+
     def __getitem__(self, step: int) -> dict[str, Any]:
-        """``documents`` ``[columns - 1, rows, dimensions]``; ``index`` ``[rows, 1]``; else as `PlannedSteps`."""
+        """``documents`` ``[documents, dimensions]``, ``mask`` ``[rows, documents]`` and ``positives`` ``[rows]``, the
+        place of each row's own among them; ``index`` ``[rows, 1]``; else as `PlannedSteps`.
+        """
         assert self.vectors is not None
         batch = self.batches[step]
         places, index = np.unique(batch.columns[:, 0], return_inverse=True)
+        positives = batch.columns[:, 1]
+        documents = np.union1d(self.documents, batch.columns[:, 1:])
+        own = np.searchsorted(documents, positives)
+        mask = self.not_negatives(batch, documents)
+        mask[np.arange(len(own)), own] = False
         pieces = self.tokens.pieces(places)
         return {
             "pieces": [(torch.from_numpy(piece.copy()), self._features(places[piece])) for piece in pieces],
             "index": torch.from_numpy(index.reshape(-1, 1).copy()),
-            "documents": torch.from_numpy(self.vectors[batch.columns[:, 1:].T]),
-            "mask": torch.from_numpy(self.false_negatives(batch)),
+            "documents": torch.from_numpy(self.vectors[documents]),
+            "positives": torch.from_numpy(own),
+            "mask": torch.from_numpy(mask),
         }

@@ -22,7 +22,7 @@ from transformers import PrinterCallback
 from scions.errors import ScionsError
 from scions.training.batches import PlannedSteps
 from scions.training.methods import Trained
-from scions.training.objectives import contrastive_loss, cosent_loss
+from scions.training.objectives import contrastive_loss, cosent_loss, retrieval_loss
 from scions.training.precision import autocast
 from scions.training.preservation.preserver import Preserver
 from scions.training.preservation.soft_mask import ScaledSteps
@@ -106,8 +106,9 @@ class AdapterTrainer(SentenceTransformerTrainer):
             vectors = encode_pieces(model, inputs["pieces"])
         columns = vectors[inputs["index"].T]
         if "documents" in inputs:  # of a query-side training: constants
-            columns = torch.cat([columns, inputs["documents"]])
-        if "scores" in inputs:
+            documents, positives, mask = inputs["documents"], inputs["positives"], inputs["mask"]
+            loss = retrieval_loss(columns[0], documents, positives, mask, self.recipe.scale)
+        elif "scores" in inputs:
             loss = cosent_loss(columns, inputs["scores"], self.recipe.scale)
         else:
             loss = contrastive_loss(columns, inputs["mask"], self.recipe.scale)

@@ -21,8 +21,24 @@ def contrastive_loss(columns: torch.Tensor, mask: torch.Tensor, scale: float) ->
     Returns:
         The mean loss, a scalar.
     """
-    vectors = F.normalize(columns.float(), dim=-1)
-    candidates = vectors[1:].flatten(0, 1)
-    logits = scale * vectors[0] @ candidates.T
-    logits = logits.masked_fill(mask, float("-inf"))
-    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    rows = torch.arange(columns.shape[1], device=columns.device)
+    return retrieval_loss(columns[0], columns[1:].flatten(0, 1), rows, mask, scale)
+
+
+def retrieval_loss(
+    queries: torch.Tensor, documents: torch.Tensor, positives: torch.Tensor, mask: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Cross-entropy of every query over documents.
+
+    Args:
+        queries: ``[rows, dimensions]``.
+        documents: ``[documents, dimensions]``.
+        positives: ``[rows]``, the place of each row's own document.
+        mask: ``[rows, documents]`` bool, True where a document is no negative of the row; its own is never masked.
+        scale: inverse temperature.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    logits = scale * F.normalize(queries.float(), dim=-1) @ F.normalize(documents.float(), dim=-1).T
+    return F.cross_entropy(logits.masked_fill(mask, float("-inf")), positives)
