@@ -31,8 +31,8 @@ from adaptation.options import parsed, parser_for
 from adaptation.query_side_cells import SIDES, Setting, run, write_index
 from adaptation.records import ROOT, Cells, provenance
 
-RATES = (3e-4, 6e-4, 1.2e-3, 2.4e-3)
-EXTENSIONS = 2
+RATES = (3e-4, 6e-4, 1.2e-3)
+EXTENSIONS = 3
 # None is the recipe's batch. A larger one is a number here: it is cheap where only queries are encoded.
 BATCHES: dict[str, tuple[int | None, ...]] = {"query-side": (None,), "two-sided": (None,)}
 STAGES = ("index", "grid", "final", "speed", "table")
