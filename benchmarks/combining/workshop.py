@@ -180,7 +180,7 @@ class Workshop:
         return (score - single["base"]) / (single["own"] - single["base"]) if single["counts"] else None
 
     def dev_retained(self, names: Names) -> float:
-        """Mean share of the members' own gains on dev rows: what greedy mixing goes by."""
+        """The least share of a member's own gain on dev rows: what greedy mixing goes by."""
         cell = f"dev-{'+'.join(sorted(names))}"
         if not self.cells.has(cell):
             soup = self.soup(tuple(sorted(names)))
@@ -190,7 +190,7 @@ class Workshop:
                 span = single["dev_own"] - single["dev_base"]
                 if span > 0:
                     found.append((dev_score(soup, self.parts(name).dev) - single["dev_base"]) / span)
-            self.cells.write(cell, {"retained": float(np.mean(found)) if found else 0.0})
+            self.cells.write(cell, {"retained": float(min(found, default=0.0))})
         return float(self.cells.load(cell)["retained"])
 
     def mixture(self, names: Names, strategy: str = "uniform") -> dict[str, Any]:
