@@ -1,6 +1,6 @@
 """Compare, mix, select, route and prune: is it so that signs tell, and what is it worth?
 
-    python benchmarks/mixing.py --data ../shared/bench [--stage adapters|mixtures|greedy|novel|routing|pruning|table]
+    python benchmarks/mixing.py --data ../shared/bench [--stage adapters|mixtures|starts|greedy|...|table|all]
 
 Twelve adapters from one initialisation are trained first (about a minute each on one core). Every cell is a file in
 benchmarks/results/mixing/cells, and a cell that exists is not computed again, so the run can be stopped at any time.
@@ -28,6 +28,7 @@ from combining.workshop import Workshop
 STAGES = {
     "adapters": stages.adapters,
     "mixtures": stages.mixtures,
+    "starts": stages.starts,
     "greedy": stages.greedily,
     "novel": stages.novel,
     "routing": stages.routing,

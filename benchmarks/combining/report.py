@@ -31,6 +31,7 @@ def write(cells: Cells, folder: Path) -> str:
         "provenance": provenance(),
         "adapters": [cells.load(path.stem) for path in sorted(cells.folder.glob("single-*.json"))],
         "correlations": correlations(mixtures),
+        "starts": cells.all("apart"),
         "greedy": cells.all("greedy"),
         "novel": cells.all("novel"),
         "routing": cells.load("routing") if cells.has("routing") else None,
@@ -134,6 +135,8 @@ def _table(results: dict[str, Any]) -> str:
     for row in results["correlations"]:
         cells = (row["size"], row["group"], row["n"], FEATURES[row["feature"]])
         lines.append(f"| {' | '.join(map(str, cells))} | {_interval(row['pearson'])} | {_interval(row['spearman'])} |")
+    if results["starts"]:
+        lines += _starts(results["starts"])
     if results["greedy"]:
         ways = list(results["greedy"][0]["kept"])
         lines += ["", "## Greedy mixing: mean share of the members' own gains that is kept", ""]
@@ -177,6 +180,16 @@ def _table(results: dict[str, Any]) -> str:
             spread = f"{one['to_whole']:.3f} [{one['spread'][0]:.3f}, {one['spread'][1]:.3f}]"
             lines.append(f"| {side} | {one['texts_per_second']:.0f} | {spread} |")
     return "\n".join(lines) + "\n"
+
+
+def _starts(pairs: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["", f"## First weights in common or not ({len(pairs)} uniform pairs)", ""]
+    lines += ["| first weights | fraction of sign difference | mean retained gain |", "|---|---|---|"]
+    for name, way in (("in common", "together"), ("each its own", "apart")):
+        signs = np.mean([one[f"signs_{way}"] for one in pairs])
+        kept = np.mean([value for one in pairs for value in one[f"kept_{way}"].values()])
+        lines.append(f"| {name} | {signs:.3f} | {kept:.2f} |")
+    return lines
 
 
 def _greedy_row(one: dict[str, Any], ways: list[str], members: str, least: float) -> str:

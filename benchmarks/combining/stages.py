@@ -21,6 +21,7 @@ from scions.mixing.writing import write_adapter
 
 FLOOR = 0.9  # share of the members' own gain below which greedy mixing goes no further
 SAMPLED = {3: 60, 4: 40}
+STARTS = ("doc-numpy", "doc-pandas", "doc-torch", "doc-transformers", "banking77", "stackoverflow")
 STS = ("sts13", "sts16", "stsb_test", "sickr")
 
 
@@ -58,6 +59,29 @@ def mixtures(shop: Workshop) -> None:
             mean = f"{np.mean(kept):.2f}" if kept else "-"
             _say(f"{number}/{len(chosen)} {'+'.join(names)}: signs {cell['features']['signs']:.3f}, kept {mean}, "
                  f"{time.perf_counter() - start:.0f} s")  # fmt: skip
+
+
+def starts(shop: Workshop) -> None:
+    """The same domains with first weights of their own: what is left of pairs that began apart."""
+    names = [name for name in STARTS if name in shop.names and shop.gain(name)["counts"]]
+    for number, name in enumerate(names, 1):
+        if not shop.cells.has(f"adapter-own-{name}") or not (shop.adapters / f"own-{name}" / "scions.json").is_file():
+            shop.cells.write(f"adapter-own-{name}", shop.train(name, own_start=number))
+    for pair in combinations(sorted(names), 2):
+        if shop.cells.has(f"apart-{'+'.join(pair)}"):
+            continue
+        apart = tuple(f"own-{name}" for name in pair)
+        soup = shop.soup(apart)
+        kept = {}
+        for name, called in zip(pair, apart, strict=True):
+            base, own = shop.gain(name)["base"], shop.value(called, shop.stock.published(shop.member(called)), name)
+            kept[name] = (shop.score(soup, name).value - base) / (own - base)
+        together = shop.mixture(pair)
+        record = {"members": pair, "kept_apart": kept, "kept_together": together["retained"]}
+        record["signs_apart"] = sign_difference([compared(shop.member(n).tensors) for n in apart]).fraction
+        record["signs_together"] = together["features"]["signs"]
+        shop.cells.write(f"apart-{'+'.join(pair)}", record)
+        _say(f"apart {pair}: {kept}")
 
 
 def greedily(shop: Workshop) -> None:

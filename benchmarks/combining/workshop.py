@@ -49,8 +49,12 @@ class Workshop:
 
     # Adapters.
 
-    def train(self, name: str, seed: int = 0) -> dict[str, Any]:
-        """Train a domain's adapter from the common first weights and publish it; returns its record."""
+    def train(self, name: str, own_start: int | None = None) -> dict[str, Any]:
+        """Train a domain's adapter and publish it; returns its record.
+
+        ``own_start``: not from the common first weights, but from others of the same distribution, by this seed; the
+        adapter is then called ``own-<name>``.
+        """
         import torch
 
         from scions.mixing.writing import write_adapter
@@ -58,19 +62,22 @@ class Workshop:
         from scions.training.candidate import PEFT_PREFIX, adapter_tensors
 
         parts = self.parts(name)
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = load_base()
         sha = base_fingerprint(model)
         domain = self._statistics(parts.train)
         recipe = recipe_for(parts.train, "houlsby", epochs=DOMAINS[name].epochs)
         trained = graft(model, "houlsby")
+        called = name if own_start is None else f"own-{name}"
+        if own_start is not None:
+            _redraw(trained.parameters, own_start)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            done = fit(model, trained, parts.train, parts.dev, recipe, run=Path(folder), seed=seed)
+            done = fit(model, trained, parts.train, parts.dev, recipe, run=Path(folder), seed=0)
         network: Any = model[0].auto_model
         config = network.peft_config["default"].to_dict()
         config = {**config, "peft_type": "BOTTLENECK", "base_model_name_or_path": DEFAULT_BASE, "inference_mode": True}
         manifest = Manifest(
-            name=name,
+            name=called,
             base=Base(
                 id=DEFAULT_BASE,
                 weights_sha256=sha,
@@ -83,7 +90,7 @@ class Workshop:
             rank=trained.rank,
             trainable_parameters=trained.count,
             trainable_share=trained.share,
-            initialisation=Initialisation(seed=0, id=f"benchmark-{trained.rank}"),
+            initialisation=Initialisation(seed=own_start or 0, id=f"benchmark-{trained.rank}-{own_start or 0}"),
             data=DataRecord(
                 source=name,
                 fingerprint=fingerprint(parts.train),
@@ -92,13 +99,13 @@ class Workshop:
             ),
             pooling="mean",
             max_length=int(model.max_seq_length or 256),
-            seed=seed,
+            seed=0,
             space_fingerprint="",
             domain=domain,
         )
         tensors = {PEFT_PREFIX + key: value.detach() for key, value in adapter_tensors(network).items()}
         publish(
-            self.adapters / name, lambda folder: write_adapter(folder, tensors, config, manifest) and None, force=True
+            self.adapters / called, lambda folder: write_adapter(folder, tensors, config, manifest) and None, force=True
         )
         return {
             "domain": name,
@@ -249,3 +256,14 @@ class Workshop:
     def average_of(self, weights: dict[str, float]) -> Rooted:
         chosen = [self.member(n) for n in weights]
         return self.rooted(average([m.tensors for m in chosen], list(weights.values())), chosen[0].name)
+
+
+def _redraw(parameters: dict[str, Any], seed: int) -> None:
+    """Shuffle the first weights of every ``down``: others, of exactly the same distribution."""
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in parameters.items():
+            if "bottleneck_down" in name and value.ndim > 1:
+                value.copy_(value.flatten()[torch.randperm(value.numel(), generator=draw)].view_as(value))
