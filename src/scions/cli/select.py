@@ -14,8 +14,8 @@ def select(
         str, typer.Option(help="Texts of the new domain, without labels; about 100 will do.", show_default=False)
     ],
     by: Annotated[
-        str, typer.Option(help="mixture: whose domain the texts most likely come from; cosine: the most similar.")
-    ] = "mixture",
+        str, typer.Option(help="cosine: the most similar; mixture: those whose domain the texts most likely come from.")
+    ] = "cosine",
     most: Annotated[int, typer.Option(help="Propose at most so many adapters.")] = 5,
     base: Annotated[
         str | None, typer.Option(help="Only adapters of this base.", show_default="the base most of them have")

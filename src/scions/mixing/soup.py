@@ -20,7 +20,7 @@ from scions.mixing.judging import Measured, Rows, measure, read_rows
 from scions.mixing.members import Member, compared, first_weights, read_members
 from scions.mixing.mixable import check_mixable
 from scions.mixing.signs import sign_difference
-from scions.mixing.weighing import STRATEGIES, by_similarity, cluster_shares
+from scions.mixing.weighing import STRATEGIES, by_clusters, by_similarity
 from scions.mixing.writing import derived, write_adapter
 from scions.store import Manifest, check_name, default_root, disk, publish
 from scions.store.publish import refuse_existing
@@ -224,7 +224,7 @@ def _by_texts(strategy: str, members: Sequence[Member], rows: Sequence[Rows], st
     domains = Domains.of({m.name: m.manifest for m in members})
     texts = list(dict.fromkeys(text for one in rows for text in one.choosing.texts()))
     vectors = stock.bare().encode(texts)
-    return by_similarity(vectors, domains) if strategy == "similarity" else cluster_shares(vectors, domains).tolist()
+    return by_similarity(vectors, domains) if strategy == "similarity" else by_clusters(vectors, domains)
 
 
 def _manifest(
