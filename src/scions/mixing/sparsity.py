@@ -1,7 +1,8 @@
 """What pruning takes out of an adapter: single values, whole units of the bottlenecks, or whole layers.
 
 Single values go back to what every adapter of the base starts with, which can be drawn again and so need not be
-stored; to set them to zero instead would throw the random projection ``down`` away that all adapters begin with.
+stored; to set them to zero instead would throw the random projection ``down`` away that all adapters begin with. What
+stays of a matrix's movement is made longer, so that it goes as far in the whole movement's direction as that did.
 Sources: pruning of adapters by magnitude and by signs, Nguyen & Le 2024 (arXiv 2402.10639), which sets values to zero;
 adapters of the upper layers only, AdapterDrop (Rücklé et al. 2021, arXiv 2010.11918).
 """
@@ -55,10 +56,9 @@ def pruned(member: Member, sparsity: float, strategy: str, against: Sequence[Mem
         member: a bottleneck adapter.
         sparsity: share of the matrices' values; units and layers are whole, so theirs is the nearest share that
             leaves at least one.
-        strategy: ``magnitude``: the values that training moved least, over all matrices together; ``sign-aware``: the
-            same, but what ``against`` contradict in sign counts for less; ``neurons``: the units that add least, as
-            many at every site, so that the rank becomes smaller; ``layers``: all that lies in the lower layers, norms
-            too.
+        strategy: ``magnitude``: of each matrix the values that training moved least; ``sign-aware``: the same, but what
+            ``against`` contradict in sign counts for less; ``neurons``: the units that add least, as many at every
+            site, so that the rank becomes smaller; ``layers``: all that lies in the lower layers, norms too.
         against: adapters of the same base, places and first weights, for ``sign-aware``.
 
     Raises:
@@ -93,12 +93,15 @@ def _values(member: Member, sparsity: float, against: Sequence[Mapping[str, Tens
         for other in against:
             contradicted = own * other[name].sign() < 0
             weight[name] = torch.where(contradicted, moved[name].abs() * CONFLICTING, weight[name])
-    limit = magnitude(weight.values(), sparsity)
     tensors = dict(member.tensors)
     gone = total = 0
     for name, first in start.items():
-        out = weight[name] <= limit
-        tensors[name] = torch.where(out, first, member.tensors[name].float())
+        out = weight[name] <= magnitude([weight[name]], sparsity)
+        left = moved[name].masked_fill(out, 0.0)
+        # The squared length of all that moved, by that of what is left: left alone would be a step too short (and the
+        # gain of an adapter grows with the step), as in DARE (Yu et al. 2024, arXiv 2311.03099) for values at random.
+        longer = moved[name].square().sum() / left.square().sum().clamp(min=1e-12)
+        tensors[name] = first + longer * left
         gone, total = gone + int(out.sum()), total + out.numel()
     return Pruned(tensors, dict(member.config), True, gone / total, member.manifest.initialisation.id)
 
