@@ -176,7 +176,7 @@ TABLES = {
 def test_rows_of_every_shape_as_examples(shape):
     columns, rows = TABLES[shape]
     corpus = {"1": "one", "2": "two"} if shape == "retrieval" else None
-    objective = {"texts": "simcse", "scored": "cosent", "binary": "cosent"}.get(shape, "contrastive")
+    objective = {"texts": "deletion", "scored": "cosent", "binary": "cosent"}.get(shape, "contrastive")
     examples = to_examples(Table(Shape.of(shape), columns, "t", corpus), objective, "q: ", "d: ")
     first = "d: " if shape in ("scored", "binary", "labelled", "texts") else "q: "
     found = [[examples.texts[i] for i in row] for row in examples.columns]
@@ -203,7 +203,7 @@ def test_every_shape_can_be_plain_text():
     columns, _ = TABLES["triplets"]
     examples = to_examples(Table(Shape.TRIPLETS, columns, "t"), "simcse")
     assert examples.columns.tolist() == [[0, 0], [1, 1], [2, 2]]
-    with pytest.raises(UsageError, match="only be trained with the objective 'simcse'"):
+    with pytest.raises(UsageError, match="only be trained with the objectives simcse or deletion"):
         to_examples(Table(Shape.TEXTS, {"text": ["a"]}, "t"), "contrastive")
 
 

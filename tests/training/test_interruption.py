@@ -35,11 +35,12 @@ def _tensors(result):
     ("shape", "rows", "more"),
     [
         ("pairs", 60, {}),
+        ("texts", 220, {"objective": "simcse"}),
         ("texts", 220, {}),
         ("retrieval", 60, {"method": "lora"}),
         ("labelled", 60, {"preserve": "all", "general_texts": "own", "method": "lora", "layers": 1}),
     ],
-    ids=["contrastive", "simcse-with-dropout", "mined", "preserving"],
+    ids=["contrastive", "simcse-with-dropout", "deletion", "mined", "preserving"],
 )
 def test_resuming_reaches_what_an_unbroken_run_does(write, short, adapters_aside, shape, rows, more):
     data = write(shape, rows)

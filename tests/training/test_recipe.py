@@ -24,7 +24,7 @@ def _choose(shape="pairs", rows=2000, lengths=(20, 30), longest=256, method="hou
         ("retrieval", "contrastive", 1),
         ("scored", "cosent", 0),
         ("binary", "cosent", 0),
-        ("texts", "simcse", 0),
+        ("texts", "deletion", 0),
     ],
 )
 def test_the_shape_chooses_the_objective(shape, objective, negatives):
@@ -54,6 +54,13 @@ def test_the_method_chooses_the_learning_rate(method):
     assert _choose(method=method).learning_rate == LEARNING_RATES[method]
 
 
+@pytest.mark.parametrize("objective", ["simcse", "deletion"])
+def test_texts_alone_bear_a_lower_rate(objective):
+    assert _choose("texts", objective=objective).learning_rate == pytest.approx(LEARNING_RATES["houlsby"] / 12)
+    assert _choose("pairs", objective=objective).learning_rate == pytest.approx(LEARNING_RATES["houlsby"] / 12)
+    assert _choose("texts", objective=objective, learning_rate=0.01).learning_rate == 0.01
+
+
 def test_what_is_given_wins_and_says_so():
     recipe = _choose(batch_size=8, learning_rate=0.01, epochs=0.5, max_length=200, objective=None)
     assert (recipe.batch_size, recipe.learning_rate, recipe.epochs, recipe.max_length) == (8, 0.01, 0.5, 200)
@@ -65,10 +72,10 @@ def test_what_is_given_wins_and_says_so():
     ("settings", "message"),
     [
         ({"method": "magic"}, "choose from houlsby, pfeiffer"),
-        ({"objective": "magic"}, "choose from contrastive, cosent, simcse"),
-        ({"objective": "cosent"}, "pairs data cannot train with 'cosent'; use 'contrastive' or 'simcse'"),
-        ({"shape": "scored", "objective": "contrastive"}, "use 'cosent' or 'simcse'"),
-        ({"shape": "texts", "objective": "contrastive"}, "use 'simcse'$"),
+        ({"objective": "magic"}, "choose from contrastive, cosent, simcse, deletion"),
+        ({"objective": "cosent"}, "pairs data cannot train with 'cosent'; use 'contrastive', 'simcse' or 'deletion'"),
+        ({"shape": "scored", "objective": "contrastive"}, "use 'cosent', 'simcse' or 'deletion'"),
+        ({"shape": "texts", "objective": "contrastive"}, "use 'deletion' or 'simcse'$"),
         ({"batch_size": 1}, "at least 2"),
         ({"learning_rate": 0}, "between 0 and 1"),
         ({"learning_rate": float("nan")}, "between 0 and 1"),

@@ -36,7 +36,7 @@ def train(
         int | None, typer.Option(help="Adapt only so many upper layers.", show_default="all layers")
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="contrastive, cosent or simcse.", show_default="from the data's shape")
+        str | None, typer.Option(help="contrastive, cosent, deletion or simcse.", show_default="from the data's shape")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows a step.", show_default="from the data's size")] = None,
     learning_rate: Annotated[

@@ -39,7 +39,7 @@ def plan_batches(examples: Examples, batch_size: int, epochs: float, seed: int) 
     if examples.keys is not None and np.bincount(examples.keys).max() < 2:
         raise DataError(
             f"no label has two training rows ({len(examples)} rows, each of a class of its own): texts of one class "
-            "are what attracts each other. Give more rows a class, or train on the texts alone with objective 'simcse'"
+            "are what attracts each other. Give more rows a class, or train on the texts alone: objective 'deletion'"
         )
     whole, rest = divmod(len(examples), batch_size)
     steps = max(1, round(epochs * max(1, whole + (rest >= 2))))

@@ -20,7 +20,7 @@ from scions.data import Shape, Table
 from scions.encoder.batching import BATCH_TOKENS
 from scions.encoder.packed import supports
 from scions.store import load_base
-from scions.training.examples import to_examples
+from scions.training.examples import OF_TEXTS, to_examples
 from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit, sample_for_selection
 from scions.training.methods import Trained, graft
@@ -191,7 +191,8 @@ def _width(model: SentenceTransformer) -> int:
 
 def _prefix_bytes(prepared: Prepared, texts: int) -> int:
     """What the states below the lowest adapter would take, where they are kept (see `Prefix`)."""
-    if not (prepared.trained.first_layer and supports(prepared.model)) or prepared.plan.recipe.dropout:
+    plain = prepared.plan.recipe.objective in OF_TEXTS
+    if plain or not (prepared.trained.first_layer and supports(prepared.model)):
         return 0
     tokens = np.minimum(prepared.lengths, prepared.plan.recipe.max_length).mean() * texts
     transformer: Any = prepared.model[0].auto_model

@@ -10,6 +10,8 @@ import numpy as np
 from scions.data import Shape, Table
 from scions.errors import UsageError
 
+OF_TEXTS = ("simcse", "deletion")  # objectives for which a text is its own positive
+
 
 @dataclass
 class Examples:
@@ -42,14 +44,14 @@ class _Texts:
 
 
 def to_examples(table: Table, objective: str, query_prompt: str = "", document_prompt: str = "") -> Examples:
-    """The rows of ``table`` for ``objective`` (contrastive, cosent or simcse)."""
+    """The rows of ``table`` for ``objective`` (contrastive, cosent, simcse or deletion)."""
     texts = _Texts()
-    if objective == "simcse":
+    if objective in OF_TEXTS:
         single = [texts(document_prompt + text) for text in table.texts()]
         return Examples(list(texts.places), np.array([single, single]).T)
     builder = _BUILDERS.get(table.shape)
     if builder is None:
-        raise UsageError(f"{table.shape.value} data can only be trained with the objective 'simcse'")
+        raise UsageError(f"{table.shape.value} data can only be trained with the objectives {' or '.join(OF_TEXTS)}")
     return builder(table.columns, table.corpus or {}, texts, lambda t: query_prompt + t, lambda t: document_prompt + t)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from scions.encoder.query_side import QuerySideEncoder
 from scions.errors import Interrupted
 from scions.evaluation import Remembering, dev_score
 from scions.training.batches import PlannedSteps, plan_batches
-from scions.training.examples import Examples, to_examples
+from scions.training.deletion import DeletionSteps
+from scions.training.examples import OF_TEXTS, Examples, to_examples
 from scions.training.fast_encoder import FastEncoder, prompt
 from scions.training.methods import Trained
 from scions.training.mining import mine_negatives
@@ -124,10 +126,12 @@ def fit(
         if index is None and recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
             examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
         prefix = None
-        if packed and trained.first_layer and Prefix.fits(model, tokens, bf16):
+        if packed and trained.first_layer and recipe.objective not in OF_TEXTS and Prefix.fits(model, tokens, bf16):
             prefix = Prefix(model, tokens, trained.first_layer, bf16)
         batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
-        kind = PlannedSteps if index is None else QuerySteps
+        kind: Callable[..., PlannedSteps] = PlannedSteps if index is None else QuerySteps
+        if recipe.objective == "deletion":
+            kind = partial(DeletionSteps, seed=seed, prompt=prompt(model, "document"))
         steps = kind(batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed, prefix=prefix)
         if "distillation" in recipe.preserved:
             given = general_texts(recipe.general_texts, model, train, seed) if general is None else general

@@ -16,7 +16,7 @@ from scions.errors import DataError, UsageError
 from scions.evaluation.halves import halves
 from scions.store import base_id, load_base, resolve_base
 from scions.training.batches import plan_batches
-from scions.training.examples import to_examples
+from scions.training.examples import OF_TEXTS, to_examples
 from scions.training.methods import Trained, graft
 from scions.training.preservation.texts import general_texts
 from scions.training.query_side import DocumentVectors, check_query_side, open_documents, query_side_recipe
@@ -186,7 +186,7 @@ def _check_plain_texts(splits: Splits) -> None:
 
 def _lonely_labels(train: Table, objective: str) -> list[str]:
     """A note on the labels that cannot train. Raises DataError where no label can."""
-    if train.shape is not Shape.LABELLED or objective == "simcse":
+    if train.shape is not Shape.LABELLED or objective in OF_TEXTS:
         return []
     counts = Counter(train.columns["label"])
     lonely = [label for label, count in counts.items() if count < 2]
@@ -194,7 +194,7 @@ def _lonely_labels(train: Table, objective: str) -> list[str]:
         raise DataError(
             f"{train.source}: no label has two training rows ({len(train)} rows of {len(counts)} labels), and texts of "
             "one label are what attracts each other. A label needs 2 rows to train and 4 to stand in dev or test as "
-            "well; or train on the texts alone with the objective 'simcse'"
+            "well; or train on the texts alone with the objective 'deletion'"
         )
     some = ", ".join(repr(label) for label in lonely[:5]) + (", …" if len(lonely) > 5 else "")
     return [f"{len(lonely)} labels have a single training row and train nothing: {some}"] if lonely else []
@@ -204,7 +204,7 @@ def _objective(splits: Splits, overrides: dict[str, Any]) -> str:
     given = overrides.get("objective")
     if given is not None:
         return str(given)
-    return "simcse" if splits.train.shape is Shape.TEXTS else "contrastive"
+    return "deletion" if splits.train.shape is Shape.TEXTS else "contrastive"
 
 
 def parse_overrides(values: dict[str, Any]) -> dict[str, Any]:

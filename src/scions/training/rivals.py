@@ -18,7 +18,7 @@ from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import Step, fit
 from scions.training.methods import graft
 from scions.training.plan import Prepared, two_sided_recipe
-from scions.training.recipe import LEARNING_RATES, Recipe
+from scions.training.recipe import Recipe, default_rate
 
 FULL, TWO_SIDED = "full fine-tuning", "two-sided adapter"
 OnStep = Callable[[Step], None]
@@ -79,7 +79,7 @@ def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], No
     model = load_base(prepared.base_path)
     trained = graft(model, "full")
     own = prepared.plan.recipe if prepared.index is None else two_sided_recipe(prepared)
-    recipe = Recipe(**{**own.to_dict(), "learning_rate": LEARNING_RATES["full"]})
+    recipe = Recipe(**{**own.to_dict(), "learning_rate": default_rate("full", own.objective)})
     splits = prepared.splits
     fit(
         model, trained, splits.train, splits.dev, recipe,

@@ -41,6 +41,14 @@ class Tokens:
                 self.truncated += sum(bool(item.overflowing) for item in encoded.encodings)
         self.lengths = np.array([len(ids) for ids in self.ids], dtype=np.int64)
 
+    @classmethod
+    def of_ids(cls, tokenizer: Any, ids: list[list[int]]) -> Tokens:
+        """Of texts that are tokenised already."""
+        made = cls.__new__(cls)
+        made.tokenizer, made.ids, made.truncated = tokenizer, ids, 0
+        made.lengths = np.array([len(one) for one in ids], dtype=np.int64)
+        return made
+
     def pieces(self, places: np.ndarray, piece_tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
         """``places`` (numbers of texts) sorted by length and cut into pieces; as positions into ``places``."""
         return cut(self.lengths[places], tokens=piece_tokens)
