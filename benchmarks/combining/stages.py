@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from combining.workshop import Names, Workshop
-from scions.encoder.routing import calibrate, decide, decide_rows
+from scions.encoder.routing import calibration_for, decide, decide_rows
 from scions.evaluation import Evaluation
 from scions.mixing.greedy import greedy
 from scions.mixing.members import compared
@@ -131,7 +131,8 @@ def novel(shop: Workshop) -> None:
         from scions.encoder.domains import Domains
 
         domains = Domains.of({n: shop.member(n).manifest for n in rest})
-        vectors = shop.stock.bare().encode(shop.parts(name).train.texts()[:100])
+        texts = shop.parts(name).train.texts()  # of a search, queries come first: drawn, not the first hundred
+        vectors = shop.stock.bare().encode([texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:100]])
         base = shop.gain(name)["base"]
         record: dict[str, Any] = {"domain": name, "base": base, "own": shop.gain(name)["own"]}
         for by in ("mixture", "cosine"):
@@ -146,7 +147,7 @@ def novel(shop: Workshop) -> None:
 
 
 def routing(shop: Workshop) -> None:
-    """Calibrated on dev texts and `sts/general_dev`; judged on test texts and STS sentences."""
+    """As `adapter="auto"` decides, with the thresholds it has; on test texts and STS sentences."""
     if shop.cells.has("routing"):
         return
     from scions.data import read
@@ -160,14 +161,12 @@ def routing(shop: Workshop) -> None:
     def queries(table: Any) -> list[str]:
         return table.columns["query"] if "query" in table.columns else table.texts()
 
-    dev = {name: vectors(queries(shop.parts(name).dev)) for name in shop.names}
     test = {name: vectors(queries(shop.parts(name).test)) for name in shop.names}
-    general = vectors(read(shop.data / "sts" / "general_dev.jsonl").texts())
     sts = {name: vectors(read(shop.data / "sts" / f"{name}.jsonl").texts()) for name in STS}
     record: dict[str, Any] = {}
     chosen: dict[str, list[str | None]] = {}
     for size in (1, 20):
-        settled = calibrate(dev, general, shop.domains, size=size)
+        settled = calibration_for(size)
 
         def choices(texts: np.ndarray, size: int = size, settled: Any = settled) -> list[Any]:
             if size == 1:
