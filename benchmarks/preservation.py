@@ -59,8 +59,8 @@ def main() -> int:
 def _work(stage: str, options: argparse.Namespace) -> Any:
     limits = Limits(options.data, options.rows, options.test_rows)
     if stage == "labels":
-        for task in options.tasks:
-            for method, way in labels.CELLS:
+        for method, way in labels.CELLS:
+            for task in options.tasks:
                 yield f"labels-{task}-{method}-{way}", (labels.run, (task, method, way, limits))
         return
     for variant in GRID if stage == "grid" else FINAL:

@@ -22,15 +22,17 @@ FEATURES = {
     "update_size": "size of the updates",
 }
 DRAWS = 1000
+CLEAR = 2.5
 
 
 def write(cells: Cells, folder: Path) -> str:
     """Write all three; returns the table."""
     mixtures = [cell for cell in cells.all("uniform") if _mean(cell) is not None]
+    singles = [cells.load(path.stem) for path in sorted(cells.folder.glob("single-*.json"))]
     results = {
         "provenance": provenance(),
-        "adapters": [cells.load(path.stem) for path in sorted(cells.folder.glob("single-*.json"))],
-        "correlations": correlations(mixtures),
+        "adapters": singles,
+        "correlations": correlations(mixtures, {one["domain"] for one in singles if _clear(one["gain"])}),
         "starts": cells.all("apart"),
         "greedy": cells.all("greedy"),
         "novel": cells.all("novel"),
@@ -48,10 +50,17 @@ def write(cells: Cells, folder: Path) -> str:
     return text
 
 
-def correlations(mixtures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of every feature with the mean retained gain, by size, within one kind of task and pooled."""
+def _clear(gain: Sequence[float]) -> bool:
+    """Whether a gain is `CLEAR` standard errors or more: a share of a smaller one is mostly noise."""
+    value, low, high = gain
+    return value >= CLEAR * (high - low) / 3.92
+
+
+def correlations(mixtures: Sequence[dict[str, Any]], clear: set[str]) -> list[dict[str, Any]]:
+    """Of every feature with the mean retained gain, by size: pooled, of members with clear gains, and by kind."""
     rows = []
     groups: dict[str, Callable[[dict[str, Any]], bool]] = {"pooled": lambda cell: True}
+    groups["clear gains"] = lambda cell: clear.issuperset(cell["members"])
     for kind in sorted({kind for cell in mixtures for kind in cell["kinds"]}):
         groups[kind] = lambda cell, kind=kind: cell["kinds"] == [kind]
     groups["different kinds"] = lambda cell: len(cell["kinds"]) > 1
