@@ -44,7 +44,7 @@ def run(task: str, method: str, way: str, limits: Limits) -> tuple[dict[str, Any
         with tempfile.TemporaryDirectory() as run_folder, contextlib.redirect_stdout(io.StringIO()):
             seconds = fit(model, graft(model, method), texts, None, recipe, run=Path(run_folder)).seconds
     encoder = FastEncoder(model, SCORING_LENGTH)
-    scores = _few_labels(
+    scores = few_labels(
         encoder.encode(train.columns["text"]),
         np.array(train.columns["label"]),
         encoder.encode(test.columns["text"]),
@@ -64,7 +64,7 @@ def run(task: str, method: str, way: str, limits: Limits) -> tuple[dict[str, Any
     return record, {"draws": scores}
 
 
-def _few_labels(train: np.ndarray, labels: np.ndarray, test: np.ndarray, gold: np.ndarray) -> np.ndarray:
+def few_labels(train: np.ndarray, labels: np.ndarray, test: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """``[DRAWS]`` macro-F1 x100."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import f1_score
