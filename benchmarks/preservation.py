@@ -60,6 +60,8 @@ def _work(stage: str, options: argparse.Namespace) -> Any:
     limits = Limits(options.data, options.rows, options.test_rows)
     if stage == "labels":
         for method, way in labels.CELLS:
+            if options.ways and way not in options.ways:
+                continue
             for task in options.tasks:
                 yield f"labels-{task}-{method}-{way}", (labels.run, (task, method, way, limits))
         return
@@ -91,7 +93,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--domains", nargs="+", choices=DOMAINS, default=list(DOMAINS))
     parser.add_argument("--tasks", nargs="+", choices=labels.TASKS, default=list(labels.TASKS))
-    parser.add_argument("--ways", nargs="+", help="only these of the stages grid and final")
+    parser.add_argument("--ways", nargs="+", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--seeds-of", nargs="+", default=[variant.name for variant in FINAL])
     parser.add_argument("--dry-run", action="store_true", help="list the cells that are missing")
