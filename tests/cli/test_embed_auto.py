@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scions.encoder import load_encoder, stream
+from scions.store import adapter_fingerprint
 
 
 @pytest.fixture
@@ -23,13 +24,14 @@ def _file(tmp_path, word, rows=40):
     return path
 
 
-def test_the_adapter_of_a_file(run, adapters, tmp_path):
+def test_the_adapter_of_a_file(run, adapters, adapters_aside, tmp_path):
     target = tmp_path / "out.npy"
     code, out, err = run("embed", "--adapter", "auto", _file(tmp_path, "fever"), "-o", target)
     assert code == 0, err
     assert "auto: medical (confidence 1.00, by 20 texts)" in err
     record = json.loads((tmp_path / "out.npy.json").read_text())
-    assert record["adapter"] == "medical"
+    assert (record["adapter"], record["query_side"]) == ("medical", False)
+    assert record["adapter_version"] == adapter_fingerprint(adapters_aside / "medical")[:12]
     assert record["space"] in out
     expected = load_encoder("medical", device="cpu").encode(["fever"] * 40)
     np.testing.assert_allclose(np.load(target), expected, atol=1e-6)
@@ -51,20 +53,29 @@ def test_query_side_adapters_are_for_queries(run, adapters, tmp_path):
     assert "auto: engine-q" in err
 
 
-def test_what_was_begun_is_gone_on_with(run, adapters, publish_adapter, told_apart, tmp_path, monkeypatch):
+@pytest.fixture
+def stopped(run, monkeypatch):
+    """A run that Ctrl-C stops after its first chunk."""
+
+    def make(*arguments):
+        encode, calls = stream._encode, []
+
+        def once(*given):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return encode(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stream, "_encode", once)
+            assert run(*arguments)[0] == 130
+
+    return make
+
+
+def test_what_was_begun_is_gone_on_with(run, adapters, publish_adapter, told_apart, tmp_path, stopped):
     texts, target = _file(tmp_path, "court", 5000), tmp_path / "out.npy"
-    encode, calls = stream._encode, []
-
-    def stopped(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return encode(*arguments)
-
-    monkeypatch.setattr(stream, "_encode", stopped)
-    code, _, err = run("embed", "--adapter", "auto", texts, "-o", target)
-    assert code != 0
-    monkeypatch.setattr(stream, "_encode", encode)
+    stopped("embed", "--adapter", "auto", texts, "-o", target)
     # By now another adapter would be chosen.
     publish_adapter("courts", seed=5, domain=told_apart["court"])
     assert "auto: courts" in run("embed", "--adapter", "auto", texts, "-o", tmp_path / "other.npy")[2]
@@ -73,6 +84,26 @@ def test_what_was_begun_is_gone_on_with(run, adapters, publish_adapter, told_apa
     assert "auto: legal, as the interrupted run was begun" in err
     assert "the first 4096 from an earlier run" in out.replace("\n", " ")
     assert json.loads((tmp_path / "out.npy.json").read_text())["adapter"] == "legal"
+
+
+def test_queries_are_gone_on_with_through_the_adapter_they_were_begun_with(
+    run, adapters, publish_adapter, told_apart, tmp_path, stopped
+):
+    # As long as the base reads: nothing but its weights tells this adapter from the base, and from the next one.
+    fitting = {"query_side": True, "format_version": 2, "max_length": 64}
+    publish_adapter("engine-q", seed=3, domain=told_apart["engine"], **fitting)
+    publish_adapter("other-q", seed=4, domain=told_apart["court"], **fitting)
+    texts, target = _file(tmp_path, "engine", 5000), tmp_path / "out.npy"
+    stopped("embed", "--adapter", "auto", "--queries", texts, "-o", target)
+    for other in ("other-q", "base"):
+        code, _, err = run("embed", "--adapter", other, "--queries", "--resume", texts, "-o", target)
+        assert code == 1
+        assert "adapter_version was" in err
+    code, _, err = run("embed", "--adapter", "auto", "--queries", "--resume", texts, "-o", target)
+    assert code == 0, err
+    assert "auto: engine-q, as the interrupted run was begun" in err
+    vectors = np.load(target)
+    np.testing.assert_allclose(vectors[-1], vectors[0], atol=1e-6)
 
 
 def test_what_cannot_be_decided(run, publish_adapter, tiny_base, tmp_path):

@@ -148,6 +148,8 @@ def test_adapters_without_usable_statistics_are_never_chosen(tiny_base, publish_
         "none": None,
         "short": DomainStatistics(mean=whole.mean[:5], spherical_variance=0.1, n=3),
         "flat": DomainStatistics(mean=whole.mean, spherical_variance=0.0, n=1),
+        "wide": DomainStatistics(mean=whole.mean, spherical_variance=1e300, n=3),
+        "far": DomainStatistics(mean=[1e300, *whole.mean[1:]], spherical_variance=0.1, n=3),
     }
     for name, domain in wrong.items():
         publish_adapter(f"{name}-one", domain=domain)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -76,6 +79,13 @@ def test_the_base_where_nothing_fits(by):
     assert found.reason == "100% of the texts fall to none of the adapters' domains"
 
 
+@pytest.mark.parametrize("vectors", [np.eye(4)[[3, 3]], -np.eye(4)[[0, 1, 2]]], ids=["beside", "against"])
+def test_domains_too_broad_to_tell_from_none_are_not_proposed_for_what_is_not_similar(vectors):
+    found = propose(vectors, domains((0.01, 0, 0, 0), (0, 0.01, 0, 0), (0, 0, 0.01, 0), variance=1))
+    assert found.weights == {}
+    assert found.reason == "none of the texts is close to any of the adapters' domains"
+
+
 def test_statistics_of_a_mixture_pool_within_and_between():
     parts = [
         DomainStatistics(mean=[1.0, 0.0], spherical_variance=0.1, n=10),
@@ -94,6 +104,23 @@ def test_select_reads_the_adapters_there_are(three, publish):
     assert found.ranked[0].name == "medical"
     assert next(iter(found.weights)) == "medical"
     assert any("nameless is left out: its scions.json holds no domain statistics" in note for note in found.notes)
+
+
+def test_domains_are_compared_without_the_bases_default_prompt(three, pairs, tiny_base, tmp_path):
+    # As their statistics are made, and as `adapter="auto"` compares: a prompt would be what all texts have in common.
+    prompted = tmp_path / "prompted"
+    shutil.copytree(tiny_base, prompted)
+    settings = prompted / "config_sentence_transformers.json"
+    more = {"prompts": {"query": "engine valve pump motor: "}, "default_prompt_name": "query"}
+    settings.write_text(json.dumps(json.loads(settings.read_bytes()) | more))
+    texts = ["the patient and the drug", "the fever of a patient"]
+    plain, found = scions.select(texts), scions.select(texts, base=str(prompted))
+    assert found.ranked == plain.ranked
+    weights = [
+        scions.mix(["legal", "medical"], name, strategy="similarity", data=pairs, base=base).weights
+        for name, base in (("one", None), ("other", str(prompted)))
+    ]
+    assert weights[0] == weights[1]
 
 
 def test_only_what_can_be_mixed_is_proposed_together(publish, domains_of_base):

@@ -74,6 +74,33 @@ def test_a_step_encodes_its_queries_alone_and_documents_have_no_gradient(write, 
     assert len(seen) == result.fitted.steps
 
 
+def test_every_given_negative_is_held_against(tmp_path, short, monkeypatch):
+    rows = [
+        {
+            "query": f"who pays {i}",
+            "positive": [f"the seller pays {i}"],
+            "negative": [f"rain {i} {j}" for j in range(i % 4)],
+        }
+        for i in range(60)
+    ]
+    path = tmp_path / "candidates.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = []
+    real = QuerySteps.__init__
+
+    def steps(self, batches, tokens, examples, vectors, **options):
+        real(self, batches, tokens, examples, vectors, **options)
+        seen.append(({examples.texts[place] for place in self.documents}, np.linalg.norm(self.matrix, axis=1)))
+
+    monkeypatch.setattr(QuerySteps, "__init__", steps)
+    result = train(path, "legal", force=True, query_side=True, **short)
+    held, norms = seen[-1]
+    own = {text for row in rows for text in (*row["positive"], *row["negative"])}
+    assert held <= own
+    assert sum(text.startswith("rain") for text in held) > result.manifest.data.rows["train"]
+    np.testing.assert_allclose(norms, 1, atol=1e-4)
+
+
 def test_many_documents_are_drawn_from_but_a_steps_own_are_always_there(write, short, monkeypatch):
     monkeypatch.setattr(query_side, "MOST_DOCUMENTS", 5)
     seen = []

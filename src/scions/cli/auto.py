@@ -53,9 +53,10 @@ def decide_for_file(
     )
     if domains is None:
         raise AdapterError(f"{default_root()}: the adapters' domain statistics are not of this base's dimensions")
-    begun = _space_begun(output) if resume else None
+    begun = _begun(output) if resume else None
     for folder in (None, *candidates) if begun else ():
-        if space_of(model, folder).fingerprint == begun:
+        space = space_of(model, folder)
+        if (space.fingerprint, space.adapter_version if space.query_side else None) == begun:
             name = None if folder is None else folder.name
             return name, place, f"auto: {name or 'the base alone'}, as the interrupted run was begun"
     first = list(itertools.islice(iter_texts(texts, column), _FIRST))
@@ -68,11 +69,15 @@ def decide_for_file(
     return decision.adapter, place, told
 
 
-def _space_begun(output: Path) -> str | None:
+def _begun(output: Path) -> tuple[str, str | None] | None:
+    """The space of an unfinished run, and the version of its query-side adapter."""
     from scions.encoder.vector_file import GrowingMatrix
 
     matrix = GrowingMatrix(output)
     try:
-        return str(json.loads(matrix.state_path.read_bytes())["settings"]["space"]) if matrix.exists() else None
-    except (OSError, ValueError, KeyError, TypeError):
+        if not matrix.exists():
+            return None
+        settings = json.loads(matrix.state_path.read_bytes())["settings"]
+        return str(settings["space"]), settings.get("adapter_version")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # who goes on with it says what is wrong

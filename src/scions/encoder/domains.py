@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,8 @@ import numpy as np
 
 from scions.errors import AdapterError, UsageError
 from scions.store import DomainStatistics, Manifest
+
+_LONGEST = 2.0  # of a mean that is believed
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,14 @@ class Domains:
 
 
 def fits(found: DomainStatistics | None, dimensions: int) -> bool:
-    """Whether an adapter can be chosen by these statistics, on a base whose vectors have so many dimensions."""
-    return found is not None and len(found.mean) == dimensions and found.spherical_variance > 0
+    """Whether an adapter can be chosen by these statistics, on a base whose vectors have so many dimensions.
+
+    Unit vectors have a mean of length 1 at most, and a variance below 1. Numbers far beyond are damage, and would
+    decide against all other adapters too.
+    """
+    if found is None or len(found.mean) != dimensions:
+        return False
+    return 0 < found.spherical_variance <= 1 and math.hypot(*found.mean) <= _LONGEST
 
 
 def statistics(name: str, manifest: Manifest) -> DomainStatistics:

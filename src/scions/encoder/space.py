@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Space:
     """``base`` and ``adapter`` are for people, ``fingerprint`` decides: vectors compare only where it is the same.
 
-    ``query_side``: the adapter is for queries alone, and the space is the base's.
+    ``query_side``: the adapter is for queries alone, and the space is the base's. ``adapter_version``: twelve hex
+    digits that name the adapter's weights.
     """
 
     fingerprint: str
@@ -25,6 +26,7 @@ class Space:
     pooling: str
     dimensions: int
     query_side: bool = False
+    adapter_version: str | None = None
 
 
 def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base: str | None = None) -> Space:
@@ -53,7 +55,8 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
     # A query-side adapter was trained to meet the base's own vectors of documents: they compare by construction.
     fingerprint = space_fingerprint(first, None if query_side else second, pooling=pooling, dimensions=dimensions)
     called = None if adapter is None else adapter.name
-    return Space(fingerprint, base_id(name), called, pooling, dimensions, query_side)
+    version = None if second is None else second[:12]
+    return Space(fingerprint, base_id(name), called, pooling, dimensions, query_side, version)
 
 
 def is_whole_model(adapter: Path) -> bool:

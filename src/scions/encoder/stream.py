@@ -110,6 +110,8 @@ def embed_file(
         "rows": rows,
         "column": column,
         "space": space.fingerprint,
+        # The fingerprint of queries is the base's: it does not say what was begun with.
+        "adapter_version": space.adapter_version if space.query_side else None,
         "dimensions": space.dimensions,
         "normalize": normalize,
         "dtype": dtype,

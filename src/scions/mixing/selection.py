@@ -74,7 +74,7 @@ def select(
     domains = Domains.of(manifests)
     first = next(iter(manifests.values())).base
     stock = Stock(base or first.id, first.weights_sha256, dtype=None)
-    found = propose(stock.bare().encode(list(dict.fromkeys(texts))), domains, by=by, most=most)
+    found = propose(stock.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, most=most)
     weights, left_out = _together(found.weights, manifests)
     return Selection(found.ranked, weights, found.reason, found.texts, (*notes, *left_out))
 
@@ -96,6 +96,8 @@ def propose(vectors: np.ndarray, domains: Domains, *, by: str = "cosine", most: 
         return Selection(ranked, {}, f"{none:.0%} of the texts fall to none of the adapters' domains", len(vectors))
     # A text falls to one domain of a mixture; to be similar to it can be said of several.
     fit = shares if by == "mixture" else (texts >= 0).mean(axis=0) * (cosines > 0)
+    if not fit.max() > 0:  # domains so broad that texts of none hardly differ from them
+        return Selection(ranked, {}, "none of the texts is close to any of the adapters' domains", len(vectors))
     needed = min(SHARE, fit.max())
     chosen = [c for c, i in zip(ranked, order, strict=True) if fit[i] >= needed][:most]
     if by == "mixture":

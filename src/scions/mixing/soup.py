@@ -223,7 +223,7 @@ def _search(members: Sequence[Member], rows: Sequence[Rows], stock: Stock, targe
 def _by_texts(strategy: str, members: Sequence[Member], rows: Sequence[Rows], stock: Stock) -> list[float]:
     domains = Domains.of({m.name: m.manifest for m in members})
     texts = list(dict.fromkeys(text for one in rows for text in one.choosing.texts()))
-    vectors = stock.bare().encode(texts)
+    vectors = stock.domain_vectors(texts)
     return by_similarity(vectors, domains) if strategy == "similarity" else by_clusters(vectors, domains)
 
 

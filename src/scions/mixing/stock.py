@@ -50,6 +50,13 @@ class Stock:
         """The base alone."""
         return Rooted(self.encoder, None)
 
+    def domain_vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of the base alone without any prompt, as statistics of domains are made of."""
+        found = self.encoder.encode(
+            list(texts), prompt="", adapter=None, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(found, dtype=np.float32)
+
     def published(self, member: Member) -> Rooted:
         """An adapter as it lies in its folder. Raises AdapterError where it does not fit the base."""
         return Rooted(self.encoder, self.encoder.read_adapter(member.folder, member.name))

@@ -146,8 +146,11 @@ class PlannedSteps(Dataset):
         mask[rows, rows] = False
         return mask
 
-    def not_negatives(self, batch: Batch, candidates: np.ndarray) -> np.ndarray:
-        """``[rows, candidates]``: True for a row's anchor, its positives, and what says the same as the positive."""
+    def not_negatives(self, batch: Batch, candidates: np.ndarray, vectors: np.ndarray | None = None) -> np.ndarray:
+        """``[rows, candidates]``: True for a row's anchor, its positives, and what says the same as the positive.
+
+        ``vectors`` are the candidates', where they are at hand.
+        """
         anchors, positives = batch.columns[:, 0], batch.columns[:, 1]
         mask = (candidates[None] == positives[:, None]) | (candidates[None] == anchors[:, None])
         for row, anchor in enumerate(anchors):
@@ -155,5 +158,6 @@ class PlannedSteps(Dataset):
             if known is not None and len(known) > 1:
                 mask[row] |= np.isin(candidates, list(known))
         if self.vectors is not None:
-            mask |= self.vectors[positives] @ self.vectors[candidates].T > SAME_TEXT
+            others = self.vectors[candidates] if vectors is None else vectors
+            mask |= self.vectors[positives] @ others.T > SAME_TEXT
         return mask

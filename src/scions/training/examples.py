@@ -23,6 +23,7 @@ class Examples:
         scores: ``[rows]`` similarity to learn, or None.
         keys: ``[rows]`` class of a labelled text, or None.
         relevant: for an anchor, every text known to be relevant to it: never its negative.
+        others: given negatives, whether they stand in a column or not.
     """
 
     texts: list[str]
@@ -30,6 +31,7 @@ class Examples:
     scores: np.ndarray | None = None
     keys: np.ndarray | None = None
     relevant: dict[int, set[int]] = field(default_factory=dict)
+    others: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -89,16 +91,21 @@ def _labelled(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Pr
 def _candidates(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
     rows: list[list[int]] = []
     relevant: dict[int, set[int]] = {}
+    others: set[int] = set()
     for anchor, positives, negatives in zip(columns["query"], columns["positive"], columns["negative"], strict=True):
         place = texts(query(anchor))
         wrong = [texts(document(text)) for text in negatives]
         right = [texts(document(text)) for text in positives]
         relevant.setdefault(place, set()).update(right)
+        others.update(wrong)
         # Every positive once, each time beside another of the negatives.
         rows += [[place, good, wrong[i % len(wrong)] if wrong else -1] for i, good in enumerate(right)]
     places = np.array(rows)
     # One column for all rows: without a negative in every row there is none (mining may add one later).
-    return Examples(list(texts.places), places if (places >= 0).all() else places[:, :2], relevant=relevant)
+    columns_used = places if (places >= 0).all() else places[:, :2]
+    return Examples(
+        list(texts.places), columns_used, relevant=relevant, others=np.array(sorted(others), dtype=np.int64)
+    )
 
 
 def _retrieval(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:

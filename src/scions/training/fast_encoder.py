@@ -24,6 +24,10 @@ class FastEncoder:
         """Vectors ``[sentences, dimensions]``, float32, of unit length, with the base's default prompt."""
         return self._encode(sentences, prompt(self.model))
 
+    def encode_without_prompt(self, sentences: Sequence[str]) -> np.ndarray:
+        """As ``encode``, without any prompt: what statistics of domains are made of."""
+        return self._encode(sentences, "")
+
     def _encode(self, sentences: Sequence[str], before: str) -> np.ndarray:
         training = self.model.training
         self.model.eval()

@@ -26,7 +26,7 @@ from scions.training.precision import frozen_in_bf16
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.tokens import Tokens
 
-# Held against in every step: all documents cost less than encoding a query. 16,384 of 384 numbers are 25 MB.
+# Held against in every step. 16,384 of 384 numbers are 25 MB.
 MOST_DOCUMENTS = 16_384
 SHAPES = (Shape.PAIRS, Shape.TRIPLETS, Shape.CANDIDATES, Shape.RETRIEVAL)
 
@@ -94,9 +94,7 @@ class DocumentVectors:
             examples: rows; the first column is the queries'.
             bf16: compute in bf16 where that is native.
         """
-        columns = examples.columns[:, 1:]
-        relevant = [place for known in examples.relevant.values() for place in known]
-        documents = np.union1d(columns[columns >= 0], relevant).astype(np.int64)
+        documents = _documents(examples)
         cut = len(prompt(self.base, "document"))
         with frozen_in_bf16(self.base, bf16):
             encoder = self.encoder(bf16)
@@ -164,6 +162,13 @@ def query_tokens(model: SentenceTransformer, examples: Examples, max_length: int
     return Tokens(model, texts, max_length)
 
 
+def _documents(examples: Examples) -> np.ndarray:
+    """Places of all texts that are documents, in rising order: of the columns, relevant ones, given negatives."""
+    columns = examples.columns[:, 1:]
+    relevant = [place for known in examples.relevant.values() for place in known]
+    return np.unique(np.concatenate([columns[columns >= 0], relevant, examples.others])).astype(np.int64)
+
+
 class QuerySteps(PlannedSteps):
     """One item a step: pieces with the queries alone, and the documents' vectors that they are held against.
 
@@ -172,11 +177,13 @@ class QuerySteps(PlannedSteps):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        columns = self.examples.columns[:, 1:]
-        documents = np.unique(columns[columns >= 0])
-        if len(documents) > MOST_DOCUMENTS:
-            documents = np.sort(np.random.default_rng(0).choice(documents, MOST_DOCUMENTS, replace=False))
-        self.documents = documents
+        self.documents = _documents(self.examples)
+        if len(self.documents) > MOST_DOCUMENTS:
+            drawn = np.random.default_rng(0).choice(self.documents, MOST_DOCUMENTS, replace=False)
+            self.documents = np.sort(drawn)
+        assert self.vectors is not None
+        # The same in nearly every step, and 25 MB are not gathered in a moment.
+        self.matrix = self.vectors[self.documents]
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         """``documents`` ``[documents, dimensions]``, ``mask`` ``[rows, documents]`` and ``positives`` ``[rows]``, the
@@ -186,15 +193,19 @@ class QuerySteps(PlannedSteps):
         batch = self.batches[step]
         places, index = np.unique(batch.columns[:, 0], return_inverse=True)
         positives = batch.columns[:, 1]
-        documents = np.union1d(self.documents, batch.columns[:, 1:])
+        documents, matrix = self.documents, self.matrix
+        missing = np.setdiff1d(batch.columns[:, 1:], documents)
+        if len(missing):
+            documents = np.union1d(documents, missing)
+            matrix = self.vectors[documents]
         own = np.searchsorted(documents, positives)
-        mask = self.not_negatives(batch, documents)
+        mask = self.not_negatives(batch, documents, matrix)
         mask[np.arange(len(own)), own] = False
         pieces = self.tokens.pieces(places)
         return {
             "pieces": [(torch.from_numpy(piece.copy()), self._features(places[piece])) for piece in pieces],
             "index": torch.from_numpy(index.reshape(-1, 1).copy()),
-            "documents": torch.from_numpy(self.vectors[documents]),
+            "documents": torch.from_numpy(matrix),
             "positives": torch.from_numpy(own),
             "mask": torch.from_numpy(mask),
         }

@@ -97,7 +97,7 @@ def _statistics(train: Table, base_model: SentenceTransformer, most: int = 1000)
     if len(texts) > most:
         chosen = np.random.default_rng(0).choice(len(texts), most, replace=False)
         texts = [texts[i] for i in chosen]
-    vectors = FastEncoder(base_model, int(base_model.max_seq_length or 512)).encode(texts)
+    vectors = FastEncoder(base_model, int(base_model.max_seq_length or 512)).encode_without_prompt(texts)
     mean = vectors.mean(axis=0)
     variance = float(((vectors - mean) ** 2).sum(axis=1).mean() / vectors.shape[1])
     return DomainStatistics(mean=[round(float(x), 6) for x in mean], spherical_variance=variance, n=len(texts))
