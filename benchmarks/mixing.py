@@ -20,7 +20,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from adaptation.options import parsed, parser_for
-from adaptation.records import ROOT, Cells
+from adaptation.records import ROOT, Cells, provenance
 from combining import report, stages
 from combining.domains import DOMAINS
 from combining.workshop import Workshop
@@ -44,7 +44,7 @@ def main() -> int:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    cells = Cells(options.results / "cells")
+    cells = Cells(options.results / "cells", provenance())
     adapters = options.adapters or ROOT / ".runs" / "mixing-adapters"
     shop = Workshop(cells, options.data, adapters, options.rows, options.held_out, options.domains)
     for name, stage in STAGES.items():

@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", choices=tuple(WAYS), default=list(WAYS))
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "plain_texts")
     options = parsed(parser)
-    cells = Cells(options.results)
+    cells = Cells(options.results, provenance())
     for way in options.ways:
         for domain in options.domains:
             name = f"{domain}-{way.replace(',', '').replace(' ', '-')}"
@@ -95,7 +95,7 @@ def _measured(domain: str, way: str, data: Path) -> dict[str, Any]:
         score = float(few_labels(vectors[0], labels[0], vectors[1], labels[1]).mean())
     else:
         score = dev_score(encoder, parts.dev)
-    return {"score": score, "seconds": round(seconds, 1), "texts": len(texts), "provenance": provenance()}
+    return {"score": score, "seconds": round(seconds, 1), "texts": len(texts)}
 
 
 if __name__ == "__main__":

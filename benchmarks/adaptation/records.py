@@ -23,10 +23,13 @@ _BINARY = {"average_precision": metrics.average_precision, "roc_auc": metrics.ro
 
 
 class Cells:
-    """The folder of results: ``<name>.json`` and ``units/<name>.npz``; a file that exists is complete."""
+    """The folder of results: ``<name>.json`` and ``units/<name>.npz``; a file that exists is complete.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    ``source`` is written into every cell as its ``provenance``.
+    """
+
+    def __init__(self, folder: Path, source: dict[str, Any] | None = None) -> None:
+        self.folder, self.source = folder, source
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
@@ -49,7 +52,8 @@ class Cells:
             aside = path.with_name(f".{name}.{os.getpid()}.npz")
             np.savez_compressed(aside, **units)
             os.replace(aside, path)
-        write_text(self.path(name), json.dumps(cell, indent=1) + "\n")
+        of = {} if self.source is None else {"provenance": self.source}
+        write_text(self.path(name), json.dumps(cell | of, indent=1) + "\n")
 
     def evaluation(self, name: str) -> tuple[Evaluation, np.ndarray | None]:
         """The cell's Evaluation, ready to be resampled, and the test rows that have no text in common with train."""

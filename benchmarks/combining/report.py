@@ -161,13 +161,13 @@ def _table(results: dict[str, Any]) -> str:
     if results["novel"]:
         lines += ["", "## A domain without an adapter", ""]
         lines += [
-            "| domain | base | most similar adapter | soup (mixture) | soup (cosine) | its own |",
-            "|---|---|---|---|---|---|",
+            "| domain | base | most similar adapter | soup (mixture) | soup (cosine) | its own | texts of no domain |",
+            "|---|---|---|---|---|---|---|",
         ]
         for one in results["novel"]:
             lines.append(
                 f"| {one['domain']} | {one['base']:.2f} | {one['single']['adapter']} {one['single']['score']:.2f} | "
-                f"{_soup(one['mixture'])} | {_soup(one['cosine'])} | {one['own']:.2f} |"
+                f"{_soup(one['mixture'])} | {_soup(one['cosine'])} | {one['own']:.2f} | {one['of_no_domain']:.2f} |"
             )
         lines.append(_novel_mean(results["novel"]))
     if results["routing"]:
@@ -218,7 +218,7 @@ def _novel_mean(novel: Sequence[dict[str, Any]]) -> str:
         wins = sum(a >= b for a, b in zip(soup, single, strict=True))
         over = sum(a >= b for a, b in zip(soup, base, strict=True))
         cells.append(f"{np.mean(soup):.2f}; not below single in {wins}, base in {over} of {len(novel)}")
-    return f"| mean | {' | '.join(cells)} | {np.mean([one['own'] for one in novel]):.2f} |"
+    return f"| mean | {' | '.join(cells)} | {np.mean([one['own'] for one in novel]):.2f} | |"
 
 
 def _routing(record: dict[str, Any]) -> list[str]:
@@ -226,12 +226,18 @@ def _routing(record: dict[str, Any]) -> list[str]:
         "",
         "## Routing",
         "",
-        "| texts a decision | right | mean confidence | STS to the base |",
-        "|---|---|---|---|",
+        "| texts a decision | right | mean confidence | calibration error | STS to the base |",
+        "|---|---|---|---|---|",
     ]
     for size in ("1", "20"):
         one = record[size]
-        lines.append(f"| {size} | {one['mean_right']:.3f} | {one['mean_confidence']:.3f} | {one['mean_to_base']:.3f} |")
+        cells = (one["mean_right"], one["mean_confidence"], one["calibration_error"], one["mean_to_base"])
+        lines.append(f"| {size} | {' | '.join(f'{cell:.3f}' for cell in cells)} |")
+    regression = np.mean(list(record["regression"].values()))
+    lines += [
+        "",
+        f"A logistic regression on texts of all domains, none of them the base: {regression:.3f} of single texts.",
+    ]
     lines += ["", "| domain | right of 1 | right of 20 | routed score | own adapter |", "|---|---|---|---|---|"]
     for name, routed in record["routed"].items():
         right = [f"{record[size]['right'][name]:.3f}" for size in ("1", "20")]

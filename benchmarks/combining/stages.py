@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
 from combining.workshop import Names, Workshop
 from scions.encoder.routing import calibration_for, decide, decide_rows
@@ -17,6 +18,7 @@ from scions.mixing.members import compared
 from scions.mixing.selection import propose
 from scions.mixing.signs import sign_difference
 from scions.mixing.sparsity import pruned
+from scions.mixing.weighing import cluster_shares
 from scions.mixing.writing import write_adapter
 
 FLOOR = 0.9  # share of the members' own gain below which greedy mixing goes no further
@@ -135,6 +137,7 @@ def novel(shop: Workshop) -> None:
         vectors = shop.stock.bare().encode([texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:100]])
         base = shop.gain(name)["base"]
         record: dict[str, Any] = {"domain": name, "base": base, "own": shop.gain(name)["own"]}
+        record["of_no_domain"] = float(cluster_shares(vectors, domains)[0])
         for by in ("mixture", "cosine"):
             found = propose(vectors, domains, by=by)
             soup = shop.score(shop.average_of(found.weights), name).value if found.weights else base
@@ -162,8 +165,13 @@ def routing(shop: Workshop) -> None:
         return table.columns["query"] if "query" in table.columns else table.texts()
 
     test = {name: vectors(queries(shop.parts(name).test)) for name in shop.names}
+    train = {name: vectors(shop.parts(name).train.texts()) for name in shop.names}
     sts = {name: vectors(read(shop.data / "sts" / f"{name}.jsonl").texts()) for name in STS}
-    record: dict[str, Any] = {}
+    # What more than a mean a domain would buy: a regression trained on texts of all of them.
+    rival = LogisticRegression(C=10, max_iter=300)
+    rival.fit(np.concatenate(list(train.values())), np.repeat(list(train), [len(texts) for texts in train.values()]))
+    regression = {name: float((rival.predict(texts) == name).mean()) for name, texts in test.items()}
+    record: dict[str, Any] = {"regression": regression}
     chosen: dict[str, list[str | None]] = {}
     for size in (1, 20):
         settled = calibration_for(size)
@@ -173,7 +181,7 @@ def routing(shop: Workshop) -> None:
                 return decide_rows(texts, shop.domains, settled)
             return [decide(texts[rng.integers(len(texts), size=size)], shop.domains, settled) for _ in range(100)]
 
-        right, sure, fallback = {}, [], {}
+        right, sure, fallback, outside = {}, [], {}, []
         for name, texts in test.items():
             found = choices(texts)
             right[name] = float(np.mean([d.adapter == name for d in found]))
@@ -181,13 +189,16 @@ def routing(shop: Workshop) -> None:
             if size > 1:
                 chosen[name] = [d.adapter for d in found]
         for name, texts in sts.items():
-            fallback[name] = float(np.mean([d.adapter is None for d in choices(texts)]))
+            picks = choices(texts)
+            fallback[name] = float(np.mean([d.adapter is None for d in picks]))
+            outside += [(d.confidence, d.adapter is None) for d in picks]
         record[str(size)] = {
             "least": settled.least,
             "temperature": settled.temperature,
             "right": right,
             "mean_right": float(np.mean(list(right.values()))),
             "mean_confidence": float(np.mean([confidence for confidence, _ in sure])),
+            "calibration_error": _calibration_error(sure + outside),
             "to_base": fallback,
             "mean_to_base": float(np.mean(list(fallback.values()))),
         }
@@ -204,6 +215,14 @@ def routing(shop: Workshop) -> None:
                 values[pick] = shop.value(f"cross-{pick}-{name}", shop.stock.published(shop.member(pick)), name)
         routed[name] = {"score": float(np.mean([values[p] for p in picks])), "own": shop.gain(name)["own"]}
     shop.cells.write("routing", record | {"routed": routed})
+
+
+def _calibration_error(sure: list[tuple[float, bool]]) -> float:
+    """Expected calibration error over ten bins of confidence (Guo et al. 2017, arXiv 1706.04599, eq. 3)."""
+    confidence, right = (np.array(column, dtype=float) for column in zip(*sure, strict=True))
+    bins = np.minimum((10 * confidence).astype(int), 9)
+    gaps = [(bins == b).mean() * abs(confidence[bins == b].mean() - right[bins == b].mean()) for b in set(bins)]
+    return float(np.sum(gaps))
 
 
 def pruning(shop: Workshop) -> None:
