@@ -20,11 +20,12 @@ import pytest
 
 from scions.errors import AdapterError
 from scions.serving import Keys, Settings, Stock, build
-from scions.store import Manifest
+from scions.store import Base, DomainStatistics, Manifest
 
 WIDTH = 8
 LIMIT = 16  # tokens of a text
 VOCABULARY = 100
+MEANS = {"legal": [1.2, 0, 0, 0, 0, 0, 0, 0], "medical": [0.85, 0.85, 0, 0, 0, 0, 0, 0]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,3 +228,23 @@ def live(make_app: Callable[..., Any]) -> Callable[..., Any]:
             yield address
 
     return start
+
+
+@pytest.fixture
+def describe(root, a_manifest, tiny_base):
+    """Write an adapter's scions.json."""
+
+    def write(name, mean=None, variance=0.01, sha256="b" * 64):
+        base = Base(id="org/base", weights_sha256=sha256, architecture="bert", hidden_size=8, layers=2)
+        domain = None if mean is None else DomainStatistics(mean=mean, spherical_variance=variance, n=5)
+        (root / name / "scions.json").write_text(a_manifest(tiny_base, name, base=base, domain=domain).to_json())
+
+    return write
+
+
+@pytest.fixture
+def described(describe):
+    """Legal and medical with domains that the fake base's vectors tell apart; gives their means."""
+    for name, mean in MEANS.items():
+        describe(name, mean)
+    return MEANS
