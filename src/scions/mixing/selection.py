@@ -15,8 +15,8 @@ from scions.store import Manifest, list_adapters
 
 MOST = 5  # AdapterSoup: more than five members did not help
 SHARE = 0.1  # of the texts that must fall into a domain's component for its adapter to be added
-# Share of texts of no domain above which nothing is proposed. With one of twelve domains left out it was at most 0.19
-# where another domain was of its kind, and from 0.5 to 0.97 where none was (benchmarks/mixing.py, stage novel).
+# Share of texts of no domain above which nothing is proposed. With one of twelve domains left out it was at most 0.12
+# where another domain was near, and from 0.40 to 0.95 where none was (benchmarks/mixing.py, stage novel).
 NONE = 1 / 3
 WAYS = ("cosine", "mixture")
 
