@@ -24,7 +24,7 @@ ROUNDS = 30
 
 def main() -> None:
     import scions
-    from scions.encoder.grafting import graft_weights, network_of
+    from scions.encoder.inject import graft_weights, network_of
     from scions.store import load_base, read_adapter
 
     with tempfile.TemporaryDirectory() as folder:

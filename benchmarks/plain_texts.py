@@ -30,9 +30,9 @@ from preserving.labels import TASKS, few_labels
 from scions.data import Shape, Table, read
 from scions.evaluation import dev_score
 from scions.store import load_base
-from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit
-from scions.training.methods import graft
+from scions.training.live_encoder import FastEncoder
+from scions.training.trainable import graft
 
 ROWS, HELD_OUT = 1500, 600
 TRAIN_TEST = ("train", "test")

@@ -65,7 +65,7 @@ def measure(base: Path, data: Path, folder: Path) -> dict[str, object]:
     from scions.data import read
     from scions.encoder import load_encoder
     from scions.store import load_base
-    from scions.training.fast_encoder import FastEncoder
+    from scions.training.live_encoder import FastEncoder
 
     rows = read(data / "patents" / "train.jsonl").take(range(0, 26000, 26000 // ROWS))
     test = read(data / "patents" / "test.jsonl").take(range(0, 7000, 7000 // TEST_ROWS))

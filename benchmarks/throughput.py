@@ -76,7 +76,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> None:
     """All rounds that are missing, and once how far vectors agree; writes the record after each."""
     from scions import DomainEncoder
-    from scions.encoder.compiled import kernels
+    from scions.engine.kernels.build import kernels
     from scions.store import Manifest
 
     texts, source = texts_of(options.data, options.texts)
@@ -180,7 +180,7 @@ def load(encoder: Any, folder: Path, names: Mapping[int, Sequence[str]]) -> None
 
 def spread(encoder: Any, texts: Sequence[str], names: Sequence[str]) -> list[str]:
     """The adapter of each row, so that every batch of 64 rows (they are cut by length) has all of ``names`` in it."""
-    from scions.encoder.batching import cut
+    from scions.engine.batches import cut
 
     chosen = [""] * len(texts)
     for batch in cut(np.array([len(ids) for ids in encoder.tokenize_rows(texts)[0]]), ROWS):
@@ -200,7 +200,7 @@ def encoder_sides(texts: Sequence[str], encoder: Any, names: Mapping[int, Sequen
 
 def turns(texts: Sequence[str], encoder: Any, names: Mapping[int, Sequence[str]], before: str = "") -> dict[str, float]:
     """Rows a second with 64 rows a batch, by rank and number of adapters in a batch: all take each batch in turn."""
-    from scions.encoder.batching import cut
+    from scions.engine.batches import cut
 
     lengths = np.array([len(ids) for ids in encoder.tokenize_rows(texts)[0]])
     sides = list(itertools.product(RANKS, COUNTS))
@@ -251,7 +251,7 @@ def without_kernels(pipe: Any, texts: list[str], folder: Path, names: dict[int, 
     """A process that measures a round each time it is asked."""
     os.environ["SCIONS_NATIVE"] = "0"
     from scions import DomainEncoder
-    from scions.encoder.compiled import kernels
+    from scions.engine.kernels.build import kernels
 
     assert kernels() is None
     encoder = DomainEncoder()

@@ -130,6 +130,11 @@ def adapters_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _few_threads(one_thread: None) -> None:
+    """Matrices this small are only slowed down by a second thread (`tests/serving` overrides this)."""
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     import torch
@@ -225,3 +230,42 @@ def told_apart(tiny_base: Path) -> dict[str, Any]:
         scale = 1 / (dual @ dual)
         found[word] = DomainStatistics(mean=(scale * dual).tolist(), spherical_variance=float(scale) / 40, n=3)
     return found
+
+
+@pytest.fixture
+def encoder(tiny_base: Path) -> Any:
+    """The tiny base as a SentenceTransformer."""
+    from scions.store import load_base
+
+    return load_base(tiny_base, device="cpu")
+
+
+@pytest.fixture
+def publish_on(publish_adapter: Callable[..., tuple[Path, Any]]) -> Callable[..., Any]:
+    """`publish_adapter` for any base, with texts as long as its own; returns the plain model it is active in."""
+
+    def make(base: Path, name: str, config: Any, seed: int = 1, **changes: Any) -> Any:
+        return publish_adapter(name, config, seed, on=base, **({"max_length": 64} | changes))[1]
+
+    return make
+
+
+class Planted:
+    """An encoder that gives each text the vector planted for it, and remembers every call."""
+
+    def __init__(self, vectors: dict[str, Any]) -> None:
+        import numpy as np
+
+        self.vectors = {text: np.asarray(vector, dtype=np.float32) for text, vector in vectors.items()}
+        self.calls: list[Any] = []
+
+    def encode(self, sentences: list[str], **kwargs: Any) -> Any:
+        import numpy as np
+
+        self.calls.append((list(sentences), kwargs))
+        return np.stack([self.vectors[text] for text in sentences])
+
+
+@pytest.fixture
+def planted() -> type[Planted]:
+    return Planted

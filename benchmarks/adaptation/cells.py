@@ -15,12 +15,13 @@ import numpy as np
 from adaptation.domains import DOMAINS, Domain, Parts, load, overlap_counts
 from adaptation.records import PeakMemory, packed, summary
 from scions.data import Table
-from scions.evaluation import evaluate, evaluate_sts, fit_linear_map
+from scions.evaluation import evaluate, evaluate_sts
 from scions.store import load_base
-from scions.training.fast_encoder import FastEncoder
+from scions.training.baselines.linear_map import fit_linear_map
 from scions.training.fit import fit, sample_for_selection
-from scions.training.methods import DEFAULT_SHARE, graft
+from scions.training.live_encoder import FastEncoder
 from scions.training.recipe import Recipe, choose_recipe
+from scions.training.trainable import DEFAULT_SHARE, graft
 from scions.training.trainer import TrainingDiverged
 
 SCORING_LENGTH = 256

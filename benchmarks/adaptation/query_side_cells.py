@@ -17,18 +17,19 @@ from adaptation.cells import Limits, rate_name
 from adaptation.domains import DOMAINS, Domain, Parts, load
 from adaptation.records import PeakMemory, packed, summary
 from scions.data import Splits, Table, read_splits
-from scions.encoder import embed_file, space_of
+from scions.encoder import space_of
 from scions.encoder.query_side import QuerySideEncoder
-from scions.encoder.vectors import read_vectors
 from scions.evaluation import Remembering, evaluate
 from scions.store import load_base
 from scions.training.examples import to_examples
-from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit
-from scions.training.methods import graft
+from scions.training.live_encoder import FastEncoder
 from scions.training.query_side import DocumentVectors, documents_of, query_side_recipe
 from scions.training.recipe import Recipe, choose_recipe
+from scions.training.trainable import graft
 from scions.training.trainer import TrainingDiverged
+from scions.vectors import embed_file
+from scions.vectors.reader import read_vectors
 
 SCORING_LENGTH = 256
 SCORED_WITH = "float32, texts cut at 256 tokens, the weights as trained in memory; documents of query-side: the index"

@@ -63,7 +63,7 @@ def _ours(
 ) -> tuple[float, float, int, int]:
     from scions.store import load_base
     from scions.training.fit import fit
-    from scions.training.methods import graft
+    from scions.training.trainable import graft
 
     model, memory = load_base(), PeakMemory()
     given = {"batch_size": batch_size} if batch_size and side == "query-side" else {}

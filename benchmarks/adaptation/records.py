@@ -16,7 +16,7 @@ import numpy as np
 
 from scions.data.shapes import Shape
 from scions.evaluation import Evaluation, metrics
-from scions.evaluation.outcome import BinaryOfUnits, MeanOfUnits, SpearmanOfUnits, VMeasureOfUnits
+from scions.evaluation.scores import BinaryOfUnits, MeanOfUnits, SpearmanOfUnits, VMeasureOfUnits
 
 ROOT = Path(__file__).resolve().parents[2]
 _BINARY = {"average_precision": metrics.average_precision, "roc_auc": metrics.roc_auc}

@@ -74,7 +74,7 @@ def _ours(train: Any, recipe: Any, timer: Timer, side: str, steps: int) -> tuple
     from adaptation.cells import UPPER_LAYERS
     from scions.store import load_base
     from scions.training.fit import fit
-    from scions.training.methods import graft
+    from scions.training.trainable import graft
 
     model, memory = load_base(), PeakMemory()
     memory.start()

@@ -11,15 +11,15 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from combining.workshop import Names, Workshop
-from scions.encoder.routing import calibration_for, decide, decide_rows
 from scions.evaluation import Evaluation
+from scions.merging.signs import sign_difference
+from scions.merging.sparsity import pruned
+from scions.merging.tensor_sites import compared
+from scions.mixing.domain_weights import cluster_shares
 from scions.mixing.greedy import greedy
-from scions.mixing.members import compared
-from scions.mixing.selection import propose
-from scions.mixing.signs import sign_difference
-from scions.mixing.sparsity import pruned
-from scions.mixing.weighing import cluster_shares
-from scions.mixing.writing import write_adapter
+from scions.mixing.select import propose
+from scions.publishing.adapter_files import write_adapter
+from scions.routing.decision import calibration_for, decide, decide_rows
 
 FLOOR = 0.9  # share of the members' own gain below which greedy mixing goes no further
 SAMPLED = {3: 60, 4: 40}
@@ -130,7 +130,7 @@ def novel(shop: Workshop) -> None:
         if shop.cells.has(f"novel-{name}"):
             continue
         rest = [n for n in shop.names if n != name]
-        from scions.encoder.domains import Domains
+        from scions.routing.domains import Domains
 
         domains = Domains.of({n: shop.member(n).manifest for n in rest})
         texts = shop.parts(name).train.texts()  # of a search, queries come first: drawn, not the first hundred

@@ -17,19 +17,20 @@ from adaptation.records import Cells, packed
 
 from combining.domains import DOMAINS, Parts, load, metric
 from scions.data import Shape, Table, drift_pairs, fingerprint
-from scions.encoder.domains import Domains
 from scions.evaluation import Evaluation, dev_score, evaluate, paired_difference
 from scions.evaluation.label_tasks import labelled
-from scions.mixing.averaging import average
-from scions.mixing.members import Member, compared, read_member, updates
-from scions.mixing.signs import sign_difference, weight_cosine
-from scions.mixing.similarity import effect, similarity_changes
-from scions.mixing.soup import mixed
-from scions.mixing.stock import Rooted, Stock
+from scions.merging.averaging import average
+from scions.merging.signs import sign_difference, weight_cosine
+from scions.merging.tensor_sites import compared
+from scions.mixing.adapters import Member, read_member, updates
+from scions.mixing.compare import effect, similarity_changes
+from scions.mixing.mix import mixed
+from scions.mixing.trial import Rooted, Stock
+from scions.routing.domains import Domains
 from scions.store import Base, DataRecord, DomainStatistics, Initialisation, Manifest, base_fingerprint, load_base
 from scions.store.base import DEFAULT_BASE
 from scions.training.fit import fit
-from scions.training.methods import graft
+from scions.training.trainable import graft
 
 Names = tuple[str, ...]
 
@@ -57,9 +58,8 @@ class Workshop:
         """
         import torch
 
-        from scions.mixing.writing import write_adapter
+        from scions.publishing.adapter_files import PEFT_PREFIX, adapter_tensors, write_adapter
         from scions.store import publish
-        from scions.training.candidate import PEFT_PREFIX, adapter_tensors
 
         parts = self.parts(name)
         torch.manual_seed(0)

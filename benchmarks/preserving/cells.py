@@ -20,10 +20,10 @@ from adaptation.records import packed, summary
 from scions.data import read
 from scions.evaluation import dev_score, evaluate, evaluate_sts
 from scions.store import load_base
-from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit, sample_for_selection
-from scions.training.methods import graft
+from scions.training.live_encoder import FastEncoder
 from scions.training.preservation import measure_importance
+from scions.training.trainable import graft
 
 DOMAINS = ("patents", "stackoverflow", "medical", "banking77")
 NAMED = ("mr", "subj", "trec", "mpqa", "cr")

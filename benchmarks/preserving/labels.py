@@ -18,9 +18,9 @@ from adaptation.cells import SCORING_LENGTH, Limits, recipe_for
 
 from scions.data import Shape, Table, read
 from scions.store import load_base
-from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit
-from scions.training.methods import graft
+from scions.training.live_encoder import FastEncoder
+from scions.training.trainable import graft
 
 TASKS = ("chemprot", "scierc_rel", "acl_arc")
 WAYS = {"blind": "none", "informed": "mask,contrast", "distilled": "distillation", "all": "all"}

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from scions.errors import ScionsError
-from scions.registration import register as _register
+from scions.peft_hook import register as _register
 from scions.version import __version__
 
 if TYPE_CHECKING:

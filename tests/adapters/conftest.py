@@ -9,11 +9,6 @@ from sentence_transformers import SentenceTransformer
 from scions.store import load_base
 
 
-@pytest.fixture(autouse=True)
-def _few_threads(one_thread: None) -> None:
-    """Matrices this small are only slowed down by a second thread."""
-
-
 @pytest.fixture
 def load(tiny_model: Callable[[str], Path]) -> Callable[[str], SentenceTransformer]:
     """A fresh tiny base of a kind."""

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from scions import BottleneckConfig
-from scions.adapters.layer import UP_STD, AdaptedNorm, BottleneckLinear, down_std, site_generator, truncated_normal_
+from scions.adapters.initial import UP_STD, down_std, site_generator, truncated_normal_
+from scions.adapters.layer import AdaptedNorm, BottleneckLinear
 
 
 def _tensors(model):

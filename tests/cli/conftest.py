@@ -8,7 +8,7 @@ from scions.cli import main
 
 
 @pytest.fixture
-def run(capsys, one_thread, monkeypatch):
+def run(capsys, monkeypatch):
     """Run a command line; returns its exit code, stdout and stderr."""
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from scions.encoder import load_encoder, stream
+from scions.encoder import load_encoder
 from scions.store import adapter_fingerprint
+from scions.vectors import embed
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def stopped(run, monkeypatch):
     """A run that Ctrl-C stops after its first chunk."""
 
     def make(*arguments):
-        encode, calls = stream._encode, []
+        encode, calls = embed._encode, []
 
         def once(*given):
             calls.append(1)
@@ -67,7 +68,7 @@ def stopped(run, monkeypatch):
             return encode(*given)
 
         with monkeypatch.context() as patch:
-            patch.setattr(stream, "_encode", once)
+            patch.setattr(embed, "_encode", once)
             assert run(*arguments)[0] == 130
 
     return make

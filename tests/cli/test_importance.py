@@ -39,13 +39,12 @@ def test_what_is_refused(run, tiny_base, arguments, message):
 
 
 def test_a_place_that_cannot_be_written_is_an_error_and_no_fault(run, pairs, tiny_base, tmp_path, monkeypatch):
-    import scions.training.preservation.heat_map as heat_map
     from scions.errors import ScionsError
 
     def refused(path, data):
         raise ScionsError(f"{path}: cannot be written")
 
-    monkeypatch.setattr(heat_map, "write_file", refused)
+    monkeypatch.setattr("scions.store.write_file", refused)
     code, _, err = run("importance", pairs, "--base", tiny_base, "-o", tmp_path / "heads.png")
     assert code == 1
     assert "heads.png: cannot be written" in err

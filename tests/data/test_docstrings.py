@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scions.data import Shape, drift_pairs, read_docstrings, read_splits
-from scions.data.sources import MASK, PASSAGE_CHARACTERS, docstrings, make, modules
+from scions.data.docstrings import MASK, PASSAGE_CHARACTERS, docstrings, make, modules
 from scions.errors import DataError, UsageError
 
 BODY = "A longer explanation that says at some length what comes in, what goes out and why it matters."

@@ -214,9 +214,9 @@ def test_short_texts_among_long_ones_make_the_held_out_parts_larger() -> None:
 
 def test_what_halving_needs_is_what_evaluation_says() -> None:
     from scions.data import splits
-    from scions.evaluation import halves
+    from scions.evaluation import split_halves
 
-    assert (splits.PLAIN_TEXTS, splits.PLAIN_WORDS) == (halves.FEWEST_TEXTS, halves.FEWEST_WORDS)
+    assert (splits.PLAIN_TEXTS, splits.PLAIN_WORDS) == (split_halves.FEWEST_TEXTS, split_halves.FEWEST_WORDS)
 
 
 def test_training_rows_that_all_stand_in_a_held_out_file(tmp_path: Path) -> None:

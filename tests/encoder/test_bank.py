@@ -44,7 +44,7 @@ def test_what_is_loaded_says_who_it_is(publish_adapter, domains):
 
 def test_in_bf16_an_adapter_takes_half_the_memory(publish_adapter, tiny_base, domains, monkeypatch):
     # The compiled kernel's form fills ranks up to 32, which is more than these have.
-    monkeypatch.setattr("scions.encoder.adapter_weights.fits", lambda parts, width: False)
+    monkeypatch.setattr("scions.engine.adapter_weights.fits", lambda parts, width: False)
     publish_adapter("legal")
     small = DomainEncoder(tiny_base, dtype="bfloat16", device="cpu").load_adapter("legal")
     assert small.bytes < 0.75 * domains.load_adapter("legal").bytes

@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from scions import BottleneckConfig, DomainEncoder
-from scions.encoder import load_encoder, row_encoder, row_tokens, space_of
+from scions.encoder import load_encoder, row_encoder, space_of, tokenization
 from scions.errors import AdapterError, ScionsError, UsageError
 from scions.store import load_base
 
@@ -329,7 +329,7 @@ def test_bf16_on_the_peft_path_gives_float32(tiny_model):
 
 def test_float32_on_its_own_where_there_is_no_bf16(tiny_base, monkeypatch):
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("scions.encoder.precision.has_bf16", lambda device, native=native: native)
+        monkeypatch.setattr("scions.engine.precision.has_bf16", lambda device, native=native: native)
         assert DomainEncoder(tiny_base, device="cpu").compute_dtype == dtype
 
 
@@ -360,7 +360,7 @@ def test_torchs_default_precision_changes_nothing(tiny_base, publish_adapter, dt
 
 def test_a_length_that_another_thread_tokenises_with_is_not_taken_for_the_bases(tiny_model, monkeypatch):
     encoder = DomainEncoder(tiny_model("modernbert"), dtype="float32", device="cpu")
-    monkeypatch.setattr(row_tokens, "only_fast", lambda module: False)
+    monkeypatch.setattr(tokenization, "only_fast", lambda module: False)
     monkeypatch.setattr(row_encoder, "only_fast", lambda module: False)
     text, plain, found = "the court and the seller", encoder.preprocess, []
     other = threading.Thread(target=lambda: found.append(encoder.tokenize_rows([text])))

@@ -4,28 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Matrices this small are only slowed down by a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-class Planted:
-    """Gives each text the vector planted for it, and remembers every call."""
-
-    def __init__(self, vectors):
-        self.vectors = {text: np.asarray(vector, dtype=np.float32) for text, vector in vectors.items()}
-        self.calls = []
-
-    def encode(self, sentences, **kwargs):
-        self.calls.append((list(sentences), kwargs))
-        return np.stack([self.vectors[text] for text in sentences])
 
 
 class BagOfWords:
@@ -46,11 +24,6 @@ class Constant:
 
     def encode(self, sentences, **kwargs):
         return np.ones((len(sentences), 4), dtype=np.float32)
-
-
-@pytest.fixture
-def planted():
-    return Planted
 
 
 @pytest.fixture

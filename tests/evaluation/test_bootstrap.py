@@ -10,8 +10,8 @@ import scipy.stats
 from scions.data.shapes import Shape, Table
 from scions.errors import UsageError
 from scions.evaluation import Evaluation, evaluate, interval, paired_difference, two_level_difference
-from scions.evaluation.outcome import MeanOfUnits, VMeasureOfUnits, concluded
 from scions.evaluation.pair_tasks import similarity_evaluation
+from scions.evaluation.scores import MeanOfUnits, VMeasureOfUnits, concluded
 
 
 def means(values, rows="r", metric="ndcg@10"):

@@ -9,10 +9,10 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scions.evaluation import halves, metrics
+from scions.evaluation import metrics, split_halves
 
 
-@pytest.mark.parametrize("module", [metrics, halves])
+@pytest.mark.parametrize("module", [metrics, split_halves])
 def test_doctests(module):
     result = doctest.testmod(module)
     assert result.attempted > 0

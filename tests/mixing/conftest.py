@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scions.mixing.members import Member, read_member
+from scions.mixing.adapters import Member, read_member
 from scions.store import DomainStatistics
 
 TEXTS = {
@@ -16,11 +16,6 @@ TEXTS = {
     "medical": ["the patient and the dose", "a doctor in the trial", "the fever of the patient", "a drug and a cell"],
     "engines": ["the engine and the valve", "a pump in the motor", "the battery of the device", "signal network"],
 }
-
-
-@pytest.fixture(autouse=True)
-def _quiet(one_thread: None) -> None:
-    """One thread."""
 
 
 @pytest.fixture(scope="session")

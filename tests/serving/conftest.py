@@ -111,6 +111,11 @@ STOCK = Stock(
 )
 
 
+@pytest.fixture(autouse=True)
+def _few_threads():
+    """Servers set their threads themselves."""
+
+
 @pytest.fixture
 def stock() -> Stock:
     return STOCK
@@ -201,7 +206,7 @@ def session(make_app: Callable[..., Any]) -> Callable[..., Any]:
 @contextlib.contextmanager
 def running(app: Any) -> Iterator[str]:
     """A real server in a thread; gives its address."""
-    from scions.serving.connections import Server
+    from scions.serving.http.uvicorn_server import Server
 
     listening = socket.create_server(("127.0.0.1", 0))
     server = Server(app)

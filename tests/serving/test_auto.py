@@ -196,7 +196,7 @@ def test_manifests_are_read_once_and_only_new_ones(session, write, describe, mon
             seen.append(folder.name)
             return Manifest.read(folder)
 
-    monkeypatch.setattr("scions.serving.domain_index.Manifest", Counted)
+    monkeypatch.setattr("scions.serving.auto.domain_index.Manifest", Counted)
 
     async def steps(client, service):
         async def several(text):

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from scions.serving.kept_decisions import Decided, KeptDecisions
-from scions.serving.selection import Choice
+from scions.serving.auto.collection_cache import Decided, KeptDecisions
+from scions.serving.http.adapter_choice import Choice
 
 URL = "/v1/embeddings"
 # The fake base's vectors are (sum of the words' lengths, words, adapter, 1/3, 0, 0, 0, 1): long words point to the

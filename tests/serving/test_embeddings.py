@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from scions.serving.responses import embeddings_body
+from scions.serving.http.responses import embeddings_body
 from scions.store import space_fingerprint
 
 URL = "/v1/embeddings"

@@ -8,9 +8,9 @@ import logging
 
 import pytest
 
+from scions.serving.adapter_cache import Entry
 from scions.serving.logs import JsonLines
 from scions.serving.metrics import MAX_ADAPTER_LABELS, OTHER
-from scions.serving.shelf import Entry
 
 URL = "/v1/embeddings"
 

@@ -6,7 +6,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from scions.store.publish import publish
+from scions.store.atomic import publish
 
 FILES = ("adapter_config.json", "adapter_model.safetensors", "scions.json", "deep/card.txt")
 

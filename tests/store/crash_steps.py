@@ -12,9 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
-import scions.store.publish  # noqa: F401
+import scions.store.atomic  # noqa: F401
 
-publishing = sys.modules["scions.store.publish"]  # the attribute of the package is the function
+publishing = sys.modules["scions.store.atomic"]  # the attribute of the package is the function
 spec = importlib.util.spec_from_file_location("crash_loop", Path(__file__).with_name("crash_loop.py"))
 assert spec is not None
 assert spec.loader is not None

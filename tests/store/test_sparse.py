@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError
-from scions.store.initial import initial_weights
 from scions.store.sparse import FILE_NAME, write_sparse
 from scions.store.weights import adapter_fingerprint, check_weights, read_weights, weights_path
 

@@ -14,7 +14,7 @@ from safetensors.torch import save, save_file
 
 from scions.errors import AdapterError
 from scions.store import adapter_fingerprint, read_weights
-from scions.store.tensorfile import read_header
+from scions.store.tensor_check import read_header
 
 
 @pytest.fixture

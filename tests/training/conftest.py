@@ -19,8 +19,8 @@ TOPICS = {
 
 
 @pytest.fixture(autouse=True)
-def _quiet(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread, and a handful of general pairs instead of a thousand."""
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handful of general pairs instead of a thousand."""
     import scions.training.run as run
 
     pairs = [("the court of law", "a judge in the trial"), ("a pump", "the valve of the engine"), ("data", "a model")]

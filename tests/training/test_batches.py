@@ -11,7 +11,7 @@ from scions.data import Shape, Table
 from scions.errors import DataError, UsageError
 from scions.training.batches import Batch, PlannedSteps, plan_batches
 from scions.training.examples import Examples, to_examples
-from scions.training.mining import mine_negatives
+from scions.training.hard_negatives import mine_negatives
 from scions.training.tokens import Tokens, encode_all, encode_pieces
 
 
@@ -227,7 +227,7 @@ def test_encoded_pieces_are_the_texts_vectors_in_their_places(model, packed):
 
     import torch
 
-    from scions.encoder.packed import packed_forward
+    from scions.engine.forward import packed_forward
 
     texts = ["the court", "a", "the drug of the doctor in trial", "valve and pump", "the court"]
     tokens = Tokens(model, texts, 64)

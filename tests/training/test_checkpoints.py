@@ -12,8 +12,8 @@ import sys
 
 import pytest
 
+import scions.training.baselines.rivals as rivals
 import scions.training.fit as fit_module
-import scions.training.rivals as rivals
 import scions.training.run as run
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.store import list_adapters

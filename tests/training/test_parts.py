@@ -12,12 +12,12 @@ from torch import nn
 
 from scions.data import Shape
 from scions.errors import UsageError
-from scions.evaluation.outcome import MeanOfUnits, concluded
-from scions.training.fast_encoder import FastEncoder
-from scions.training.methods import graft
+from scions.evaluation.scores import MeanOfUnits, concluded
+from scions.evaluation.verdict import BETTER, SAME, WORSE, judge
+from scions.training.best_epoch import Selection
+from scions.training.live_encoder import FastEncoder
 from scions.training.precision import autocast, frozen_in_bf16, without_dropout
-from scions.training.selection import Selection
-from scions.training.verdict import BETTER, SAME, WORSE, judge
+from scions.training.trainable import graft
 
 
 def _select(scores):
@@ -119,7 +119,7 @@ def test_the_fast_encoder_gives_the_models_vectors_and_its_mode_back(model):
 
 def test_statistics_of_a_domain_are_without_prompts_as_it_is_looked_for(model):
     from scions.data import Shape, Table
-    from scions.training.record import _statistics
+    from scions.training.manifest import _statistics
 
     texts = ["the court of law", "a judge", "the drug of the doctor"]
     expected = model.encode(texts, normalize_embeddings=True).mean(axis=0)

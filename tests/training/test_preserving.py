@@ -13,7 +13,7 @@ import scions.training.run as run
 from scions.data import Shape
 from scions.errors import DataError, Interrupted, UsageError
 from scions.training import plan, train
-from scions.training.plan import parse_overrides, prepare
+from scions.training.prepare import parse_overrides, prepare
 from scions.training.preservation.contrast import Contrast
 from scions.training.recipe import choose_recipe
 

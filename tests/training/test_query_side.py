@@ -10,7 +10,7 @@ import pytest
 import scions
 import scions.training.fit as fit_module
 from scions.data import read
-from scions.encoder import DomainEncoder, embed_file, load_encoder, space_of
+from scions.encoder import DomainEncoder, load_encoder, space_of
 from scions.encoder.query_side import QuerySideModel
 from scions.errors import DataError, Interrupted, ScionsError, UsageError
 from scions.store import Manifest, load_base
@@ -18,6 +18,7 @@ from scions.training import plan, query_side, train
 from scions.training.examples import to_examples
 from scions.training.query_side import DocumentVectors, QuerySteps
 from scions.training.trainer import AdapterTrainer
+from scions.vectors import embed_file
 
 SHAPES = ("pairs", "triplets", "candidates", "retrieval")
 TEXTS = ["the court of law", "a patient in trial"]

@@ -6,7 +6,7 @@ import pytest
 
 from scions.data import Shape
 from scions.errors import UsageError
-from scions.training.plan import parse_overrides
+from scions.training.prepare import parse_overrides
 from scions.training.recipe import LEARNING_RATES, METHODS, choose_recipe
 
 

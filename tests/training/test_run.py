@@ -10,7 +10,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import scions
-import scions.training.rivals as rivals
+import scions.training.baselines.rivals as rivals
 import scions.training.run as run
 from scions.encoder import load_encoder, space_of
 from scions.errors import AdapterError, DataError, ScionsError, UsageError

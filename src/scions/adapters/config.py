@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from peft.config import PeftConfig
 
+from scions.adapters.peft_type import BOTTLENECK
 from scions.errors import UsageError
-from scions.registration import BOTTLENECK
 
 PLACEMENTS = ("houlsby", "pfeiffer", "parallel")
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh")

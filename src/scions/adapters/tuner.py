@@ -9,9 +9,9 @@ from torch import nn
 
 from scions.adapters.config import BottleneckConfig
 from scions.adapters.layer import AdaptedNorm, BottleneckLinear
+from scions.adapters.peft_type import PREFIX
 from scions.adapters.placement import Sites, find_sites, site_width
 from scions.errors import AdapterError
-from scions.registration import PREFIX
 
 
 class BottleneckModel(BaseTuner):

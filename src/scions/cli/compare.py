@@ -60,10 +60,12 @@ def compare(
     for note in found.notes:
         print_note(note)
     if heat_map is not None:
-        from scions.mixing.heatmap import draw
+        from scions.mixing.conflict import CONFLICT
+        from scions.publishing.plots import draw_matrix
         from scions.store import write_file
 
-        print_line(f"heat map: {write_file(heat_map, draw(found.names, found.matrix()))}")
+        picture = draw_matrix(found.names, found.matrix(), "fraction of sign difference", 2 * CONFLICT)
+        print_line(f"heat map: {write_file(heat_map, picture)}")
 
 
 def _texts(path: str | None, most: int = 300) -> list[str]:
@@ -115,7 +117,7 @@ def _parts(signs: Any, by: str) -> dict[str, float]:
 def _shaded(fraction: float) -> Any:
     from rich.text import Text
 
-    from scions.mixing.expectation import CONFLICT
+    from scions.mixing.conflict import CONFLICT
 
     return Text(f"{fraction:.2f}", style="red" if fraction >= CONFLICT else "green")
 

@@ -49,13 +49,13 @@ def embed(
     """
     from scions.cli.progress import RowsBar, status
     from scions.cli.render import console, duration, print_note
-    from scions.encoder.stream import embed_file
-    from scions.encoder.vector_file import check_output
     from scions.errors import UsageError
+    from scions.vectors.embed import embed_file
+    from scions.vectors.writer import check_output
 
     check_output(output, texts, dtype)  # before a model is loaded for nothing
     if adapter in ("auto", "auto-rows"):
-        from scions.cli.auto import decide_for_file
+        from scions.vectors.choose_adapter import decide_for_file
 
         if adapter == "auto-rows":
             raise UsageError("auto-rows: the vectors of a file lie in one space; give --adapter auto")
@@ -66,8 +66,8 @@ def embed(
             )
         print_note(told)
     with status("loading the model"):
+        from scions.encoder.base_info import space_of
         from scions.encoder.loading import adapter_folder, load_encoder
-        from scions.encoder.space import space_of
 
         folder = None if adapter in (None, "base") else adapter_folder(str(adapter))[0]
         if folder is not None and not (queries or prompt == "query"):

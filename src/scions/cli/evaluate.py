@@ -14,8 +14,8 @@ from scions.errors import UsageError
 
 if TYPE_CHECKING:
     from scions.data import Table
-    from scions.encoder.vectors import VectorFile
     from scions.evaluation import Evaluation
+    from scions.vectors.reader import VectorFile
 
 
 def evaluate(
@@ -133,8 +133,8 @@ class CorpusVectors:
 
     def checked(self, encoder: Any, target: _Target) -> Any:
         """``encoder`` with these vectors for its documents; raises ScionsError where they are not its own."""
-        from scions.encoder.space import space_of
-        from scions.encoder.vectors import known_documents
+        from scions.encoder.base_info import space_of
+        from scions.vectors.reader import known_documents
 
         space = space_of(encoder, target.folder).fingerprint
         return known_documents(
@@ -144,7 +144,7 @@ class CorpusVectors:
 
 def _document_vectors(path: Path, table: Table | None) -> CorpusVectors:
     from scions.data import Shape
-    from scions.encoder.vectors import read_vectors
+    from scions.vectors.reader import read_vectors
 
     if table is None or table.shape is not Shape.RETRIEVAL:
         found = "without --data" if table is None else f"and {table.source} is {table.shape.value}"

@@ -31,14 +31,14 @@ def importance(
     """
     from scions.cli.progress import RowsBar, status
     from scions.cli.render import print_line, print_table, table
-    from scions.training.preservation.heat_map import check_picture, draw_heads
+    from scions.publishing.plots import check_picture, draw_heads
 
     if output is not None:
         check_picture(output, force)
     with status("loading the base"):
         from scions.data import read
-        from scions.store import load_base
-        from scions.training.fast_encoder import prompt
+        from scions.store import load_base, write_file
+        from scions.training.live_encoder import prompt
         from scions.training.preservation import measure_importance
 
         rows = read(str(texts))
@@ -52,7 +52,7 @@ def importance(
     title = "importance of heads for general knowledge, 0 to 1"
     print_table(table(title, headings, body, numbers=range(len(headings))))
     if output is not None:
-        draw_heads(found, output)
+        write_file(output, draw_heads([values.tolist() for values in layers], output.suffix))
         print_line(f"Drawn in {output}")
 
 

@@ -11,7 +11,7 @@ from scions.errors import UsageError
 
 if TYPE_CHECKING:
     from scions.mixing import Mixture
-    from scions.mixing.judging import Measured
+    from scions.mixing.holdout import Measured
 
 NOTHING_HELPS = 3
 

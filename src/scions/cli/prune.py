@@ -70,10 +70,11 @@ def prune(
     _print(done)
     if curve is not None and done.base is not None:
         from scions.cli.render import print_line
-        from scions.mixing.curve import draw_curve
+        from scions.publishing.plots import draw_curve
         from scions.store import write_file
 
-        picture = draw_curve(done.curve, done.base, done.metric or "", f"{Path(adapter).name}, {strategy}")
+        shares, scores = [point.sparsity for point in done.curve], [point.score for point in done.curve]
+        picture = draw_curve(shares, scores, done.base, done.metric or "", f"{Path(adapter).name}, {strategy}")
         print_line(f"curve: {write_file(curve, picture)}")
 
 

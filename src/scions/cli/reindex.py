@@ -45,15 +45,15 @@ def reindex(
     """
     from scions.cli.progress import RowsBar, status
     from scions.cli.render import duration, print_line, print_note
-    from scions.encoder.vector_file import settle
-    from scions.encoder.vectors import read_outline
+    from scions.vectors.reader import read_outline
+    from scions.vectors.writer import settle
 
     settle(vectors)
     old, _, _ = read_outline(vectors)  # before a model is loaded for nothing
     if adapter == "base" and base is None:  # the one that these vectors are of, not the default
         base = str(old["base"]) if old.get("base") else None
     with status("loading the model"):
-        from scions.encoder.reindex import document_encoder, migrate, plan_migration, rows_per_second, sample_of
+        from scions.vectors.reindex import document_encoder, migrate, plan_migration, rows_per_second, sample_of
 
         encoder, space = document_encoder(adapter, base)
     name = Path(adapter).name

@@ -212,7 +212,7 @@ def _check_names(names: list[str], output: Path | None) -> Path:
 
 
 def _refuse_taken(names: list[str], root: Path, force: bool) -> None:
-    from scions.store.publish import refuse_existing
+    from scions.store.atomic import refuse_existing
 
     for name in names:
         refuse_existing(root / name, force)

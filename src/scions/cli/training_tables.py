@@ -129,7 +129,7 @@ def print_summary(ended: Sequence[Ended]) -> None:
 
 
 def _print_examples(examples: Sequence[Any]) -> None:
-    """``examples``: `scions.training.shown.Shown`."""
+    """``examples``: `scions.evaluation.example_queries.Shown`."""
     if not examples:
         return
     rows = []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from scions.data.checks import check_scorable, check_trainable, fingerprint
 from scions.data.docstrings import drift_pairs, read_docstrings
-from scions.data.parts import read_splits
-from scions.data.reading import read
+from scions.data.read import read, read_splits
 from scions.data.shapes import Shape, Splits, Table
 from scions.data.splits import split
 

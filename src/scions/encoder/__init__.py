@@ -6,30 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scions.encoder.adapter_weights import AdapterWeights
     from scions.encoder.bank import AdapterBank
+    from scions.encoder.base_info import Space, pooling_of, space_of
     from scions.encoder.domain_encoder import DomainEncoder
-    from scions.encoder.grafting import graft_weights
+    from scions.encoder.inject import graft_weights
     from scions.encoder.loading import load_encoder
-    from scions.encoder.space import Space, pooling_of, space_of
-    from scions.encoder.stream import EmbedReport, embed_file
 
 __all__ = [
-    "AdapterBank", "AdapterWeights", "DomainEncoder", "EmbedReport", "Space", "embed_file", "graft_weights",
+    "AdapterBank", "DomainEncoder", "Space", "graft_weights",
     "load_encoder", "pooling_of", "space_of",
 ]  # fmt: skip
 
 _LAZY = {
     "AdapterBank": "bank",
-    "AdapterWeights": "adapter_weights",
     "DomainEncoder": "domain_encoder",
-    "EmbedReport": "stream",
-    "Space": "space",
-    "embed_file": "stream",
-    "graft_weights": "grafting",
+    "Space": "base_info",
+    "graft_weights": "inject",
     "load_encoder": "loading",
-    "pooling_of": "space",
-    "space_of": "space",
+    "pooling_of": "base_info",
+    "space_of": "base_info",
 }
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from scions.encoder.adapter_weights import AdapterWeights
-from scions.encoder.domains import Domains
+from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
+from scions.routing.domains import Domains
 
 
 class AdapterBank:

@@ -12,20 +12,19 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.decorators import deprecated_kwargs
 
-from scions.encoder import auto
-from scions.encoder.adapter_weights import AdapterWeights
+from scions.encoder import auto_choice
+from scions.encoder.adapter_choice import SET_ADAPTER, adapter_rows, default_name, is_auto, strength_rows
+from scions.encoder.arguments import OfSentenceTransformers, check_call, converted, only_parent, progress
 from scions.encoder.bank import AdapterBank
-from scions.encoder.encode_call import check_call, converted, only_parent, progress
-from scions.encoder.precision import compute_dtype
-from scions.encoder.published import read_published
+from scions.encoder.base_info import pooling_of
 from scions.encoder.query_side import DOCUMENT_PROMPTS, documents_choice
-from scions.encoder.routing import Decision
-from scions.encoder.row_choice import SET_ADAPTER, adapter_rows, default_name, is_auto, strength_rows
+from scions.encoder.read_adapter import read_published
 from scions.encoder.row_encoder import RowEncoder
-from scions.encoder.row_texts import row_limits, row_prompts, row_tokens
-from scions.encoder.space import pooling_of
-from scions.encoder.third_parties import OfSentenceTransformers
+from scions.encoder.tokenization import row_limits, row_prompts, row_tokens
+from scions.engine.adapter_weights import AdapterWeights
+from scions.engine.precision import compute_dtype
 from scions.errors import ScionsError, UsageError
+from scions.routing.decision import Decision
 from scions.store import base_fingerprint, base_id, check_name, find_adapter, resolve_base, space_fingerprint
 
 _HUB_OPTIONS = ("cache_folder", "revision", "token")
@@ -150,7 +149,7 @@ class DomainEncoder(SentenceTransformer, metaclass=OfSentenceTransformers):
         """Which adapter texts that belong together go to, or the bare base where no domain fits.
 
         The bare base's vectors of at most 20 of them, evenly spread, are held against the training domains in the
-        adapters' manifests (`scions.encoder.routing`). ``encode(texts, adapter=found.adapter)`` follows it.
+        adapters' manifests (`scions.routing.decision`). ``encode(texts, adapter=found.adapter)`` follows it.
 
         Args:
             texts: as they are; no prompt is put before them.
@@ -161,7 +160,7 @@ class DomainEncoder(SentenceTransformer, metaclass=OfSentenceTransformers):
             AdapterError: a name that is not loaded, or has no statistics.
             UsageError: no texts.
         """
-        return auto.route(self._rows, texts, adapters)
+        return auto_choice.route(self._rows, texts, adapters)
 
     def _not_here(self, *_: Any, **__: Any) -> None:
         """Not here: adapters stay beside the model, which is not trained. Raises UsageError."""
@@ -225,7 +224,7 @@ class DomainEncoder(SentenceTransformer, metaclass=OfSentenceTransformers):
             self._resolve_inference_device(device)
         choice = self._default if adapter is SET_ADAPTER else adapter
         strengths = strength_rows(strength, len(rows))
-        weights, looked = auto.chosen(self._rows, choice, rows, kwargs.get("task"), special)
+        weights, looked = auto_choice.chosen(self._rows, choice, rows, kwargs.get("task"), special)
         bare = all(w is None or s == 0 for w, s in zip(weights, strengths, strict=True))
         if special and not bare:
             raise UsageError(f"{special}: only for the bare base; pass adapter=None")

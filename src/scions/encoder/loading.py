@@ -95,7 +95,7 @@ def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> Se
     if known is None:
         read_adapter(folder, base_fingerprint(model), base_name=base_id(wanted))
 
-    from scions.encoder.grafting import graft_weights
+    from scions.encoder.inject import graft_weights
 
     bare = _bare(model) if manifest.query_side else None
     graft_weights(model, name, config, weights)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scions.encoder.adapter_weights import AdapterWeights, file_layers, in_memory
-from scions.encoder.attention import Pack
-from scions.encoder.packed import supports
-from scions.encoder.published import Published
-from scions.encoder.rows import order_rows, run_rows, segments_of
-from scions.encoder.stack import Stack, prepare, stamp
-from scions.encoder.token_pooling import pool, poolable
+from scions.encoder.read_adapter import Published
+from scions.engine.adapted_forward import order_rows, run_rows, segments_of
+from scions.engine.adapter_weights import AdapterWeights, file_layers, in_memory
+from scions.engine.attention import Pack
+from scions.engine.forward import supports
+from scions.engine.layers import Stack, prepare, stamp
+from scions.engine.token_pooling import pool, poolable
 from scions.errors import ScionsError
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scions.encoder.adapter_weights import AdapterWeights
-from scions.encoder.published import Published
+from scions.encoder.read_adapter import Published
+from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
 
 _STRENGTHS_KEPT = 4
@@ -36,7 +36,7 @@ class Graft:
         """The model with the adapter at that strength. Not for two threads at once."""
         found = self._models.get(strength)
         if found is None:
-            from scions.encoder.grafting import graft_weights
+            from scions.encoder.inject import graft_weights
 
             tensors = self._tensors if strength == 1 else self._scaled(model, strength)
             config = {**self._config.to_dict(), "peft_type": _kind(self._config)}

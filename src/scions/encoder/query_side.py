@@ -9,7 +9,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 if TYPE_CHECKING:
-    from scions.encoder.adapter_weights import AdapterWeights
+    from scions.engine.adapter_weights import AdapterWeights
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
@@ -95,14 +95,14 @@ class KnownDocuments:
 
 
 def documents_choice(choice: Any, adapters: Mapping[str, AdapterWeights]) -> Any:
-    """``choice`` (see `scions.encoder.row_choice.adapter_rows`) for documents: the base where it is query-side.
+    """``choice`` (see `scions.encoder.adapter_choice.adapter_rows`) for documents: the base where it is query-side.
 
     Raises:
         AdapterError: a name that is not loaded.
         UsageError: something that is no name.
     """
-    from scions.encoder.adapter_weights import AdapterWeights
-    from scions.encoder.row_choice import adapter_rows
+    from scions.encoder.adapter_choice import adapter_rows
+    from scions.engine.adapter_weights import AdapterWeights
 
     if choice is None or isinstance(choice, (str, AdapterWeights)):
         (weights,) = adapter_rows(choice, 1, adapters)

@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scions.encoder.adapter_weights import AdapterWeights
-from scions.encoder.auto import Looked
 from scions.encoder.bank import AdapterBank
-from scions.encoder.batching import BATCH_TOKENS, FLOAT_BATCH_TOKENS, cut
 from scions.encoder.packed_engine import PackedEngine
 from scions.encoder.peft_engine import PeftEngine
-from scions.encoder.row_texts import limit_of
-from scions.encoder.row_tokens import RowTokenizer, only_fast
-from scions.encoder.stack import capacity
+from scions.encoder.tokenization import RowTokenizer, limit_of, only_fast
+from scions.engine.adapter_weights import AdapterWeights
+from scions.engine.batches import BATCH_TOKENS, FLOAT_BATCH_TOKENS, cut
+from scions.engine.layers import capacity
 from scions.errors import AdapterError, UsageError
+from scions.routing.sample import Looked
 
 
 class RowEncoder:
@@ -121,7 +120,7 @@ class RowEncoder:
 
         Raises AdapterError where the base is no transformer.
         """
-        from scions.encoder.grafting import network_of
+        from scions.encoder.inject import network_of
 
         vocabulary = int(network_of(self.model).config.vocab_size)
         for row, ids in enumerate(token_ids, 1):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scions.errors import UsageError
-from scions.evaluation.outcome import Evaluation
+from scions.evaluation.scores import Evaluation
 
 
 @dataclass(frozen=True)

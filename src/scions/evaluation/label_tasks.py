@@ -7,8 +7,8 @@ import numpy as np
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError, UsageError
 from scions.evaluation import metrics
-from scions.evaluation.encoding import Encoder, Vectors, encode_texts
-from scions.evaluation.outcome import (
+from scions.evaluation.encoders import Encoder, Vectors, encode_texts
+from scions.evaluation.scores import (
     Evaluation,
     MeanOfUnits,
     Recompute,

@@ -7,8 +7,8 @@ import numpy as np
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
 from scions.evaluation import metrics
-from scions.evaluation.encoding import Encoder, cosines
-from scions.evaluation.outcome import BinaryOfUnits, Evaluation, SpearmanOfUnits, concluded
+from scions.evaluation.encoders import Encoder, cosines
+from scions.evaluation.scores import BinaryOfUnits, Evaluation, SpearmanOfUnits, concluded
 
 
 def scored(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:

@@ -10,10 +10,10 @@ import numpy as np
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
 from scions.evaluation import metrics
-from scions.evaluation.encoding import Encoder, encode_texts
-from scions.evaluation.halves import halves
-from scions.evaluation.outcome import Evaluation, MeanOfUnits, Recompute, concluded
+from scions.evaluation.encoders import Encoder, encode_texts
 from scions.evaluation.ranking import DOCUMENTS_AT_ONCE, RESOLUTION, nearest
+from scions.evaluation.scores import Evaluation, MeanOfUnits, Recompute, concluded
+from scions.evaluation.split_halves import halves
 
 DEPTH = 100
 

@@ -11,9 +11,9 @@ from scions.data.columns import number
 from scions.data.files import excerpt, read_jsonl
 from scions.data.shapes import Shape
 from scions.errors import DataError
-from scions.evaluation.encoding import Encoder, encode_texts
-from scions.evaluation.outcome import Evaluation, SpearmanOfUnits, concluded
+from scions.evaluation.encoders import Encoder, encode_texts
 from scions.evaluation.pair_tasks import similarity_evaluation
+from scions.evaluation.scores import Evaluation, SpearmanOfUnits, concluded
 
 STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb_test", "sickr")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
-from scions.evaluation.encoding import Encoder
+from scions.evaluation.encoders import Encoder
 from scions.evaluation.label_tasks import labelled, same_label_ap
-from scions.evaluation.outcome import Evaluation
 from scions.evaluation.pair_tasks import binary, scored
 from scions.evaluation.retrieval_tasks import candidates, retrieval, texts
+from scions.evaluation.scores import Evaluation
 
 _BY_SHAPE = {
     Shape.TEXTS: texts,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scions.serving.engine import Encoder, Reader, Stock, Weights
-from scions.serving.keys import Keys
+from scions.encoder.base_info import Stock, Weights
+from scions.serving.http.keys import Keys
+from scions.serving.protocols import Encoder, Reader
 from scions.serving.server import build, check_host, check_installed, listen, run
 from scions.serving.settings import Settings
 

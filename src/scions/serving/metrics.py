@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scions.serving.batching import BatchReport
-from scions.serving.shelf import Shelf
+from scions.serving.adapter_cache import Shelf
+from scions.serving.batcher import BatchReport
 
 OTHER = "(other)"
 # Each label value is a series of its own in Prometheus for good: the first so many adapters that are used get one,

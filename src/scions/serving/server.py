@@ -11,11 +11,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from scions.encoder.base_info import Stock
 from scions.errors import UsageError
-from scions.serving.engine import Encoder, Reader, Stock
-from scions.serving.keys import Keys
+from scions.serving.adapter_cache import Shelf
+from scions.serving.http.keys import Keys
+from scions.serving.protocols import Encoder, Reader
 from scions.serving.settings import Settings
-from scions.serving.shelf import Shelf
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -55,7 +56,7 @@ def build(
         UsageError: ``adapters`` is no folder, ``host`` needs keys, or the extra ``serve`` is not installed.
     """
     check_installed()
-    from scions.serving.app import create_app
+    from scions.serving.http.app import create_app
     from scions.serving.service import Service
 
     check_host(host, keys)
@@ -90,7 +91,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(app: Any, listening: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C; then take no new requests and finish what runs, ``Settings.drain`` at most."""
-    from scions.serving.connections import Server
+    from scions.serving.http.uvicorn_server import Server
 
     server = Server(app)
     if threading.current_thread() is threading.main_thread():

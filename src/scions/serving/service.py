@@ -10,20 +10,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from scions.serving.batching import Batcher
-from scions.serving.domain_index import DomainIndex
-from scions.serving.engine import Encoder, Stock, Weights
+from scions.encoder.base_info import Stock, Weights
+from scions.serving.adapter_cache import Shelf
+from scions.serving.auto.domain_index import DomainIndex
+from scions.serving.auto.router import Asked, Looked, Router, encoded
+from scions.serving.batcher import Batcher
 from scions.serving.errors import ApiError, not_found, stopping
-from scions.serving.keys import Caller, Keys
+from scions.serving.http.adapter_choice import Choice, select
+from scions.serving.http.keys import Caller, Keys
+from scions.serving.http.requests import DOCUMENT_PROMPTS, EmbeddingsRequest
+from scions.serving.http.responses import embeddings_body
 from scions.serving.metrics import Metrics
-from scions.serving.requests import DOCUMENT_PROMPTS, EmbeddingsRequest
-from scions.serving.responses import embeddings_body
-from scions.serving.routing import Asked, Looked, Router, encoded
-from scions.serving.selection import Choice, select
+from scions.serving.protocols import Encoder
 from scions.serving.settings import Settings
-from scions.serving.shelf import Shelf
-from scions.serving.threads import in_threads, workers_for
-from scions.serving.tokens import Tokeniser
+from scions.serving.tokenizer import Tokeniser
+from scions.serving.workers import in_threads, workers_for
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from scions.store.atomic import publish, write_file
 from scions.store.base import base_fingerprint, base_id, load_base, resolve_base
 from scions.store.manifest import Base, DataRecord, DomainStatistics, Initialisation, Manifest
 from scions.store.names import check_name
-from scions.store.publish import publish, write_file
 from scions.store.registry import AdapterEntry, default_root, find_adapter, list_adapters, read_adapter
 from scions.store.space import check_same_space, space_fingerprint
 from scions.store.weights import adapter_fingerprint, read_weights

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scions.errors import AdapterError
-from scions.store.tensorfile import TensorEntry, read_header
+from scions.store.tensor_check import TensorEntry, read_header
 
 # Constant buffers that older transformers saved with the weights and newer ones do not.
 _NOT_WEIGHTS = ("position_ids",)

@@ -13,7 +13,7 @@ from scions.errors import AdapterError, ScionsError
 from scions.store.base import weight_files
 from scions.store.manifest import FILE_NAME, Manifest
 from scions.store.names import check_name
-from scions.store.tensorfile import read_header
+from scions.store.tensor_check import read_header
 from scions.store.weights import check_weights, read_weights, weights_path
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError
-from scions.store.initial import initial_weights
-from scions.store.tensorfile import TensorEntry, read_header
+from scions.store.tensor_check import TensorEntry, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor

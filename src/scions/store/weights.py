@@ -10,7 +10,7 @@ from scions.errors import AdapterError
 from scions.store.fingerprint import state_fingerprint, weights_fingerprint
 from scions.store.sparse import FILE_NAME as SPARSE_NAME
 from scions.store.sparse import check_sparse, read_sparse
-from scions.store.tensorfile import TensorEntry, read_header
+from scions.store.tensor_check import TensorEntry, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,10 +1,9 @@
 """Recipes, the training itself, checkpoints, the verdict and the card."""
 
 from scions.training.fit import Fitted, Step
-from scions.training.plan import Plan
+from scions.training.prepare import Plan
 from scions.training.recipe import Recipe
 from scions.training.run import Result, plan, train
 from scions.training.trainer import TrainingDiverged
-from scions.training.verdict import Verdict
 
-__all__ = ["Fitted", "Plan", "Recipe", "Result", "Step", "TrainingDiverged", "Verdict", "plan", "train"]
+__all__ = ["Fitted", "Plan", "Recipe", "Result", "Step", "TrainingDiverged", "plan", "train"]

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from scions.errors import DataError
 from scions.training.examples import Examples
-from scions.training.prefix import Prefix
+from scions.training.frozen_prefix import Prefix
 from scions.training.tokens import Tokens
 
 # Two texts this close by the base's vectors say the same: one is no negative for the other's anchor.

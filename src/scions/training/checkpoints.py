@@ -11,8 +11,8 @@ from typing import Any
 
 from scions.data import Shape, Table, fingerprint
 from scions.errors import Interrupted, ScionsError, UsageError
-from scions.store import base_fingerprint, disk, write_file
-from scions.training.plan import Prepared
+from scions.store import base_fingerprint, disk_errors, write_file
+from scions.training.prepare import Prepared
 from scions.training.trainer import COMPLETE, TrainingDiverged, newest_checkpoint
 
 SETTINGS = "settings.json"
@@ -84,7 +84,7 @@ def find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bo
 def begin(run: Path, settings: dict[str, Any]) -> None:
     """An empty folder for the checkpoints of a training with ``settings``."""
     shutil.rmtree(run, ignore_errors=True)
-    disk.make_folder(run)
+    disk_errors.make_folder(run)
     write_file(run / SETTINGS, json.dumps(settings))
 
 
@@ -114,14 +114,14 @@ def tidied(run: Path, checkpoint_bytes: int) -> Iterator[None]:
         _only_whole(run)
         raise
     except Exception as error:
-        full, words = disk.is_full(error), disk.refused(error, run)
+        full, words = disk_errors.is_full(error), disk_errors.refused(error, run)
         if not full and words is None:
             raise
         kept = _only_whole(run)
         why = f"cannot be written: {words}"
         if full:  # what is free is looked at now: what was cut short is gone, and what is free was not enough
-            why = f"the disk is full: a checkpoint takes about {disk.amount(checkpoint_bytes)}, free are "
-            why += f"{disk.free(run.parent)} in {run.parent}"
+            why = f"the disk is full: a checkpoint takes about {disk_errors.amount(checkpoint_bytes)}, free are "
+            why += f"{disk_errors.free(run.parent)} in {run.parent}"
         left = "Nothing was kept" if kept is None else f"{kept.name} is kept: --resume goes on from it"
         raise ScionsError(f"{run}: {why}. {left}, and nothing was published") from error
 

@@ -17,22 +17,22 @@ import psutil
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Table
-from scions.encoder.batching import BATCH_TOKENS
-from scions.encoder.packed import supports
+from scions.engine.batches import BATCH_TOKENS
+from scions.engine.forward import supports
 from scions.store import load_base
 from scions.training.examples import OF_TEXTS, to_examples
-from scions.training.fast_encoder import FastEncoder
 from scions.training.fit import fit, sample_for_selection
-from scions.training.methods import Trained, graft
-from scions.training.plan import Prepared, two_sided_recipe
+from scions.training.frozen_prefix import MOST_BYTES
+from scions.training.live_encoder import FastEncoder
 from scions.training.precision import has_bf16
-from scions.training.prefix import MOST_BYTES
+from scions.training.prepare import Prepared, two_sided_recipe
 from scions.training.preservation import measure_importance
 from scions.training.preservation.distillation import MAX_LENGTH, ROWS
 from scions.training.preservation.importance import BATCH
 from scions.training.preservation.importance import TEXTS as IMPORTANCE_TEXTS
 from scions.training.query_side import DocumentVectors
 from scions.training.recipe import Recipe
+from scions.training.trainable import Trained, graft
 
 STEPS = 6
 TEXTS = 128

@@ -17,25 +17,25 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from transformers import TrainerCallback
 
 from scions.data import Shape, Table
-from scions.encoder.packed import packed_forward, supports
 from scions.encoder.query_side import QuerySideEncoder
+from scions.engine.forward import packed_forward, supports
 from scions.errors import Interrupted
 from scions.evaluation import Remembering, dev_score
 from scions.training.batches import PlannedSteps, plan_batches
-from scions.training.deletion import DeletionSteps
+from scions.training.best_epoch import Selection
 from scions.training.examples import OF_TEXTS, Examples, to_examples
-from scions.training.fast_encoder import FastEncoder, prompt
-from scions.training.methods import Trained
-from scions.training.mining import mine_negatives
+from scions.training.frozen_prefix import Prefix
+from scions.training.hard_negatives import mine_negatives
+from scions.training.live_encoder import FastEncoder, prompt
+from scions.training.objectives.token_deletion import DeletionSteps
 from scions.training.precision import autocast, frozen_in_bf16, has_bf16, without_dropout
-from scions.training.prefix import Prefix
 from scions.training.preservation import Importance, Preserver, measure_importance
 from scions.training.preservation.distillation import ROWS
 from scions.training.preservation.texts import general_texts
 from scions.training.query_side import DocumentVectors, QuerySteps, query_tokens
 from scions.training.recipe import Recipe
-from scions.training.selection import Selection
 from scions.training.tokens import Tokens, encode_all
+from scions.training.trainable import Trained
 from scions.training.trainer import AdapterTrainer, mark_complete
 
 CHECKPOINT_SECONDS = 120.0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from scions.encoder.precision import has_bf16
+from scions.engine.precision import has_bf16
 
 
 @contextmanager

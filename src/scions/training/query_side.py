@@ -13,18 +13,18 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Splits
-from scions.data.stream import iter_texts
+from scions.data.texts import iter_texts
+from scions.encoder.base_info import space_of
 from scions.encoder.query_side import KnownDocuments
-from scions.encoder.row_texts import limit_of
-from scions.encoder.space import space_of
-from scions.encoder.vectors import VectorFile, known_documents, read_vectors
+from scions.encoder.tokenization import limit_of
 from scions.errors import UsageError
 from scions.training.batches import PlannedSteps
 from scions.training.examples import Examples
-from scions.training.fast_encoder import FastEncoder, prompt
+from scions.training.live_encoder import FastEncoder, prompt
 from scions.training.precision import frozen_in_bf16
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.tokens import Tokens
+from scions.vectors.reader import VectorFile, known_documents, read_vectors
 
 # Held against in every step. 16,384 of 384 numbers are 25 MB.
 MOST_DOCUMENTS = 16_384

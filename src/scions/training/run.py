@@ -14,20 +14,22 @@ from scions.data import Shape, drift_pairs, read
 from scions.encoder.query_side import QuerySideEncoder
 from scions.errors import DataError, ScionsError, UsageError
 from scions.evaluation import Evaluation, Remembering, drift_of, evaluate
-from scions.store import Manifest, check_name, default_root, disk, load_base, publish
-from scions.store.publish import refuse_existing
-from scions.training.candidate import reload, write_weights
-from scions.training.card import PLOT, card, draw
+from scions.evaluation.example_queries import Shown, shown_queries
+from scions.evaluation.reindex_cost import reindexing_of
+from scions.evaluation.verdict import Verdict, check_loss, judge
+from scions.publishing.adapter_files import reload, write_weights
+from scions.publishing.card import adapter_card
+from scions.publishing.plots import SCORES, draw_scores
+from scions.store import Manifest, check_name, default_root, disk_errors, load_base, publish
+from scions.store.atomic import refuse_existing
+from scions.training.baselines.rivals import FULL, TWO_SIDED, exact_encoder, train_rivals
 from scions.training.checkpoints import begin, find_checkpoint, settings_of, tidied
 from scions.training.estimate import NO_TWO_SIDED, estimate
 from scions.training.fit import Fitted, Step, fit
-from scions.training.plan import OPTIONS, Plan, Prepared, parse_overrides, prepare
-from scions.training.record import manifest_of
-from scions.training.reindexing import reindexing_of
-from scions.training.rivals import FULL, TWO_SIDED, exact_encoder, train_rivals
-from scions.training.shown import Shown, shown_queries
+from scions.training.manifest import manifest_of
+from scions.training.prepare import OPTIONS, Plan, Prepared, parse_overrides, prepare
+from scions.training.query_side import documents_of
 from scions.training.trainer import TrainingDiverged
-from scions.training.verdict import Verdict, check_loss, judge
 
 Stage = Callable[[str], None]
 # Of a checkpoint: a trained value takes itself, its best so far and two moments of the optimiser, in float32.
@@ -70,7 +72,7 @@ def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
     if name is not None:
         root = _root(output)
         with _noted(prepared.plan.notes):
-            disk.check_writable(root)
+            disk_errors.check_writable(root)
         with _noted(prepared.plan.notes):
             refuse_existing(root / name, force)
         with _noted(prepared.plan.notes):
@@ -177,7 +179,7 @@ def train(
     root = _root(output)
     folder, run = root / name, root / f".training-{name}"
     refuse_existing(folder, force)
-    disk.check_writable(root)
+    disk_errors.check_writable(root)
     say = on_stage or (lambda text: None)
     overrides = parse_overrides(
         {
@@ -262,7 +264,9 @@ def train(
         )
         if index is not None:
             say("measuring what embedding every document anew would cost")
-            cost = reindexing_of(prepared, index, adapted, base_scores, verdict.difference, rivals.get(TWO_SIDED))
+            texts = list(index.texts) or documents_of(prepared.splits)
+            both = rivals.get(TWO_SIDED)
+            cost = reindexing_of(adapted, texts, index.documents, base_scores, verdict.difference, both)
             verdict = replace(verdict, reindexing=cost)
         manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
         examples = shown_queries(prepared.splits.test, before, after)
@@ -341,6 +345,6 @@ def _collapsed(
 
 def _write(staging: Path, candidate: Path, manifest: Manifest, verdict: Verdict) -> None:
     shutil.copytree(candidate, staging, dirs_exist_ok=True)
-    draw(verdict, staging / PLOT)
-    (staging / "README.md").write_text(card(manifest, verdict), encoding="utf-8")
+    (staging / SCORES).write_bytes(draw_scores(verdict))
+    (staging / "README.md").write_text(adapter_card(manifest, verdict), encoding="utf-8")
     (staging / "scions.json").write_text(manifest.to_json(), encoding="utf-8")

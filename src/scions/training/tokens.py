@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from scions.encoder.batching import BATCH_TOKENS, cut
+from scions.engine.batches import BATCH_TOKENS, cut
 
 
 class Tokens:
@@ -57,7 +57,7 @@ class Tokens:
         """Model input for the texts at ``places``, which stand longest first.
 
         Padded: ``input_ids`` and ``attention_mask``, ``[texts, longest]``; packed: ``input_ids`` ``[tokens]`` and
-        ``lengths`` ``[texts]`` (see `scions.encoder.packed`).
+        ``lengths`` ``[texts]`` (see `scions.engine.forward`).
         """
         if packed:
             ids = np.concatenate([self.ids[i] for i in places])

@@ -21,14 +21,14 @@ from transformers import PrinterCallback
 
 from scions.errors import ScionsError
 from scions.training.batches import PlannedSteps
-from scions.training.methods import Trained
+from scions.training.best_epoch import Selection
 from scions.training.objectives import contrastive_loss, cosent_loss, retrieval_loss
 from scions.training.precision import autocast
 from scions.training.preservation.preserver import Preserver
 from scions.training.preservation.soft_mask import ScaledSteps
 from scions.training.recipe import Recipe
-from scions.training.selection import Selection
 from scions.training.tokens import encode_pieces
+from scions.training.trainable import Trained
 
 COMPLETE = "complete"
 TENSORS = "trained.safetensors"

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from scions.adapters.config import BottleneckConfig
 from scions.adapters.placement import find_sites, site_width
-from scions.encoder.row_texts import limit_of
+from scions.encoder.tokenization import limit_of
 from scions.errors import AdapterError, UsageError
 
 # Two draws of so many texts order the heads of a layer alike: rank correlation 0.91 on patents, 0.88 on film reviews

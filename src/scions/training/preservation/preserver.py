@@ -12,13 +12,13 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from scions.training.batches import Batch
-from scions.training.methods import Trained
 from scions.training.preservation.contrast import Contrast
 from scions.training.preservation.distillation import Distillation
 from scions.training.preservation.importance import Importance
 from scions.training.preservation.soft_mask import scale_first_values, step_scales
 from scions.training.recipe import Recipe
 from scions.training.tokens import Tokens
+from scions.training.trainable import Trained
 
 
 @dataclass

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scions.adapters.architectures import ARCHITECTURES
 from scions.adapters.config import BottleneckConfig
-from scions.adapters.placement import ARCHITECTURES, find_sites
+from scions.adapters.placement import find_sites
 from scions.training.preservation.importance import Importance
 
 _PART = re.compile(r"\.(lora_A|lora_B|bottleneck_up|bottleneck_down|bottleneck_norm)\.default|\.base_layer")

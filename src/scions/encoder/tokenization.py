@@ -1,0 +1,161 @@
+"""Texts of rows to tokens of rows: each row with its adapter's prompt and length."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from scions.engine.adapter_weights import AdapterWeights
+from scions.engine.layers import capacity
+
+# Beyond this a tokeniser's longest input only says that it knows none.
+_NO_LIMIT = 10**9
+
+
+def limit_of(model: Any, task: str | None = None) -> int | None:
+    """Tokens of a text that the base reads, for a ``task`` (``query``, ``document``) where it has one for that."""
+    limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
+    stated = int(limit) if limit and limit < _NO_LIMIT else None
+    # Of RoBERTa's kind, config and tokeniser count two more than there are positions for tokens.
+    positions = capacity(getattr(model[0], "auto_model", None))
+    return min((one for one in (stated, positions) if one is not None), default=None)
+
+
+def row_prompts(
+    model: Any, adapters: Sequence[AdapterWeights | None], prompt: str | None, prompt_name: str | None
+) -> list[str]:
+    """The prompt of each row: ``prompt``; else the adapter's own of that name; else the base's.
+
+    Raises:
+        ValueError: the base, and an adapter, have none of that name (as sentence-transformers has it).
+    """
+    name = (prompt_name or model.default_prompt_name) if prompt is None else None
+    own = [None if name is None or adapter is None else adapter.prompts.get(name) for adapter in adapters]
+    if own and None not in own:
+        return [str(text) for text in own]
+    base = model._resolve_prompt(prompt, prompt_name) or ""
+    return [base if text is None else text for text in own]
+
+
+def row_limits(
+    adapters: Sequence[AdapterWeights | None], limit: int | None, most: int | None, own: bool
+) -> list[int | None]:
+    """Tokens read of each row: where ``own``, what its adapter was trained with; else, or unknown, ``limit``.
+
+    ``most``: what the base has positions for.
+    """
+    wanted = [adapter.max_length if own and adapter is not None else None for adapter in adapters]
+    return [min(one, most) if one and most else one or limit for one in wanted]
+
+
+def row_tokens(
+    model: Any, tokenizer: RowTokenizer, texts: Sequence[str], prompts: Sequence[str], limits: Sequence[int | None]
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids of each row, and how many of them are its prompt's where the model's pooling leaves that out.
+
+    Args:
+        model: a SentenceTransformer.
+        tokenizer: does the work.
+        texts: of each row.
+        prompts: of each row.
+        limits: of each row, in tokens.
+    """
+    groups: dict[tuple[str, int | None], list[int]] = {}
+    for i, key in enumerate(zip(prompts, limits, strict=True)):
+        groups.setdefault(key, []).append(i)
+    ids: list[list[int]] = [[]] * len(texts)
+    lengths = [0] * len(texts)
+    left_out = any(not getattr(module, "include_prompt", True) for module in model)
+    for (prompt, limit), rows in groups.items():
+        found, _ = tokenizer.tokenize(model, [texts[i] for i in rows], prompt, limit)
+        size = _prompt_length(model, tokenizer, prompt) if prompt and left_out else 0
+        for i, one in zip(rows, found, strict=True):
+            ids[i], lengths[i] = one, size
+    return ids, lengths
+
+
+def _prompt_length(model: Any, tokenizer: RowTokenizer, prompt: str) -> int:
+    """Tokens of the prompt, without a special one behind it."""
+    (ids,), _ = tokenizer.tokenize(model, [prompt])
+    return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)
+
+
+_KEPT = 8
+
+
+class RowTokenizer:
+    """Tokenises for a SentenceTransformer, cut at a length of one's choice.
+
+    A tokeniser of transformers keeps padding and truncation as its state, so two threads must not use one together.
+    Where the fast one does all the work, each length gets a copy of it that is never changed; where there is more to
+    it (a chat template, options of the module, one written in Python), the model's own ``preprocess`` is called,
+    one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._copies: dict[tuple[int, int, str, int | None], Any] = {}
+
+    def tokenize(
+        self, model: Any, texts: Sequence[str], prompt: str = "", max_length: int | None = None
+    ) -> tuple[list[list[int]], int]:
+        """Token ids of each text with its special tokens, and how many texts were cut.
+
+        Args:
+            model: a SentenceTransformer.
+            texts: any strings.
+            prompt: stands before each text.
+            max_length: in tokens, special ones included; None: uncut.
+        """
+        if not texts:
+            return [], 0
+        if not only_fast(model[0]):
+            with self.lock:
+                return _preprocessed(model, list(texts), prompt, max_length)
+        copy = self._copy(model.tokenizer, max_length)
+        encodings = copy.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
+
+    def _copy(self, tokenizer: Any, max_length: int | None) -> Any:
+        key = (id(tokenizer), len(tokenizer), tokenizer.truncation_side, max_length)
+        copy = self._copies.get(key)
+        if copy is None:
+            with self.lock:
+                copy = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+                copy.no_padding()
+                if max_length is None:
+                    copy.no_truncation()
+                else:
+                    copy.enable_truncation(max_length, direction=tokenizer.truncation_side)
+                copy.encode_special_tokens = tokenizer.split_special_tokens
+                kept = list(self._copies.items())[1 - _KEPT :]
+                self._copies = dict([*kept, (key, copy)])
+        return copy
+
+
+def only_fast(module: Any) -> bool:
+    """Whether the module's text input is what its fast tokeniser gives and nothing else."""
+    tokenizer = getattr(module, "tokenizer", None)
+    return (
+        bool(getattr(tokenizer, "is_fast", False))
+        and not getattr(module, "processing_kwargs", None)
+        and list(getattr(module, "modality_config", ["text"])) == ["text"]
+    )
+
+
+def _preprocessed(model: Any, texts: list[str], prompt: str, max_length: int | None) -> tuple[list[list[int]], int]:
+    before = model[0].max_seq_length
+    if max_length is not None:
+        model[0].max_seq_length = max_length
+    try:
+        features = model.preprocess(texts, prompt=prompt or None)
+    finally:
+        model[0].max_seq_length = before
+    pairs = zip(features["input_ids"], features["attention_mask"], strict=True)
+    rows = [ids[mask.bool()].tolist() for ids, mask in pairs]
+    full = [i for i, row in enumerate(rows) if max_length is not None and len(row) >= max_length]
+    if not full:
+        return rows, 0
+    whole = model.tokenizer([prompt + texts[i] for i in full], truncation=False, padding=False, verbose=False)
+    return rows, sum(len(ids) > len(rows[i]) for i, ids in zip(full, whole["input_ids"], strict=True))

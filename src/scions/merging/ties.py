@@ -1,0 +1,65 @@
+"""TIES merging."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from scions.errors import UsageError
+from scions.merging.averaging import average, normalised
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+KEPT = 0.2
+
+
+def ties(
+    members: Sequence[Mapping[str, Tensor]],
+    start: Mapping[str, Tensor],
+    weights: Sequence[float] | None = None,
+    kept: float = KEPT,
+) -> dict[str, Tensor]:
+    """TIES merging (Yadav et al. 2023, arXiv 2306.01708, algorithm 1): trim, elect signs, merge what agrees.
+
+    It works on the members' differences from ``start``, the weights that all of them began with; the merged difference
+    is not scaled (the paper's lambda is 1). Tensors without a start (layer norms) are averaged.
+
+    Args:
+        members: tensors by name, the same names and shapes in each.
+        start: first values by name, of those tensors that TIES is to merge.
+        weights: one a member; None: all equal.
+        kept: share of each member's largest differences that is not trimmed, over all its tensors.
+
+    Raises:
+        UsageError: as `normalised`, or a share that is not above 0 and at most 1.
+    """
+    import torch
+
+    if not 0 < kept <= 1:
+        raise UsageError(f"the share that TIES keeps must lie above 0 and at most at 1, found {kept}")
+    shares = normalised(weights or [1.0] * len(members), len(members))
+    merged = average(members, shares)
+    trimmed = []
+    for member in members:
+        differences = {name: member[name].float() - first.float() for name, first in start.items()}
+        threshold = magnitude(differences.values(), 1 - kept)
+        trimmed.append({name: d * (d.abs() > threshold) for name, d in differences.items()})
+    for name, first in start.items():
+        stacked = torch.stack([w * t[name] for w, t in zip(shares, trimmed, strict=True)])
+        elected = stacked.sum(dim=0).sign()
+        agrees = (stacked.sign() == elected) & (stacked != 0)
+        weight = sum(w * a for w, a in zip(shares, agrees, strict=True))
+        total = (stacked * agrees).sum(dim=0)
+        merged[name] = first.float() + torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.0)  # type: ignore[union-attr, operator]
+    return merged
+
+
+def magnitude(tensors: object, share: float) -> float:
+    """The absolute value at or below which ``share`` of all values lie; below 0 where that is none of them."""
+    import torch
+
+    flat = torch.cat([tensor.abs().reshape(-1) for tensor in tensors])  # type: ignore[attr-defined]
+    rank = round(share * flat.numel())
+    return float(flat.kthvalue(rank).values) if rank else -1.0

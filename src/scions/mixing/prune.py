@@ -1,0 +1,218 @@
+"""A smaller adapter of an adapter: pruned, measured where rows are given, published with its provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scions.errors import UsageError
+from scions.evaluation import Interval, evaluate, interval
+from scions.merging.sparsity import Pruned, pruned
+from scions.mixing.adapters import Member, read_member
+from scions.mixing.compatibility import check_mixable
+from scions.mixing.holdout import Measured, measure, read_rows
+from scions.mixing.provenance import derived
+from scions.publishing.adapter_files import write_adapter
+from scions.publishing.card import mixed_card
+from scions.store import Manifest, check_name, default_root, disk_errors, publish
+from scions.store.atomic import refuse_existing
+from scions.store.weights import weights_path
+
+if TYPE_CHECKING:
+    from scions.data import Table
+    from scions.mixing.trial import Stock
+
+CURVE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A score (x100, with its interval) at a sparsity; ``bytes`` of the weights' file."""
+
+    sparsity: float
+    score: Interval
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What `prune` came to.
+
+    Attributes:
+        path: of the pruned adapter.
+        sparsity: share of the bottlenecks' matrix values that are gone.
+        bytes_before, bytes_after: of the weights' files.
+        rank, layers: where they changed.
+        measured: on the rows given; None without. Its one member is the unpruned adapter.
+        curve: the unpruned adapter, then rising sparsities; empty where no curve was asked for.
+        base: the base's score, where there is a curve.
+        metric: of the curve.
+    """
+
+    name: str
+    path: Path
+    strategy: str
+    sparsity: float
+    bytes_before: int
+    bytes_after: int
+    rank: int | None
+    layers: int | None
+    measured: Measured | None
+    curve: tuple[Point, ...]
+    base: Interval | None
+    metric: str | None
+    manifest: Manifest
+
+
+def prune(
+    name_or_path: str | Path,
+    name: str,
+    *,
+    sparsity: float = 0.9,
+    strategy: str = "magnitude",
+    against: Sequence[str | Path] = (),
+    data: str | Path | None = None,
+    curve: bool = False,
+    shape: str | None = None,
+    base: str | None = None,
+    root: str | Path | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+    on_stage: Callable[[str], None] | None = None,
+) -> Pruning:
+    """Prune an adapter and publish the result under a name of its own.
+
+    Args:
+        name_or_path: the adapter.
+        name: of the pruned one; its folder is ``output/name``.
+        sparsity, strategy: see `scions.merging.sparsity.pruned`.
+        against: adapters whose signs count, for ``sign-aware``.
+        data: rows to measure both on: nothing is chosen by them.
+        curve: score several sparsities on ``data`` too.
+        shape: of the data, where reading finds it ambiguous.
+        base: where the base lies, if not where the adapter says.
+        root: where adapters lie; None: `scions.store.default_root`.
+        output: where the result goes; None: ``root``.
+        force: replace an adapter of that name.
+        on_stage: told what happens.
+
+    Raises:
+        UsageError: an option out of range, a name that is taken, or a curve without rows.
+        AdapterError: the adapter is damaged or cannot be pruned this way, or ``against`` does not fit it.
+        DataError: rows that cannot be read.
+    """
+    check_name(name)
+    if curve and data is None:
+        raise UsageError("a curve of scores needs rows: give --data FILE")
+    if data is None and (shape is not None or base is not None):
+        raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
+    place = Path(root) if root is not None else default_root()
+    folder = (Path(output) if output is not None else place) / name
+    refuse_existing(folder, force)
+    disk_errors.check_writable(folder.parent)
+    member = read_member(name_or_path, place)
+    others = [read_member(other, place) for other in against]
+    if others:
+        check_mixable([member, *others])
+    made = pruned(member, sparsity, strategy, others)
+    manifest = _manifest(name, member, made, strategy, [other.name for other in others])
+    measured, points, before, metric = None, [], None, None
+    if data is not None:
+        say = on_stage or (lambda text: None)
+        rows = read_rows([data], [], chooses=False, shape=shape)
+        say("loading the base")
+        from scions.mixing.trial import Stock
+
+        stock = Stock.of(member, base)
+        say("measuring base, adapter and pruned adapter")
+        result = stock.trial(made.tensors, made.config, manifest, sparse=made.sparse)
+        measured, manifest = _judged(
+            measure(rows, stock.bare(), {member.name: stock.published(member)}, result), manifest
+        )
+        metric = measured.metric
+        if curve:
+            before = measured.base
+            start = Point(0.0, measured.members[member.name], weights_path(member.folder).stat().st_size)
+            points = [start, *_curve(member, strategy, others, stock, rows[0].judging, say)]
+
+    def write(staging: Path) -> None:
+        nonlocal manifest
+        manifest = write_adapter(staging, made.tensors, made.config, manifest, sparse=made.sparse)
+        what = f"`{member.name}`, pruned ({strategy})."
+        facts = [f"{made.sparsity:.1%} of its matrix values are gone"]
+        (staging / "README.md").write_text(mixed_card(manifest, what, facts), encoding="utf-8")
+
+    path = publish(folder, write, force=force)
+    return Pruning(
+        name=name,
+        path=path,
+        strategy=strategy,
+        sparsity=made.sparsity,
+        bytes_before=weights_path(member.folder).stat().st_size,
+        bytes_after=weights_path(path).stat().st_size,
+        rank=made.rank,
+        layers=made.layers,
+        measured=measured,
+        curve=tuple(points),
+        base=before,
+        metric=metric,
+        manifest=manifest,
+    )
+
+
+def _manifest(name: str, member: Member, made: Pruned, strategy: str, against: list[str]) -> Manifest:
+    record: dict[str, Any] = {
+        "of": member.name,
+        "fingerprint": member.fingerprint,
+        "strategy": strategy,
+        "sparsity": made.sparsity,
+        "scores_before": member.manifest.scores,
+    }
+    if against:
+        record["against"] = against
+    return derived(
+        name,
+        [member.manifest],
+        member.manifest.data.source,
+        made.tensors,
+        initialisation=made.initialisation,
+        domain=member.manifest.domain,
+        rank=made.rank,
+        layers=made.layers,
+        extra={"pruned": record},
+    )
+
+
+def _judged(found: list[Any], manifest: Manifest) -> tuple[Measured, Manifest]:
+    from scions.evaluation.verdict import judge
+
+    measured, before, after = found[0]
+    record = {**manifest.extra["pruned"], "measured": asdict(measured)}
+    return measured, replace(manifest, scores=judge(before, after).to_dict(), extra={"pruned": record})
+
+
+def _curve(
+    member: Member, strategy: str, against: Sequence[Member], stock: Stock, table: Table, say: Callable[[str], None]
+) -> list[Point]:
+    import tempfile
+
+    from scions.errors import AdapterError
+
+    points: list[Point] = []
+    for sparsity in CURVE:
+        try:
+            made = pruned(member, sparsity, strategy, against)
+        except AdapterError:  # takes no whole unit or layer out
+            continue
+        if points and abs(points[-1].sparsity - made.sparsity) < 1e-3:
+            continue
+        say(f"scoring at {made.sparsity:.0%}")
+        manifest = _manifest(member.name, member, made, strategy, [])
+        with tempfile.TemporaryDirectory() as folder:
+            write_adapter(Path(folder), made.tensors, made.config, manifest, sparse=made.sparse)
+            size = weights_path(folder).stat().st_size
+        encoder = stock.trial(made.tensors, made.config, manifest, sparse=made.sparse)
+        points.append(Point(made.sparsity, interval(evaluate(encoder, table)), size))
+    return points

@@ -1,0 +1,95 @@
+"""A base with adapters that are not published yet: to score what a mixture or a pruned adapter would be worth."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scions.encoder import DomainEncoder
+from scions.errors import AdapterError
+from scions.mixing.adapters import Member
+from scions.publishing.adapter_files import write_adapter
+from scions.store import Manifest, resolve_base
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_TRIAL = "trial-adapter"
+
+
+class Stock:
+    """One base, loaded once; every adapter is read from files as a published one would be.
+
+    Args:
+        base: a folder or an id on the Hub.
+        weights_sha256: what its weights must be.
+        dtype: as `DomainEncoder`'s; float32 for figures that are published.
+
+    Raises:
+        ScionsError: the base cannot be loaded.
+        AdapterError: its weights are others.
+    """
+
+    def __init__(self, base: str, weights_sha256: str, dtype: str | None = "float32") -> None:
+        self.encoder = DomainEncoder(resolve_base(base), dtype=dtype)
+        if self.encoder.base_sha256 != weights_sha256:
+            raise AdapterError(
+                f"base {base!r} has weights {self.encoder.base_sha256[:12]}, the adapters' base {weights_sha256[:12]}"
+            )
+
+    @classmethod
+    def of(cls, member: Member, base: str | None = None, dtype: str | None = "float32") -> Stock:
+        """For an adapter: its own base, or ``base`` where that lies elsewhere."""
+        return cls(base or member.manifest.base.id, member.manifest.base.weights_sha256, dtype)
+
+    def bare(self) -> Rooted:
+        """The base alone."""
+        return Rooted(self.encoder, None)
+
+    def domain_vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of the base alone without any prompt, as statistics of domains are made of."""
+        found = self.encoder.encode(
+            list(texts), prompt="", adapter=None, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(found, dtype=np.float32)
+
+    def published(self, member: Member) -> Rooted:
+        """An adapter as it lies in its folder. Raises AdapterError where it does not fit the base."""
+        return Rooted(self.encoder, self.encoder.read_adapter(member.folder, member.name))
+
+    def trial(
+        self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], manifest: Manifest, *, sparse: bool = False
+    ) -> Rooted:
+        """An adapter of these tensors, by way of files. Raises AdapterError where it does not fit the base."""
+        with tempfile.TemporaryDirectory() as folder:
+            write_adapter(Path(folder), tensors, config, manifest, sparse=sparse)
+            return Rooted(self.encoder, self.encoder.read_adapter(Path(folder), _TRIAL))
+
+
+class Rooted:
+    """One adapter on its base, as `scions.evaluation` asks for an encoder."""
+
+    def __init__(self, encoder: DomainEncoder, adapter: Any) -> None:
+        self.encoder, self.adapter = encoder, adapter
+
+    def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
+        """Unit vectors, ``[sentences, dimensions]`` float32."""
+        return self._with(self.encoder.encode, sentences)
+
+    def encode_query(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
+        """The same with the prompt for queries."""
+        return self._with(self.encoder.encode_query, sentences)
+
+    def encode_document(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
+        """The same with the prompt for documents; a query-side adapter leaves them to the base."""
+        adapter = None if self.adapter is not None and self.adapter.query_side else self.adapter
+        return self._with(self.encoder.encode_document, sentences, adapter)
+
+    def _with(self, method: Any, sentences: Sequence[str], adapter: Any = ...) -> np.ndarray:
+        chosen = self.adapter if adapter is ... else adapter
+        found = method(list(sentences), adapter=chosen, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)

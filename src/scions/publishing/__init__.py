@@ -1,0 +1,1 @@
+"""What is written into an adapter's folder."""

@@ -1,0 +1,97 @@
+"""The files of an adapter as they will be published, and how they are put to the test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sentence_transformers import SentenceTransformer
+
+from scions.encoder.inject import graft_weights
+from scions.store import Manifest, adapter_fingerprint, load_base, read_weights, space_fingerprint
+from scions.store.sparse import write_sparse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+PEFT_PREFIX = "base_model.model."
+
+
+def write_weights(model: SentenceTransformer, method: str, base_id: str, folder: Path) -> None:
+    """Write config and weights (float32) of the adapter named ``default``; of ``full``, the whole model."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    if method == "full":
+        model.save_pretrained(str(folder), create_model_card=False)
+        return
+    from safetensors.torch import save_file
+
+    transformer: Any = model[0].auto_model
+    # With PEFT's own prefix: without it `PeftModel.from_pretrained` would warn and go on with fresh weights.
+    tensors = {
+        PEFT_PREFIX + key: value.detach().float().contiguous() for key, value in adapter_tensors(transformer).items()
+    }
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = transformer.peft_config["default"]
+    # Where the base lay on this machine is nobody's business; its id is what others can load.
+    config.base_model_name_or_path = base_id
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    written = json.loads((folder / "adapter_config.json").read_text())
+    written["base_model_name_or_path"] = base_id
+    (folder / "adapter_config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+
+
+def adapter_tensors(transformer: Any) -> dict[str, Any]:
+    """The tensors of the adapter ``default`` under the names of PEFT's file format, less `PEFT_PREFIX`."""
+    from peft import get_peft_model_state_dict
+
+    return get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
+
+
+def reload(folder: Path, method: str, base: str, name: str) -> SentenceTransformer:
+    """A fresh float32 model from the files in ``folder``, checked as any adapter is on loading."""
+    if method == "full":
+        return load_base(str(folder), device="cpu")
+    model = load_base(base)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    graft_weights(model, name, config, read_weights(folder))
+    return model
+
+
+def write_adapter(
+    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], manifest: Manifest, *, sparse: bool = False
+) -> Manifest:
+    """Write config, weights (float32) and manifest into an empty folder.
+
+    Args:
+        folder: where to.
+        tensors: by the names of an adapter's file.
+        config: the content of ``adapter_config.json``.
+        manifest: its space fingerprint is settled here, from the weights as written.
+        sparse: write what differs from the adapters' common first weights only.
+
+    Returns:
+        The manifest as written.
+    """
+    from safetensors.torch import save_file
+
+    (folder / "adapter_config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+    if sparse:
+        write_sparse(folder, tensors, int(config["init_seed"]))
+    else:
+        dense = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
+        save_file(dense, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    dimensions = len(manifest.domain.mean) if manifest.domain else manifest.base.hidden_size
+    # A query-side adapter's vectors are searched among the base's.
+    weights = None if manifest.query_side else adapter_fingerprint(folder)
+    space = space_fingerprint(manifest.base.weights_sha256, weights, pooling=manifest.pooling, dimensions=dimensions)
+    settled = replace(manifest, space_fingerprint=space)
+    (folder / "scions.json").write_text(settled.to_json(), encoding="utf-8")
+    return settled

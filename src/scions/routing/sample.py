@@ -1,0 +1,52 @@
+"""Which texts of a collection a routing decision reads, and their base vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a decision looked at: rows, their token ids, and the bare base's ``vectors`` ``[rows, dimensions]``."""
+
+    rows: Sequence[int]
+    ids: Sequence[Sequence[int]]
+    vectors: Tensor
+
+    def unit(self) -> np.ndarray:
+        """The vectors with length 1, as statistics of domains are made of."""
+        found = self.vectors.cpu().numpy()
+        return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+
+    def same(self, ids: Sequence[Sequence[int]], adapters: Sequence[Any], prompt_lengths: Sequence[int]) -> list[int]:
+        """Which rows these vectors are the answer for: the same tokens, no adapter, no prompt to leave out."""
+        pairs = zip(self.rows, self.ids, strict=True)
+        return [
+            row
+            for row, own in pairs
+            if adapters[row] is None and not prompt_lengths[row] and list(ids[row]) == list(own)
+        ]
+
+    def of(self, rows: Sequence[int]) -> Tensor:
+        """Their vectors."""
+        place = {row: at for at, row in enumerate(self.rows)}
+        return self.vectors[[place[row] for row in rows]]
+
+
+# So many texts of a collection a decision looks at: what `COLLECTION` was settled for. The pass over the bare base is
+# what a decision costs, and it should not grow with the collection.
+LOOKED_AT = 20
+
+
+def looked_at(texts: int) -> list[int]:
+    """Which of so many texts a decision looks at: all, or `LOOKED_AT` from the middles of as many equal parts."""
+    if texts <= LOOKED_AT:
+        return list(range(texts))
+    return [(2 * part + 1) * texts // (2 * LOOKED_AT) for part in range(LOOKED_AT)]

@@ -1,0 +1,1 @@
+"""`auto`: the texts choose their adapter."""

@@ -1,0 +1,96 @@
+"""Which adapter each row of a request wants, and how strong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scions.routing.decision import AUTO, AUTO_ROWS
+from scions.serving.errors import ApiError, not_found
+from scions.serving.http.requests import EmbeddingsRequest
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An adapter by name; ``version`` None means its newest."""
+
+    name: str
+    version: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Choice:
+        """Read ``legal`` or ``legal@3f2a…``."""
+        name, at, version = text.partition("@")
+        if at and not version:
+            raise not_found(text)
+        return cls(name, version or None)
+
+
+def parse_model(model: str, base: str) -> Choice | None:
+    """What a request's ``model`` names: None for the base alone.
+
+    Args:
+        model: ``base``, the base's own id, ``legal``, or ``base:legal``, each adapter also with ``@version``.
+        base: the base's id.
+    """
+    for name in (BASE, base):
+        if model == name:
+            return None
+        if model.startswith(f"{name}:"):
+            return Choice.parse(model.removeprefix(f"{name}:"))
+    return Choice.parse(model)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Adapter and strength of every row; with ``auto`` (`AUTO`, `AUTO_ROWS`) the adapters are for the texts to say."""
+
+    choices: list[Choice | None]
+    strengths: list[float]
+    auto: str | None = None
+
+
+def select(request: EmbeddingsRequest, base: str) -> Wanted:
+    """What a request asks for.
+
+    Raises:
+        ApiError: 400, a list of another length than the input, or two fields that say two things.
+    """
+    rows = len(request.input)
+    model = parse_model(request.model, base)
+    auto = None if model is None or model.version is not None else _auto(model.name)
+    choices: list[Choice | None] = [model] * rows
+    if request.adapter is not None:
+        if model is not None:
+            raise _wrong("adapter", f"model {request.model!r} names an adapter already; use model 'base' with adapter")
+        names = _per_row(request.adapter, rows, "adapter")
+        auto = _auto(request.adapter)
+        amid = None if auto else next((name for name in names if _auto(name)), None)
+        if amid is not None:
+            raise _wrong("adapter", f'{amid!r} decides for a whole request and is no row\'s; give "adapter": "{amid}"')
+        known = {name: None if name in (None, BASE) else Choice.parse(name) for name in set(names)}
+        choices = [known[name] for name in names]
+    strengths = [1.0] * rows
+    if request.strength is not None:
+        strengths = [float(value) for value in _per_row(request.strength, rows, "strength")]
+    if request.collection is not None and auto != AUTO:
+        raise _wrong("collection", f'it keeps what "adapter": "{AUTO}" has decided, and goes with nothing else')
+    return Wanted([None] * rows if auto else choices, strengths, auto)
+
+
+def _auto(name: Any) -> str | None:
+    return name if isinstance(name, str) and name in (AUTO, AUTO_ROWS) else None
+
+
+def _per_row(value: Any, rows: int, field: str) -> list[Any]:
+    if not isinstance(value, list):
+        return [value] * rows
+    if len(value) != rows:
+        raise _wrong(field, f"it has {len(value)} entries and input has {rows} rows; give one a row, or one for all")
+    return value
+
+
+def _wrong(field: str, problem: str) -> ApiError:
+    return ApiError(400, f"{field}: {problem}.", code="invalid_body", param=field)

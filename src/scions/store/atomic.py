@@ -1,0 +1,280 @@
+"""Put a folder or a file in place whole: a reader sees the old version, the new one or none, never a part."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from scions.errors import AdapterError, ScionsError
+from scions.store import disk_errors
+from scions.store.names import NameRefused
+
+# `force` deletes what it replaces, so it only replaces what can be told to be a published model.
+MARKERS = ("scions.json", "adapter_config.json", "modules.json")
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<pid>\d+)-(?P<place>[0-9a-f]{8})[0-9a-f]{8}")
+_FOREIGN_AGE = 24 * 3600.0  # seconds after which what another machine left behind counts as abandoned
+
+
+def publish(folder: str | Path, write: Callable[[Path], None], *, force: bool = False) -> Path:
+    """Let `write` fill a staging folder beside `folder`, bring it to disk and rename it into place.
+
+    At any moment, a power cut included, `folder` is absent, the complete old version or the complete new one.
+    (With `force`, on systems that cannot exchange two folders in one step, it is absent for an instant; the
+    old version is put back by the next publication in the same parent if the process dies just then.)
+
+    Args:
+        folder: where the result shall stand; parents are made.
+        write: called once with an empty folder, which it fills.
+        force: replace an existing folder, if it holds one of `MARKERS` or nothing.
+
+    Returns:
+        `folder` as an absolute path.
+
+    Raises:
+        NameRefused: the folder exists and `force` is off, or it is no published model.
+        AdapterError: `write` wrote nothing; the disk is full or cannot be written. Whatever `write` raises for
+            other reasons passes through. In each case nothing is left behind and an existing folder is untouched.
+    """
+    target = _absolute(folder)
+    refuse_existing(target, force)
+    disk_errors.make_folder(target.parent)
+    sweep(target.parent)
+    staging = _beside(target, "partial")
+    try:
+        staging.mkdir()
+        write(staging)
+        if not any(staging.iterdir()):
+            raise AdapterError(f"{target}: nothing was written into it, so nothing was published")
+        _sync_tree(staging)
+        # Looked at again: `write` may have run for long, and another process may have published meanwhile.
+        refuse_existing(target, force)
+        _place(staging, target, force)
+    except BaseException as error:
+        staged = _size(staging)
+        _remove(staging)
+        translated = _translate(error, target, staged)
+        if translated is None:
+            raise
+        raise translated from error
+    return target
+
+
+def write_file(path: str | Path, data: bytes | str) -> Path:
+    """Write one file whole, replacing an older version in one step; text is written as UTF-8.
+
+    Raises:
+        ScionsError: the disk is full or the place cannot be written; an older version is untouched.
+    """
+    target = _absolute(path)
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    if target.is_dir():
+        raise ScionsError(f"{target}: is a folder; a file is to be written here")
+    disk_errors.make_folder(target.parent)
+    sweep(target.parent)
+    staging = _beside(target, "partial")
+    try:
+        with open(staging, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(staging, target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        _remove(staging)
+        translated = _translate(error, target, len(content))
+        if translated is None:
+            raise
+        raise translated from error
+    return target
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of this name is (or was) a publication under way."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def sweep(parent: Path) -> None:
+    """Remove what dead publications left in `parent`; put an old version back whose successor never came."""
+    with suppress(OSError):
+        for entry in list(os.scandir(parent)):
+            match = _LEFTOVER.fullmatch(entry.name)
+            if match is None or not _abandoned(Path(entry.path), match):
+                continue
+            target = parent / match["name"]
+            if match["kind"] == "old" and not os.path.lexists(target):
+                with suppress(OSError):
+                    os.rename(entry.path, target)
+            else:
+                _remove(Path(entry.path))
+
+
+def refuse_existing(target: Path, force: bool) -> None:
+    """Raise NameRefused where `publish` to `target` would be refused for what stands there."""
+    if not os.path.lexists(target):
+        return
+    if not force:
+        raise NameRefused(f"{target}: exists already; choose another name, or replace it with --force (force=True)")
+    if not target.is_dir():
+        raise NameRefused(f"{target}: is not a folder, so it is not replaced; move it away or choose another name")
+    if any(target.iterdir()) and not any((target / marker).exists() for marker in MARKERS):
+        raise NameRefused(
+            f"{target}: holds none of {', '.join(MARKERS)}, so it is no published adapter or model and is "
+            "not replaced, not even with --force; choose another name"
+        )
+
+
+def _place(staging: Path, target: Path, force: bool) -> None:
+    """Rename `staging` to `target`; what stood there is deleted once the new version is on disk."""
+    parent = target.parent
+    if not (force and os.path.lexists(target)):
+        try:
+            os.rename(staging, target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            raise AdapterError(f"{target}: another process published it meanwhile; nothing was replaced") from error
+        _sync_folder(parent)
+        return
+    if _exchange(staging, target):
+        _sync_folder(parent)
+        _remove(staging)
+        return
+    old = _beside(target, "old")
+    os.rename(target, old)
+    try:
+        os.rename(staging, target)
+    except BaseException:
+        os.rename(old, target)
+        raise
+    _sync_folder(parent)
+    _remove(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step (Linux' renameat2 with RENAME_EXCHANGE); False where there is none."""
+    call = _renameat2()
+    if call is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes
+
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # a C library older than glibc 2.28
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    call.restype = ctypes.c_int
+    return call
+
+
+def _sync_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            path = os.path.join(root, name)
+            if not os.path.islink(path):
+                _sync(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        _sync_folder(Path(root))
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # Windows cannot open a folder
+        _sync(os.fspath(folder), os.O_RDONLY)
+
+
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _translate(error: BaseException, target: Path, written: int) -> ScionsError | None:
+    """The message for an error of the disk; None for any other error, which is not ours to reword."""
+    if isinstance(error, ScionsError):
+        return None
+    if disk_errors.is_full(error):
+        # Taken after the staging folder is gone: what is free now was not enough for what was to come.
+        return AdapterError(
+            f"{target}: the disk is full: needed more than {disk_errors.amount(written)}, "
+            f"free are {disk_errors.free(target.parent)} in {target.parent}. Nothing was published."
+        )
+    why = disk_errors.refused(error, target.parent)
+    return None if why is None else AdapterError(f"{target}: cannot be written: {why}")
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for root, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total
+
+
+def _absolute(path: str | Path) -> Path:
+    # Links above the name are followed; the name itself is what gets replaced.
+    given = Path(path).expanduser()
+    if not given.name or given.name == "..":
+        raise AdapterError(f"{path}: has no name of its own to publish under")
+    return given.parent.resolve() / given.name
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.parent / f".{target.name}.{kind}-{os.getpid()}-{_machine()}{secrets.token_hex(4)}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hex digits for this machine and its process numbers (containers on one host count them apart)."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:8]
+
+
+def _abandoned(path: Path, match: re.Match[str]) -> bool:
+    if match["place"] == _machine() and os.name == "posix":
+        return not _alive(int(match["pid"]))
+    # A process elsewhere on a shared disk cannot be asked (on Windows, signal 0 would end it): age must tell.
+    with suppress(OSError):
+        return time.time() - os.lstat(path).st_mtime > _FOREIGN_AGE
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

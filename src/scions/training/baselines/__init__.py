@@ -1,0 +1,1 @@
+"""Other ways to the same end, scored on the same rows."""

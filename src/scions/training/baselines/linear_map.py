@@ -1,0 +1,124 @@
+"""The cheap rival of every adapter: one linear map on the frozen base model's vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scions.data.shapes import Shape, Table
+from scions.errors import DataError
+from scions.evaluation.encoders import Encoder, Remembering, encode_texts
+from scions.evaluation.tasks import dev_score
+from scions.training.baselines.linear_batches import batches_of
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+SHRINKAGES = (0.1, 0.3, 0.6, 0.9)
+PATIENCE = 3
+# Scores a map (weight, mean, name of the setting) on dev, x100, and keeps the best.
+Offer = Callable[[np.ndarray, "np.ndarray | None", str], float]
+
+
+class LinearMap:
+    """A base encoder followed by `(x - mean) @ weight`, at unit length: itself an encoder.
+
+    weight: `[dimensions, dimensions]`; mean: `[dimensions]`. chosen: the setting dev preferred, "identity" where none
+    beat the base. base_score, dev_score: `dev_score` x100 before and after.
+    """
+
+    def __init__(self, base: Encoder, weight: np.ndarray, mean: np.ndarray | None = None) -> None:
+        self.base, self.weight = base, np.asarray(weight, dtype=np.float32)
+        self.mean = np.zeros(len(self.weight), dtype=np.float32) if mean is None else mean
+        self.chosen, self.base_score, self.dev_score = "identity", float("nan"), float("nan")
+
+    def encode(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
+        """`[n, dimensions]` unit vectors; keyword arguments as the base's `encode` takes them."""
+        return self._mapped(sentences, None, kwargs)
+
+    def encode_query(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
+        """As `encode`, with the base's query prompt where it has one."""
+        return self._mapped(sentences, "query", kwargs)
+
+    def encode_document(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
+        """As `encode`, with the base's document prompt where it has one."""
+        return self._mapped(sentences, "document", kwargs)
+
+    def _mapped(self, sentences: list[str], role: str | None, kwargs: dict[str, Any]) -> np.ndarray:
+        vectors = encode_texts(self.base, sentences, batch_size=int(kwargs.get("batch_size", 64)), role=role)
+        mapped = (vectors.of(sentences) - self.mean) @ self.weight
+        return np.asarray(mapped / np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), 1e-12))
+
+
+def fit_linear_map(
+    encoder: Encoder, train: Table, dev: Table, *, seed: int = 0, epochs: int = 10, batch_size: int = 64
+) -> LinearMap:
+    """Learn the map on train, choose its setting on dev by `dev_score`; the base as it is stands among the choices.
+
+    Starts at the identity. Objectives by shape: scored and binary CoSENT; pairs, triplets, retrieval and candidates
+    InfoNCE with in-batch negatives; labelled rows supervised contrast; plain texts whitening (ZCA, covariance shrunk
+    towards its mean variance), tried at four shrinkages where the others try four learning rates.
+    Raises DataError where train has too little to learn from.
+    """
+    if len(train) == 0:
+        raise DataError(f"{train.source}: there are no rows to learn a linear map from.")
+    frozen = Remembering(encoder)
+    width = frozen.of([next(train.row_texts())[0]], None, batch_size).shape[1]
+    best = LinearMap(frozen, np.eye(width))
+    base_score = best.dev_score = dev_score(best, dev, batch_size=batch_size, seed=seed)
+
+    def offer(weight: np.ndarray, mean: np.ndarray | None, name: str) -> float:
+        nonlocal best
+        tried = LinearMap(frozen, weight, mean)
+        tried.dev_score = dev_score(tried, dev, batch_size=batch_size, seed=seed)
+        tried.chosen = name
+        if tried.dev_score > best.dev_score:
+            best = tried
+        return tried.dev_score
+
+    if train.shape is Shape.TEXTS:
+        vectors = frozen.of(train.texts(), None, batch_size)
+        for shrinkage in SHRINKAGES:
+            offer(*_whitening(vectors, shrinkage), f"whitening, shrinkage {shrinkage:g}")
+    else:
+        for rate in RATES:
+            _descend(frozen, train, rate, epochs, seed, batch_size, width, offer)
+    best.base, best.base_score = encoder, base_score
+    return best
+
+
+def _descend(
+    frozen: Remembering,
+    train: Table,
+    rate: float,
+    epochs: int,
+    seed: int,
+    batch_size: int,
+    width: int,
+    offer: Offer,
+) -> None:
+    """One learning rate: AdamW from the identity, offering each epoch's map; ends after three epochs without a gain."""
+    import torch
+
+    weight = torch.eye(width, requires_grad=True)
+    optimizer = torch.optim.AdamW([weight], lr=rate, weight_decay=0.0)
+    batches = batches_of(train, lambda texts, role: frozen.of(texts, role, batch_size), seed)
+    highest, idle = float("-inf"), 0
+    for epoch in range(1, epochs + 1):
+        for loss_of in batches():
+            optimizer.zero_grad()
+            loss_of(lambda x: torch.nn.functional.normalize(x @ weight, dim=1)).backward()
+            optimizer.step()
+        score = offer(weight.detach().numpy().copy(), None, f"learning rate {rate:g}, epoch {epoch}")
+        highest, idle = (score, 0) if score > highest else (highest, idle + 1)
+        if idle == PATIENCE:
+            return
+
+
+def _whitening(vectors: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+    mean = vectors.mean(axis=0)
+    centred = (vectors - mean).astype(np.float64)
+    covariance = centred.T @ centred / len(vectors)
+    level = float(np.trace(covariance)) / len(covariance)
+    values, axes = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * level * np.eye(len(covariance)))
+    return (axes / np.sqrt(np.maximum(values, 1e-12))) @ axes.T, mean

@@ -1,0 +1,61 @@
+"""Hidden states below the lowest adapter, computed once.
+
+Layers without an adapter give the same hidden states in every epoch, as long as no dropout is on. With adapters in
+the upper layers only, training then starts in the middle of the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from scions.engine.forward import Pack, run_layers
+from scions.training.precision import autocast
+from scions.training.tokens import Tokens
+
+# Beyond this the states are computed anew in every step: memory is what small machines lack first.
+MOST_BYTES = 2 * 1024**3
+
+
+class Prefix:
+    """The input of layer ``first`` for every text.
+
+    Args:
+        model: a SentenceTransformer that `scions.engine.forward` supports.
+        tokens: the texts.
+        first: number of the lowest layer that is trained.
+        bf16: compute and keep in bf16.
+    """
+
+    def __init__(self, model: SentenceTransformer, tokens: Tokens, first: int, bf16: bool) -> None:
+        self.first = first
+        self._starts = np.cumsum(tokens.lengths) - tokens.lengths
+        self._lengths = tokens.lengths
+        width = int(model[0].auto_model.config.hidden_size)  # type: ignore[union-attr]
+        kind = torch.bfloat16 if bf16 else torch.float32
+        self._states = torch.empty(int(tokens.lengths.sum()), width, dtype=kind)
+        transformer: Any = model[0].auto_model
+        model.eval()
+        with torch.no_grad(), autocast(model.device, bf16):
+            for piece in tokens.pieces(np.arange(len(tokens.ids))):
+                features = {k: v.to(model.device) for k, v in tokens.features(piece, packed=True).items()}
+                hidden = run_layers(transformer, features["input_ids"], Pack.of(features["lengths"]), last=first)
+                self._states[self._places(piece)] = hidden.to("cpu", kind)
+
+    @staticmethod
+    def fits(model: SentenceTransformer, tokens: Tokens, bf16: bool) -> bool:
+        """Whether the states of all texts stay below ``MOST_BYTES``."""
+        width = int(model[0].auto_model.config.hidden_size)  # type: ignore[union-attr]
+        return int(tokens.lengths.sum()) * width * (2 if bf16 else 4) <= MOST_BYTES
+
+    def of(self, places: np.ndarray) -> torch.Tensor:
+        """``[tokens, width]`` of the texts at ``places``, one after another."""
+        return self._states[self._places(places)]
+
+    def _places(self, places: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(
+            np.concatenate([np.arange(self._starts[i], self._starts[i] + self._lengths[i]) for i in places])
+        )

@@ -1,0 +1,166 @@
+"""A file of vectors into another space: the same texts encoded anew, in the same form, beside the old file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scions.data.files import extension
+from scions.data.texts import iter_texts
+from scions.encoder.base_info import Space
+from scions.errors import DataError
+from scions.vectors.embed import EmbedReport, embed_file, fingerprint_of
+from scions.vectors.reader import read_outline
+from scions.vectors.writer import settle
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_CONTENT = ("size", "head_sha256")
+_SAMPLE = 128  # texts on which speed is measured
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What is to be done with one file. ``old`` is the record of its space, ``ids`` are its rows'."""
+
+    vectors: Path
+    texts: Path
+    output: Path
+    column: str | None
+    rows: int
+    old: dict[str, Any]
+    ids: list[Any] | None
+    space: Space
+
+    @property
+    def needed(self) -> bool:
+        """Whether the vectors lie in another space than they should."""
+        return str(self.old["space"]) != self.space.fingerprint
+
+    @property
+    def same_texts(self) -> bool:
+        """Whether the texts are, byte for byte as far as the old record knows, those of the old vectors."""
+        before, now = self.old.get("source"), fingerprint_of(self.texts)
+        return not isinstance(before, dict) or all(before.get(key, now[key]) == now[key] for key in _CONTENT)
+
+
+def document_encoder(name: str | None, base: str | None = None, root: Path | None = None) -> tuple[Any, Space]:
+    """What encodes documents for an adapter (``None`` or ``"base"``: the base), and the space they lie in.
+
+    For a query-side adapter that is its base.
+
+    Raises:
+        ScionsError: as `scions.encoder.loading.load_encoder`.
+    """
+    from scions.encoder.base_info import space_of
+    from scions.encoder.loading import BASE, adapter_folder, load_encoder
+    from scions.store import Manifest
+
+    folder = None if name in (None, BASE) else adapter_folder(str(name), root)[0]
+    if folder is not None:
+        manifest = Manifest.read(folder)
+        if manifest.query_side:
+            encoder = load_encoder(BASE, base=base or manifest.base.id)
+            return encoder, space_of(encoder, base=base or manifest.base.id)
+    encoder = load_encoder(name, base=base, root=root)
+    return encoder, space_of(encoder, folder)
+
+
+def plan_migration(
+    vectors: str | Path,
+    texts: str | Path,
+    space: Space,
+    *,
+    adapter: str | None = None,
+    output: str | Path | None = None,
+    column: str | None = None,
+) -> Migration:
+    """Check that ``texts`` can be those of ``vectors``, and say where the new ones would go.
+
+    Args:
+        vectors: the old file, with its record.
+        texts: what its rows were made of, in their order.
+        space: where the vectors should lie.
+        adapter: gives the new file its name, ``vectors.ADAPTER.npy``.
+        output: the new file instead.
+        column: of the texts; None takes the one in the old record, or recognises it.
+
+    Raises:
+        DataError: no vectors or texts, or another number of them; names file, found and expected rows.
+    """
+    vectors, texts = Path(vectors), Path(texts)
+    settle(vectors)
+    record, rows, ids = read_outline(vectors)
+    made_of = record.get("source")
+    if (
+        column is None
+        and isinstance(made_of, dict)
+        and texts.name == made_of.get("name")
+        and extension(texts) != ".txt"
+    ):
+        column = made_of.get("column")
+    found = sum(1 for _ in iter_texts(texts, column))
+    if found != rows:
+        raise DataError(
+            f"{texts}: has {found} rows, but {vectors} holds {rows} vectors; expected the texts they were made of, "
+            "row by row"
+        )
+    beside = vectors.with_name(f"{vectors.stem}.{adapter or space.adapter or 'base'}{vectors.suffix}")
+    return Migration(vectors, texts, Path(output) if output else beside, column, rows, record, ids, space)
+
+
+def migrate(
+    encoder: SentenceTransformer,
+    plan: Migration,
+    *,
+    batch_size: int = 64,
+    chunk_rows: int = 4096,
+    resume: bool = False,
+    force: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> EmbedReport:
+    """Encode the texts of ``plan`` anew: with the old file's dtype, normalisation, prompt and ids.
+
+    Arguments and errors are those of `scions.vectors.embed.embed_file`; it resumes as that does.
+    """
+    return embed_file(
+        encoder,
+        plan.texts,
+        plan.output,
+        space=plan.space,
+        column=plan.column,
+        prompt=plan.old.get("prompt"),
+        batch_size=batch_size,
+        chunk_rows=chunk_rows,
+        normalize=bool(plan.old.get("normalised", True)),
+        dtype=str(plan.old.get("dtype", "float32")),
+        resume=resume,
+        force=force,
+        ids=plan.ids,
+        on_progress=on_progress,
+    )
+
+
+def sample_of(texts: str | Path, column: str | None, rows: int) -> list[str]:
+    """At most 128 texts of a file of ``rows`` rows, evenly spread over its first 20,000."""
+    step = max(1, min(rows, 20_000) // _SAMPLE)
+    return list(islice(iter_texts(texts, column), 0, step * _SAMPLE, step))
+
+
+def rows_per_second(encoder: Any, texts: Sequence[str], *, batch_size: int = 64) -> float:
+    """Texts a second that ``encoder`` gives vectors of here, measured on at most 128 of ``texts`` spread evenly."""
+    if not texts:
+        return 0.0
+    rows = np.unique(np.linspace(0, len(texts) - 1, min(_SAMPLE, len(texts))).round().astype(int))
+    some = [texts[row] for row in rows]
+    encoder.encode(some[:4], show_progress_bar=False)  # what is done once is not for every row to pay
+    start = time.perf_counter()
+    encoder.encode(some, batch_size=batch_size, show_progress_bar=False)
+    return len(some) / max(time.perf_counter() - start, 1e-9)

@@ -1,0 +1,60 @@
+"""Products with frozen weights laid out beforehand give what plain ones give."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scions.engine import prepacked as frozen_module
+from scions.engine.prepacked import Frozen, FrozenLayers, can_lay_out, is_frozen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("laid_out", [True, False])
+def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch):
+    if laid_out and not can_lay_out():
+        pytest.skip("this PyTorch has no oneDNN product with a weight laid out beforehand")
+    monkeypatch.setattr(frozen_module, "can_lay_out", lambda: laid_out)
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(24, 40).to(dtype).requires_grad_(False) for _ in range(3)]
+    x = torch.randn(33, 24, dtype=dtype, requires_grad=True)
+    outer = torch.randn(33, 120, dtype=dtype)
+    results = []
+    for product in (Frozen.of(*layers), lambda x: torch.cat([layer(x) for layer in layers], dim=-1)):
+        y = product(x)
+        y.backward(outer)
+        results.append((y.detach().float(), x.grad.float()))
+        x.grad = None
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    for found, wanted in zip(*results, strict=True):
+        assert torch.allclose(found, wanted, atol=tolerance, rtol=tolerance)
+
+
+def test_a_layer_whose_weights_moved_is_laid_out_anew():
+    layer = torch.nn.Linear(4, 4).requires_grad_(False)
+    kept = FrozenLayers()
+    first = kept.of(layer)
+    assert kept.of(layer) is first
+    layer.weight.data = layer.weight.data + 1
+    assert kept.of(layer) is not first
+    assert torch.equal(kept.of(layer)(torch.eye(4)), layer(torch.eye(4)))
+
+
+def test_trained_layers_and_those_autocast_would_convert_are_not_frozen():
+    layer = torch.nn.Linear(4, 4)
+    assert not is_frozen(layer)
+    layer.requires_grad_(False)
+    assert is_frozen(layer)
+    assert not is_frozen(torch.nn.Linear(4, 4, bias=False).requires_grad_(False))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not is_frozen(layer)
+        assert is_frozen(layer.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gelu_comes_with_the_product(dtype):
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 40).to(dtype).requires_grad_(False)
+    x = torch.randn(33, 24, dtype=dtype)
+    found, wanted = Frozen.of(layer).product(x, gelu=True), torch.nn.functional.gelu(layer(x))
+    assert torch.allclose(found.float(), wanted.float(), atol=1e-6 if dtype == torch.float32 else 2e-2)
