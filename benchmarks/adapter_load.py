@@ -24,7 +24,7 @@ ROUNDS = 30
 
 def main() -> None:
     import scions
-    from scions.encoder.inject import graft_weights, network_of
+    from scions.encoder.inject import inject_adapter, network_of
     from scions.store import load_base, read_adapter
 
     with tempfile.TemporaryDirectory() as folder:
@@ -41,12 +41,12 @@ def main() -> None:
         assert path is not None
         model = load_base()
         config, _, weights = read_adapter(path)
-        graft_weights(model, "first", config, weights)
+        inject_adapter(model, "first", config, weights)
         seconds = []
         for i in range(ROUNDS):
             start = time.perf_counter()
             config, _, weights = read_adapter(path)
-            graft_weights(model, f"next-{i}", config, weights)
+            inject_adapter(model, f"next-{i}", config, weights)
             seconds.append(time.perf_counter() - start)
             network_of(model).delete_adapter(f"next-{i}")
         record = {

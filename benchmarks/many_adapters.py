@@ -53,46 +53,48 @@ def main() -> None:
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Register, load one after another, look up."""
     from scions import DomainEncoder
-    from scions.serving import Settings, Stock, build
+    from scions.serving import BaseInfo, Settings, build
 
     start = time.perf_counter()
     encoder = DomainEncoder()
-    stock = Stock.of(encoder)
+    base_info = BaseInfo.of(encoder)
     base_seconds = time.perf_counter() - start
     root = folder / "adapters"
     names = register(root, folder / "sources", encoder, options.registered)
 
     limit = options.memory * 2**20
     start = time.perf_counter()
-    app = build(encoder, stock, encoder.read_adapter, root, settings=Settings(memory=limit))
+    app = build(encoder, base_info, encoder.read_adapter, root, settings=Settings(memory=limit))
     build_seconds = time.perf_counter() - start
-    shelf = app.state.service.shelf
-    if shelf.registered != options.registered:
-        raise SystemExit(f"{shelf.registered} adapters were registered, there are {options.registered}")
+    adapter_cache = app.state.service.adapter_cache
+    if adapter_cache.registered != options.registered:
+        raise SystemExit(f"{adapter_cache.registered} adapters were registered, there are {options.registered}")
 
     chosen = [names[i] for i in np.random.default_rng(0).permutation(len(names))[: options.loads + 1]]
-    first_ms = await timed(shelf, chosen[0])  # imports and checks that happen once
-    own = shelf.loaded_bytes
+    first_ms = await timed(adapter_cache, chosen[0])  # imports and checks that happen once
+    own = adapter_cache.loaded_bytes
     memory, most, resident = PeakMemory(), 0, []
     memory.start()
     cold = []
     for number, name in enumerate(chosen[1:], 1):
-        cold.append(await timed(shelf, name))
-        most = max(most, shelf.loaded_bytes)
+        cold.append(await timed(adapter_cache, name))
+        most = max(most, adapter_cache.loaded_bytes)
         if number % max(1, options.loads // 10) == 0:
             resident.append(round((memory.process.memory_info().rss - memory.before) / 2**20, 1))
     peak = memory.mib()
-    if shelf.misses != options.loads + 1 or shelf.evictions == 0:
-        raise SystemExit(f"{shelf.misses} reads, {shelf.evictions} evictions: give more --loads or less --memory")
+    if adapter_cache.misses != options.loads + 1 or adapter_cache.evictions == 0:
+        raise SystemExit(
+            f"{adapter_cache.misses} reads, {adapter_cache.evictions} evictions: give more --loads or less --memory"
+        )
     held = chosen[-min(options.loads, limit // own) :]
-    hot = [await timed(shelf, held[number % len(held)]) for number in range(HOT)]
-    if shelf.hits != HOT:
-        raise SystemExit(f"{HOT - shelf.hits} of {HOT} look-ups read their adapter again")
+    hot = [await timed(adapter_cache, held[number % len(held)]) for number in range(HOT)]
+    if adapter_cache.hits != HOT:
+        raise SystemExit(f"{HOT - adapter_cache.hits} of {HOT} look-ups read their adapter again")
     from_disk = []
     for name in chosen[1 : 1 + min(FROM_DISK, options.loads - len(held))]:
         if forget(root / name / WEIGHTS):
-            from_disk.append(await timed(shelf, name))
-    shelf.close()
+            from_disk.append(await timed(adapter_cache, name))
+    adapter_cache.close()
     return {
         "registered": options.registered,
         "distinct_weights": SOURCES,
@@ -101,7 +103,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "bytes_of_one_in_memory": own,
         "memory_limit_bytes": limit,
         "most_loaded_bytes": most,
-        "evictions": shelf.evictions,
+        "evictions": adapter_cache.evictions,
         "resident_growth_mib": {"peak": peak, "after_each_tenth_of_the_loads": resident},
         "start_seconds": {"base": round(base_seconds, 2), "register": round(build_seconds, 2)},
         "first_load_ms": round(first_ms, 2),
@@ -145,10 +147,10 @@ def forget(file: Path) -> bool:
     return True
 
 
-async def timed(shelf: Any, name: str) -> float:
+async def timed(adapter_cache: Any, name: str) -> float:
     """Milliseconds until the weights are there; they are let go at once."""
     start = time.perf_counter()
-    await shelf.get(name)
+    await adapter_cache.get(name)
     return 1e3 * (time.perf_counter() - start)
 
 

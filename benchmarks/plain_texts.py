@@ -31,8 +31,8 @@ from scions.data import Shape, Table, read
 from scions.evaluation import dev_score
 from scions.store import load_base
 from scions.training.fit import fit
-from scions.training.live_encoder import FastEncoder
-from scions.training.trainable import graft
+from scions.training.live_encoder import LiveEncoder
+from scions.training.trainable import make_trainable
 
 ROWS, HELD_OUT = 1500, 600
 TRAIN_TEST = ("train", "test")
@@ -87,8 +87,8 @@ def _measured(domain: str, way: str, data: Path) -> dict[str, Any]:
         table = Table(Shape.TEXTS, {"text": list(dict.fromkeys(texts))}, domain)
         recipe = recipe_for(table, "houlsby", epochs=1, **settings)
         with tempfile.TemporaryDirectory() as run, contextlib.redirect_stdout(io.StringIO()):
-            seconds = fit(model, graft(model, "houlsby"), table, None, recipe, run=Path(run)).seconds
-    encoder = FastEncoder(model, SCORING_LENGTH)
+            seconds = fit(model, make_trainable(model, "houlsby"), table, None, recipe, run=Path(run)).seconds
+    encoder = LiveEncoder(model, SCORING_LENGTH)
     if domain in TASKS:
         vectors = [encoder.encode(table.columns["text"]) for table in (train, test)]
         labels = [np.array(table.columns["label"]) for table in (train, test)]

@@ -65,7 +65,7 @@ def _tensors(network: Any, config: Any, generator: torch.Generator) -> dict[str,
 
 def _manifest(name: str, base: Any, rank: int, seed: int, parameters: int) -> Any:
     from scions.encoder import pooling_of
-    from scions.store import Base, DataRecord, Initialisation, Manifest, base_fingerprint, base_id
+    from scions.store import Base, DataRecord, Initialization, Manifest, base_fingerprint, base_id
 
     network = base[0].auto_model
     return Manifest(
@@ -82,7 +82,7 @@ def _manifest(name: str, base: Any, rank: int, seed: int, parameters: int) -> An
         rank=rank,
         trainable_parameters=parameters,
         trainable_share=parameters / sum(parameter.numel() for parameter in network.parameters()),
-        initialisation=Initialisation(seed=seed, id="random"),
+        initialisation=Initialization(seed=seed, id="random"),
         data=DataRecord(source="none, random weights", fingerprint="none", shape="pairs", rows={}),
         pooling=pooling_of(base),
         # The base's own: rows with an adapter are cut where rows without one are.

@@ -65,7 +65,7 @@ def measure(base: Path, data: Path, folder: Path) -> dict[str, object]:
     from scions.data import read
     from scions.encoder import load_encoder
     from scions.store import load_base
-    from scions.training.live_encoder import FastEncoder
+    from scions.training.live_encoder import LiveEncoder
 
     rows = read(data / "patents" / "train.jsonl").take(range(0, 26000, 26000 // ROWS))
     test = read(data / "patents" / "test.jsonl").take(range(0, 7000, 7000 // TEST_ROWS))
@@ -81,8 +81,8 @@ def measure(base: Path, data: Path, folder: Path) -> dict[str, object]:
     model = load_base(str(base))
     padded = model.encode(texts, normalize_embeddings=True)
     record: dict[str, object] = {
-        "packed_least_cosine_float32": float((FastEncoder(model, 384, bf16=False).encode(texts) * padded).sum(1).min()),
-        "packed_least_cosine_bf16": float((FastEncoder(model, 384).encode(texts) * padded).sum(1).min()),
+        "packed_least_cosine_float32": float((LiveEncoder(model, 384, bf16=False).encode(texts) * padded).sum(1).min()),
+        "packed_least_cosine_bf16": float((LiveEncoder(model, 384).encode(texts) * padded).sum(1).min()),
     }
     start = time.perf_counter()
     result = scions.train(

@@ -191,7 +191,7 @@ def a_manifest() -> Callable[..., Any]:
 
 
 def _manifest(folder: Path, name: str, /, **changes: Any) -> Any:
-    from scions.store import Base, DataRecord, Initialisation, Manifest, base_fingerprint
+    from scions.store import Base, DataRecord, Initialization, Manifest, base_fingerprint
 
     values: dict[str, Any] = {
         "name": name,
@@ -203,7 +203,7 @@ def _manifest(folder: Path, name: str, /, **changes: Any) -> Any:
         "rank": 3,
         "trainable_parameters": 10,
         "trainable_share": 0.036,
-        "initialisation": Initialisation(seed=0, id="0"),
+        "initialisation": Initialization(seed=0, id="0"),
         "data": DataRecord(source="legal.jsonl", fingerprint="0", shape="pairs", rows={"train": 8}),
         "pooling": "mean",
         "max_length": 16,

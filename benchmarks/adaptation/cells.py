@@ -19,9 +19,9 @@ from scions.evaluation import evaluate, evaluate_sts
 from scions.store import load_base
 from scions.training.baselines.linear_map import fit_linear_map
 from scions.training.fit import fit, sample_for_selection
-from scions.training.live_encoder import FastEncoder
+from scions.training.live_encoder import LiveEncoder
 from scions.training.recipe import Recipe, choose_recipe
-from scions.training.trainable import DEFAULT_SHARE, graft
+from scions.training.trainable import DEFAULT_SHARE, make_trainable
 from scions.training.trainer import TrainingDiverged
 
 SCORING_LENGTH = 256
@@ -118,11 +118,11 @@ def _encoder(task: Task, domain: Domain, parts: Parts, record: dict[str, Any]) -
 
     torch.manual_seed(task.seed)
     if task.method == "base":
-        return FastEncoder(load_base(), SCORING_LENGTH)
+        return LiveEncoder(load_base(), SCORING_LENGTH)
     if task.method == "linear":
         model = load_base()
         start = time.perf_counter()
-        encoder = FastEncoder(model, SCORING_LENGTH)
+        encoder = LiveEncoder(model, SCORING_LENGTH)
         mapped = fit_linear_map(encoder, parts.train, sample_for_selection(parts.dev, task.seed), seed=task.seed)
         total = sum(p.numel() for p in model.parameters())
         record["trained"] = {"values": mapped.weight.size, "share": mapped.weight.size / total, "rank": 0}
@@ -165,13 +165,13 @@ def _train(task: Task, rate: float, domain: Domain, parts: Parts) -> tuple[Any, 
     recipe = recipe_for(parts.train, name, learning_rate=rate, epochs=domain.epochs, batch_size=domain.batch_size)
     memory = PeakMemory()
     memory.start()
-    trained = graft(model, name, layers=UPPER_LAYERS if task.method == "upper" else None)
+    trained = make_trainable(model, name, layers=UPPER_LAYERS if task.method == "upper" else None)
     if name != "full" and trained.share > DEFAULT_SHARE:
         raise RuntimeError(f"{task.name} trains {trained.share:.2%} of the base, more than {DEFAULT_SHARE:.1%}")
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         # Everything but the rate is the same for all methods: bf16 where native, no dropout, the same batches.
         done = fit(model, trained, parts.train, parts.dev, recipe, run=Path(folder), seed=task.seed)
-    return FastEncoder(model, SCORING_LENGTH), {
+    return LiveEncoder(model, SCORING_LENGTH), {
         "learning_rate": rate,
         "recipe": {name: value for name, value in recipe.to_dict().items() if name != "reasons"},
         "trained": {"values": trained.count, "share": trained.share, "rank": trained.rank},

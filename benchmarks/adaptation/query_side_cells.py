@@ -19,14 +19,14 @@ from adaptation.records import PeakMemory, packed, summary
 from scions.data import Splits, Table, read_splits
 from scions.encoder import space_of
 from scions.encoder.query_side import QuerySideEncoder
-from scions.evaluation import Remembering, evaluate
+from scions.evaluation import CachedEncoder, evaluate
 from scions.store import load_base
 from scions.training.examples import to_examples
 from scions.training.fit import fit
-from scions.training.live_encoder import FastEncoder
+from scions.training.live_encoder import LiveEncoder
 from scions.training.query_side import DocumentVectors, documents_of, query_side_recipe
 from scions.training.recipe import Recipe, choose_recipe
-from scions.training.trainable import graft
+from scions.training.trainable import make_trainable
 from scions.training.trainer import TrainingDiverged
 from scions.vectors import embed_file
 from scions.vectors.reader import read_vectors
@@ -158,7 +158,7 @@ def run(setting: Setting, limits: Limits, index_folder: Path) -> tuple[dict[str,
             return record | {"error": str(error), "score": None, "wall_seconds": _since(start)}, {}
         encoder = QuerySideEncoder(adapted, encoder) if setting.side == "query-side" else adapted
     if setting.stage == "final":
-        result = evaluate(Remembering(encoder), parts.test)
+        result = evaluate(CachedEncoder(encoder), parts.test)
         units = packed(result)
         record["scored_with"] = SCORED_WITH
         record["result"] = summary(result)
@@ -166,13 +166,13 @@ def run(setting: Setting, limits: Limits, index_folder: Path) -> tuple[dict[str,
     return record | {"wall_seconds": _since(start)}, units
 
 
-def _train(setting: Setting, parts: Parts, index: DocumentVectors, record: dict[str, Any]) -> FastEncoder:
+def _train(setting: Setting, parts: Parts, index: DocumentVectors, record: dict[str, Any]) -> LiveEncoder:
     model = load_base()
     overrides = {"learning_rate": setting.learning_rate, "batch_size": setting.batch_size}
     recipe = recipe_of(model, parts, setting.side, **{key: value for key, value in overrides.items() if value})
     memory = PeakMemory()
     memory.start()
-    trained = graft(model, "houlsby")
+    trained = make_trainable(model, "houlsby")
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         done = fit(
             model,
@@ -197,7 +197,7 @@ def _train(setting: Setting, parts: Parts, index: DocumentVectors, record: dict[
         },
         "score": max(entry["score"] for entry in done.history if entry["step"] > 0),
     }
-    return FastEncoder(model, SCORING_LENGTH, bf16=False)
+    return LiveEncoder(model, SCORING_LENGTH, bf16=False)
 
 
 def _since(start: float) -> float:

@@ -63,7 +63,7 @@ def _ours(
 ) -> tuple[float, float, int, int]:
     from scions.store import load_base
     from scions.training.fit import fit
-    from scions.training.trainable import graft
+    from scions.training.trainable import make_trainable
 
     model, memory = load_base(), PeakMemory()
     given = {"batch_size": batch_size} if batch_size and side == "query-side" else {}
@@ -72,7 +72,7 @@ def _ours(
     recipe.epochs = steps / (len(pairs) // recipe.batch_size)
     index = index_of(SIDES[domain], None) if side == "query-side" else None
     memory.start()
-    trained = graft(model, "full" if side == "full" else "houlsby")
+    trained = make_trainable(model, "full" if side == "full" else "houlsby")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         fit(model, trained, pairs, None, recipe, run=Path(folder), on_step=timer, index=index)

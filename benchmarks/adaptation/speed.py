@@ -74,12 +74,12 @@ def _ours(train: Any, recipe: Any, timer: Timer, side: str, steps: int) -> tuple
     from adaptation.cells import UPPER_LAYERS
     from scions.store import load_base
     from scions.training.fit import fit
-    from scions.training.trainable import graft
+    from scions.training.trainable import make_trainable
 
     model, memory = load_base(), PeakMemory()
     memory.start()
     upper = side == "upper"
-    trained = graft(model, "houlsby" if upper else side, layers=UPPER_LAYERS if upper else None)
+    trained = make_trainable(model, "houlsby" if upper else side, layers=UPPER_LAYERS if upper else None)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         fit(model, trained, train, None, recipe, run=Path(folder), on_step=timer)

@@ -76,7 +76,10 @@ def starts(shop: Workshop) -> None:
         soup = shop.soup(apart)
         kept = {}
         for name, called in zip(pair, apart, strict=True):
-            base, own = shop.gain(name)["base"], shop.value(called, shop.stock.published(shop.member(called)), name)
+            base, own = (
+                shop.gain(name)["base"],
+                shop.value(called, shop.trial_base.published(shop.member(called)), name),
+            )
             kept[name] = (shop.score(soup, name).value - base) / (own - base)
         together = shop.mixture(pair)
         record = {"members": pair, "kept_apart": kept, "kept_together": together["retained"]}
@@ -134,7 +137,9 @@ def novel(shop: Workshop) -> None:
 
         domains = Domains.of({n: shop.member(n).manifest for n in rest})
         texts = shop.parts(name).train.texts()  # of a search, queries come first: drawn, not the first hundred
-        vectors = shop.stock.bare().encode([texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:100]])
+        vectors = shop.trial_base.bare().encode(
+            [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:100]]
+        )
         base = shop.gain(name)["base"]
         record: dict[str, Any] = {"domain": name, "base": base, "own": shop.gain(name)["own"]}
         record["of_no_domain"] = float(cluster_shares(vectors, domains)[0])
@@ -143,7 +148,7 @@ def novel(shop: Workshop) -> None:
             soup = shop.score(shop.average_of(found.weights), name).value if found.weights else base
             record[by] = {"weights": found.weights, "score": soup}
         nearest = rest[int(np.argmax(domains.cosines(vectors)))]
-        single = shop.value(f"cross-{nearest}-{name}", shop.stock.published(shop.member(nearest)), name)
+        single = shop.value(f"cross-{nearest}-{name}", shop.trial_base.published(shop.member(nearest)), name)
         record["single"] = {"adapter": nearest, "score": single}
         shop.cells.write(f"novel-{name}", record)
         _say(f"novel {name}: base {base:.2f}, single {single:.2f}, soup {record['mixture']['score']:.2f}")
@@ -155,7 +160,7 @@ def routing(shop: Workshop) -> None:
         return
     from scions.data import read
 
-    base, rng = shop.stock.bare(), np.random.default_rng(0)
+    base, rng = shop.trial_base.bare(), np.random.default_rng(0)
 
     def vectors(texts: list[str], most: int = 400) -> np.ndarray:
         distinct = list(dict.fromkeys(texts))
@@ -212,7 +217,7 @@ def routing(shop: Workshop) -> None:
             elif pick == name:
                 values[pick] = shop.gain(name)["own"]
             else:
-                values[pick] = shop.value(f"cross-{pick}-{name}", shop.stock.published(shop.member(pick)), name)
+                values[pick] = shop.value(f"cross-{pick}-{name}", shop.trial_base.published(shop.member(pick)), name)
         routed[name] = {"score": float(np.mean([values[p] for p in picks])), "own": shop.gain(name)["own"]}
     shop.cells.write("routing", record | {"routed": routed})
 
@@ -248,13 +253,15 @@ def pruning(shop: Workshop) -> None:
             if shop.cells.has(cell) or not single["counts"]:
                 continue
             if before is None or after is None:
-                before = shop.score(shop.stock.bare(), name)
-                after = shop.score(shop.stock.published(member), name)
+                before = shop.score(shop.trial_base.bare(), name)
+                after = shop.score(shop.trial_base.published(member), name)
             made = pruned(member, share, strategy, [shop.member(n) for n in near] if strategy == "sign-aware" else ())
             with tempfile.TemporaryDirectory() as folder:
                 write_adapter(Path(folder), made.tensors, made.config, member.manifest, sparse=made.sparse)
                 size = weights_path(folder).stat().st_size
-            result = shop.score(shop.stock.trial(made.tensors, made.config, member.manifest, sparse=made.sparse), name)
+            result = shop.score(
+                shop.trial_base.trial(made.tensors, made.config, member.manifest, sparse=made.sparse), name
+            )
             record: dict[str, Any] = {"domain": name, "strategy": strategy, "asked": share, "sparsity": made.sparsity}
             record["bytes"] = size / weights_path(member.folder).stat().st_size
             record["score"], record["kept"] = result.value, kept_gain(before, after, result)
@@ -282,10 +289,10 @@ def _speed(shop: Workshop, rounds: int = 5) -> None:
         return
     name = shop.names[0]
     member = shop.member(name)
-    sides: dict[str, Any] = {"base": shop.stock.bare(), "whole": shop.stock.published(member)}
+    sides: dict[str, Any] = {"base": shop.trial_base.bare(), "whole": shop.trial_base.published(member)}
     for strategy, share in (("magnitude", 0.9), ("neurons", 0.5), ("neurons", 0.9), ("layers", 0.5)):
         made = pruned(member, share, strategy)
-        sides[f"{strategy} {share:g}"] = shop.stock.trial(
+        sides[f"{strategy} {share:g}"] = shop.trial_base.trial(
             made.tensors, made.config, member.manifest, sparse=made.sparse
         )
     texts = (shop.parts(name).test.texts() * 4)[:256]

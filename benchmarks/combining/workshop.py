@@ -25,12 +25,12 @@ from scions.merging.tensor_sites import compared
 from scions.mixing.adapters import Member, read_member, updates
 from scions.mixing.compare import effect, similarity_changes
 from scions.mixing.mix import mixed
-from scions.mixing.trial import Rooted, Stock
+from scions.mixing.trial import AdaptedEncoder, TrialBase
 from scions.routing.domains import Domains
-from scions.store import Base, DataRecord, DomainStatistics, Initialisation, Manifest, base_fingerprint, load_base
+from scions.store import Base, DataRecord, DomainStatistics, Initialization, Manifest, base_fingerprint, load_base
 from scions.store.base import DEFAULT_BASE
 from scions.training.fit import fit
-from scions.training.trainable import graft
+from scions.training.trainable import make_trainable
 
 Names = tuple[str, ...]
 
@@ -67,7 +67,7 @@ class Workshop:
         sha = base_fingerprint(model)
         domain = self._statistics(parts.train)
         recipe = recipe_for(parts.train, "houlsby", epochs=DOMAINS[name].epochs)
-        trained = graft(model, "houlsby")
+        trained = make_trainable(model, "houlsby")
         called = name if own_start is None else f"own-{name}"
         if own_start is not None:
             _redraw(trained.parameters, own_start)
@@ -90,7 +90,7 @@ class Workshop:
             rank=trained.rank,
             trainable_parameters=trained.count,
             trainable_share=trained.share,
-            initialisation=Initialisation(seed=own_start or 0, id=f"benchmark-{trained.rank}-{own_start or 0}"),
+            initialisation=Initialization(seed=own_start or 0, id=f"benchmark-{trained.rank}-{own_start or 0}"),
             data=DataRecord(
                 source=name,
                 fingerprint=fingerprint(parts.train),
@@ -120,26 +120,26 @@ class Workshop:
     def _statistics(self, train: Table) -> DomainStatistics:
         texts = train.texts()
         chosen = np.random.default_rng(0).permutation(len(texts))[:1000]
-        vectors = self.stock.bare().encode([texts[i] for i in chosen])
+        vectors = self.trial_base.bare().encode([texts[i] for i in chosen])
         mean = vectors.mean(axis=0)
         variance = float(((vectors - mean) ** 2).mean())
         return DomainStatistics(mean=[float(x) for x in mean], spherical_variance=variance, n=len(chosen))
 
     @cached_property
-    def stock(self) -> Stock:
+    def trial_base(self) -> TrialBase:
         # In the precision that is fast here, base and adapters alike.
-        return Stock(DEFAULT_BASE, base_fingerprint(load_base()), dtype=None)
+        return TrialBase(DEFAULT_BASE, base_fingerprint(load_base()), dtype=None)
 
     def member(self, name: str) -> Member:
         if name not in self._members:
             self._members[name] = read_member(self.adapters / name)
         return self._members[name]
 
-    def rooted(self, tensors: Any, like: str) -> Rooted:
+    def rooted(self, tensors: Any, like: str) -> AdaptedEncoder:
         member = self.member(like)
-        return self.stock.trial(tensors, member.config, member.manifest)
+        return self.trial_base.trial(tensors, member.config, member.manifest)
 
-    def soup(self, names: Names, strategy: str = "uniform", weights: Sequence[float] | None = None) -> Rooted:
+    def soup(self, names: Names, strategy: str = "uniform", weights: Sequence[float] | None = None) -> AdaptedEncoder:
         chosen = [self.member(n) for n in names]
         return self.rooted(mixed(chosen, weights or [1 / len(chosen)] * len(chosen), strategy), names[0])
 
@@ -163,7 +163,7 @@ class Workshop:
         """Base and own adapter on a domain's test and dev rows: cell ``single-<name>``."""
         cell = f"single-{name}"
         if not self.cells.has(cell):
-            base, own = self.stock.bare(), self.stock.published(self.member(name))
+            base, own = self.trial_base.bare(), self.trial_base.published(self.member(name))
             before, after = self.score(base, name), self.score(own, name)
             difference = paired_difference(before, after, samples=300)
             dev = self.parts(name).dev
@@ -243,17 +243,17 @@ class Workshop:
     @cached_property
     def _common(self) -> tuple[list[str], np.ndarray]:
         texts = list(dict.fromkeys(text for pair in drift_pairs(200) for text in pair))[:200]
-        return texts, self.stock.bare().encode(texts)
+        return texts, self.trial_base.bare().encode(texts)
 
     def change(self, name: str) -> np.ndarray:
         """What an adapter does to the similarities of common texts."""
         cache = self.__dict__.setdefault("_changes", {})
         if name not in cache:
             texts, bare = self._common
-            cache[name] = similarity_changes(bare, self.stock.published(self.member(name)).encode(texts))
+            cache[name] = similarity_changes(bare, self.trial_base.published(self.member(name)).encode(texts))
         return cache[name]
 
-    def average_of(self, weights: dict[str, float]) -> Rooted:
+    def average_of(self, weights: dict[str, float]) -> AdaptedEncoder:
         chosen = [self.member(n) for n in weights]
         return self.rooted(average([m.tensors for m in chosen], list(weights.values())), chosen[0].name)
 

@@ -21,9 +21,9 @@ from scions.data import read
 from scions.evaluation import dev_score, evaluate, evaluate_sts
 from scions.store import load_base
 from scions.training.fit import fit, sample_for_selection
-from scions.training.live_encoder import FastEncoder
+from scions.training.live_encoder import LiveEncoder
 from scions.training.preservation import measure_importance
-from scions.training.trainable import graft
+from scions.training.trainable import make_trainable
 
 DOMAINS = ("patents", "stackoverflow", "medical", "banking77")
 NAMED = ("mr", "subj", "trec", "mpqa", "cr")
@@ -87,12 +87,12 @@ def run(
         importance = measure_importance(model, parts.train.texts(), seed=seed).shuffled(seed)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         recipe.general_texts = _named(limits.data, Path(folder)) if variant.texts == "named" else variant.texts
-        trained = graft(model, variant.method)
+        trained = make_trainable(model, variant.method)
         before = {name: p.detach().clone() for name, p in trained.parameters.items()}
         done = fit(model, trained, parts.train, parts.dev, recipe, run=Path(folder), seed=seed, importance=importance)
     if variant.strength != 1:
         weaken(trained.parameters, before, variant.strength)
-    encoder = FastEncoder(model, SCORING_LENGTH)
+    encoder = LiveEncoder(model, SCORING_LENGTH)
     record: dict[str, Any] = {
         "stage": stage,
         "domain": domain,

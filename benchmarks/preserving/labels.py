@@ -19,8 +19,8 @@ from adaptation.cells import SCORING_LENGTH, Limits, recipe_for
 from scions.data import Shape, Table, read
 from scions.store import load_base
 from scions.training.fit import fit
-from scions.training.live_encoder import FastEncoder
-from scions.training.trainable import graft
+from scions.training.live_encoder import LiveEncoder
+from scions.training.trainable import make_trainable
 
 TASKS = ("chemprot", "scierc_rel", "acl_arc")
 WAYS = {"blind": "none", "informed": "mask,contrast", "distilled": "distillation", "all": "all"}
@@ -42,8 +42,8 @@ def run(task: str, method: str, way: str, limits: Limits) -> tuple[dict[str, Any
     if method != "none":
         recipe = recipe_for(texts, method, epochs=1, preserve=WAYS[way])
         with tempfile.TemporaryDirectory() as run_folder, contextlib.redirect_stdout(io.StringIO()):
-            seconds = fit(model, graft(model, method), texts, None, recipe, run=Path(run_folder)).seconds
-    encoder = FastEncoder(model, SCORING_LENGTH)
+            seconds = fit(model, make_trainable(model, method), texts, None, recipe, run=Path(run_folder)).seconds
+    encoder = LiveEncoder(model, SCORING_LENGTH)
     scores = few_labels(
         encoder.encode(train.columns["text"]),
         np.array(train.columns["label"]),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scions.data import Shape, Splits, Table, read_splits, split
-from scions.data.groups import components, group_rows, normalise
+from scions.data.groups import components, group_rows, normalize
 from scions.errors import DataError, UsageError
 
 
@@ -28,7 +28,7 @@ def write(path: Path, rows: list[dict]) -> str:
 
 
 def texts_of(table: Table) -> set[str]:
-    return {normalise(text) for texts in table.row_texts() for text in texts}
+    return {normalize(text) for texts in table.row_texts() for text in texts}
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,7 @@ import pytest
 from scions import DomainEncoder
 from scions.encoder.row_encoder import RowEncoder
 from scions.errors import AdapterError, UsageError
-from scions.routing.sample import LOOKED_AT, looked_at
+from scions.routing.sample import SAMPLE_SIZE, sample_rows
 from scions.store import DomainStatistics
 
 LAW, FEVER, ENGINE, OTHER = "court", "fever", "engine", "the model"
@@ -79,7 +79,7 @@ def test_a_call_is_one_decision_and_rows_are_one_each(domains):
 
 def test_at_most_twenty_rows_of_the_base_are_what_it_costs(domains, passes):
     domains.encode([LAW] * 90, adapter="auto")
-    assert passes == [(0, LOOKED_AT), (90, 0)]
+    assert passes == [(0, SAMPLE_SIZE), (90, 0)]
     passes.clear()
     domains.encode([LAW] * 3, adapter="auto")
     assert passes == [(0, 3), (3, 0)]
@@ -87,7 +87,7 @@ def test_at_most_twenty_rows_of_the_base_are_what_it_costs(domains, passes):
 
 def test_what_the_base_gave_for_the_decision_is_not_computed_again(domains, passes):
     domains.encode([OTHER] * 30, adapter="auto")
-    assert passes == [(0, LOOKED_AT), (0, 10)]
+    assert passes == [(0, SAMPLE_SIZE), (0, 10)]
     passes.clear()
     domains.encode([LAW, OTHER, FEVER, OTHER], adapter="auto-rows")
     assert passes == [(0, 4), (2, 0)]
@@ -98,13 +98,13 @@ def test_what_the_base_gave_for_the_decision_is_not_computed_again(domains, pass
 
 
 def test_the_texts_looked_at_are_spread_evenly():
-    assert looked_at(3) == [0, 1, 2]
-    assert looked_at(20) == list(range(20))
-    assert looked_at(21)[0] == 0
-    assert looked_at(2000) == list(range(50, 2000, 100))
+    assert sample_rows(3) == [0, 1, 2]
+    assert sample_rows(20) == list(range(20))
+    assert sample_rows(21)[0] == 0
+    assert sample_rows(2000) == list(range(50, 2000, 100))
     for texts in range(1, 90):
-        chosen = looked_at(texts)
-        assert len(set(chosen)) == min(texts, LOOKED_AT)
+        chosen = sample_rows(texts)
+        assert len(set(chosen)) == min(texts, SAMPLE_SIZE)
         assert max(chosen) < texts
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from scions.encoder import graft_weights, load_encoder, space_of
+from scions.encoder import inject_adapter, load_encoder, space_of
 from scions.errors import AdapterError, ScionsError
 from scions.store import Base, load_base, read_adapter
 
@@ -51,7 +51,7 @@ def test_loading_says_nothing(publish_adapter, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         config, _, weights = read_adapter(_folder("medical"))
-        graft_weights(model, "medical", config, weights)
+        inject_adapter(model, "medical", config, weights)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
 
@@ -65,7 +65,7 @@ def test_second_adapter_stands_beside_the_first(publish_adapter, ranks):
         _, models[name] = publish_adapter(name, BottleneckConfig(rank=rank), seed)
     model = load_encoder("legal", device="cpu")
     config, _, weights = read_adapter(_folder("medical"))
-    graft_weights(model, "medical", config, weights)
+    inject_adapter(model, "medical", config, weights)
     np.testing.assert_array_equal(model.encode(TEXTS), models["medical"].encode(TEXTS))
     model.set_adapter("legal")
     np.testing.assert_array_equal(model.encode(TEXTS), models["legal"].encode(TEXTS))
@@ -78,7 +78,7 @@ def test_second_adapter_of_another_placement(publish_adapter):
     _, upper = publish_adapter("upper", BottleneckConfig(rank=2, placement="pfeiffer", layers=1))
     model = load_encoder("legal", device="cpu")
     config, _, weights = read_adapter(_folder("upper"))
-    graft_weights(model, "upper", config, weights)
+    inject_adapter(model, "upper", config, weights)
     np.testing.assert_array_equal(model.encode(TEXTS), upper.encode(TEXTS))
 
 
@@ -93,10 +93,10 @@ def test_graft_refuses_tensors_that_do_not_fit_and_leaves_the_model_as_it_was(pu
         (weights | {first: torch.ones(1)}, "of another shape"),
     ):
         with pytest.raises(AdapterError, match=message):
-            graft_weights(model, "other", config, wrong)
+            inject_adapter(model, "other", config, wrong)
         assert list(model[0].auto_model.peft_config) == ["legal"]
     with pytest.raises(AdapterError, match="already has an adapter 'legal'"):
-        graft_weights(model, "legal", config, weights)
+        inject_adapter(model, "legal", config, weights)
     np.testing.assert_array_equal(model.encode(TEXTS), trained.encode(TEXTS))
 
 

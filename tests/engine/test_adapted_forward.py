@@ -12,7 +12,7 @@ from peft import LoraConfig
 from scions import BottleneckConfig, DomainEncoder
 from scions.engine.adapted_forward import order_rows
 from scions.engine.batches import cut
-from scions.engine.bottleneck import SitePart, Span, grouped_site
+from scions.engine.bottleneck import BottleneckTensors, Span, grouped_bottleneck
 from scions.store import load_base
 
 KINDS = ("bert", "roberta", "distilbert", "mpnet", "electra")
@@ -206,12 +206,12 @@ def test_a_base_that_is_trained_meanwhile_is_followed(tiny_base):
 
 def test_a_site_by_hand():
     y, residual = torch.tensor([[1.0, 3.0], [1.0, 3.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0]] * 3)
-    part = SitePart(
+    part = BottleneckTensors(
         torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]), torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, -3.0]),
         torch.tensor([2.0, 2.0]), torch.tensor([1.0, 1.0]), "relu",
     )  # fmt: skip
     spans = [Span(None, 0, 1), Span(part, 1, 3, torch.tensor([[1.0], [0.5]]))]
-    found = grouped_site(y, residual, torch.ones(2), torch.zeros(2), 0.0, spans)
+    found = grouped_bottleneck(y, residual, torch.ones(2), torch.zeros(2), 0.0, spans)
     # Row 1: y + [2, -3] + 1 = [4, 1]: 2 * [1, -1] + 1. Row 2: y + [1.5, -1.5] + 1 = [4.5, -0.5]: gamma 1.5, beta 0.5.
     torch.testing.assert_close(found, torch.tensor([[-1.0, 1.0], [3.0, -1.0], [2.0, -1.0]]))
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import torch
 
-from scions.engine.bottleneck import SitePart
-from scions.engine.kernels.arena import PAGE, HugePages
-from scions.engine.kernels.int8_bottleneck import NativeParts
+from scions.engine.bottleneck import BottleneckTensors
+from scions.engine.kernels.arena import PAGE, Arena
+from scions.engine.kernels.int8_bottleneck import Int8Bottlenecks
 
 
 class Owner:
@@ -22,7 +22,7 @@ def _addresses(memory: torch.Tensor) -> range:
 
 
 def test_small_ones_share_a_page_and_do_not_overlap():
-    pages = HugePages()
+    pages = Arena()
     owners = [Owner() for _ in range(7)]
     places = [_addresses(pages.take(PAGE // 4 - 100, owner)) for owner in owners]
     assert len({place.start // PAGE for place in places}) == 2
@@ -33,7 +33,7 @@ def test_small_ones_share_a_page_and_do_not_overlap():
 
 
 def test_a_place_let_go_is_used_again():
-    pages = HugePages()
+    pages = Arena()
     owners = [Owner() for _ in range(4)]
     places = [pages.take(PAGE // 4, owner).data_ptr() for owner in owners]
     del owners[1]
@@ -42,7 +42,7 @@ def test_a_place_let_go_is_used_again():
 
 
 def test_pages_without_owners_are_given_back():
-    pages = HugePages()
+    pages = Arena()
     for _ in range(3):
         owners = [Owner() for _ in range(40)]
         for owner in owners:
@@ -53,13 +53,13 @@ def test_pages_without_owners_are_given_back():
 
 
 def test_large_ones_have_pages_of_their_own():
-    memory = HugePages().take(3 * PAGE + 5, Owner())
+    memory = Arena().take(3 * PAGE + 5, Owner())
     assert memory.nbytes == 4 * PAGE  # a huge page is held as a whole, and counted so
     assert memory.data_ptr() % PAGE == 0
 
 
 def test_from_many_threads_no_two_get_the_same():
-    pages, kept, wrong = HugePages(), [], []
+    pages, kept, wrong = Arena(), [], []
 
     def run(number: int) -> None:
         for step in range(60):
@@ -81,12 +81,12 @@ def test_from_many_threads_no_two_get_the_same():
 
 
 def test_what_parts_gave_back_outlives_them():
-    def part(value: float) -> SitePart:
-        return SitePart(gamma=torch.full((64,), value), beta=torch.full((64,), value))
+    def part(value: float) -> BottleneckTensors:
+        return BottleneckTensors(gamma=torch.full((64,), value), beta=torch.full((64,), value))
 
-    [given] = NativeParts([part(1.0)]).parts()
+    [given] = Int8Bottlenecks([part(1.0)]).parts()
     gc.collect()
-    later = NativeParts([part(2.0)])
+    later = Int8Bottlenecks([part(2.0)])
     assert given is not None
     assert given.gamma is not None
     assert (given.gamma == 1).all()

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-from scions.engine.bottleneck import SitePart, Span, grouped_site
+from scions.engine.bottleneck import BottleneckTensors, Span, grouped_bottleneck
 from scions.engine.kernels import build
 from scions.engine.kernels.build import kernels
-from scions.engine.kernels.int8_bottleneck import NativeBatch, NativeParts, fits
+from scions.engine.kernels.int8_bottleneck import Int8Batch, Int8Bottlenecks, fits
 from scions.engine.kernels.native_attention import attend
 from scions.engine.precision import has_bf16
 
@@ -38,7 +38,7 @@ def _needs_the_kernel(request):
     assert kernels() is not None, "it does not compile"
 
 
-def _part(rank: int, seed: int, norm: bool = True, parallel: bool = False) -> SitePart:
+def _part(rank: int, seed: int, norm: bool = True, parallel: bool = False) -> BottleneckTensors:
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> torch.Tensor:
@@ -46,10 +46,10 @@ def _part(rank: int, seed: int, norm: bool = True, parallel: bool = False) -> Si
 
     halves = [(random(rank, WIDTH) / 8), random(rank) / 8, random(WIDTH, rank) / 8, random(WIDTH) / 8]
     norms = (random(WIDTH), random(WIDTH)) if norm else (None, None)
-    return SitePart(*(half.bfloat16() for half in halves), *norms, "gelu", parallel)
+    return BottleneckTensors(*(half.bfloat16() for half in halves), *norms, "gelu", parallel)
 
 
-def _exact(part: SitePart | None) -> SitePart | None:
+def _exact(part: BottleneckTensors | None) -> BottleneckTensors | None:
     halves = ("down", "down_bias", "up", "up_bias")
     return part and part._replace(**{name: getattr(part, name).float() for name in halves})
 
@@ -64,40 +64,42 @@ def test_sites_are_those_of_plain_operators(with_factor):
     y, residual = (torch.randn(ends[-1], WIDTH, generator=generator).bfloat16() for _ in range(2))
     gamma, beta = (torch.randn(WIDTH, generator=generator) for _ in range(2))
     factor = torch.rand(ends[-1], generator=generator) if with_factor else None
-    own = [None if part is None else NativeParts([None, part]) for part in parts]
+    own = [None if part is None else Int8Bottlenecks([None, part]) for part in parts]
     rounded = [None if part is None else part.parts()[1] for part in own]
     spans = [
         Span(_exact(part), start, end, None if factor is None else factor[start:end, None])
         for part, start, end in zip(rounded, starts, ends, strict=True)
     ]
-    wanted = grouped_site(y.float(), residual.float(), gamma, beta, 1e-12, spans)
-    found = NativeBatch(own, starts, ends, factor, 2).site(1, y.clone(), residual, gamma, beta, 1e-12).float()
+    wanted = grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, spans)
+    found = Int8Batch(own, starts, ends, factor, 2).site(1, y.clone(), residual, gamma, beta, 1e-12).float()
     assert torch.nn.functional.cosine_similarity(found, wanted, dim=1).min() > 0.9999
     assert torch.allclose(found, wanted, atol=0.05, rtol=0.02)
-    bare = NativeBatch(own, starts, ends, factor, 2).site(0, y.clone(), residual, gamma, beta, 1e-12).float()
-    assert torch.allclose(bare, grouped_site(y.float(), residual.float(), gamma, beta, 1e-12, []), atol=0.05, rtol=0.02)
+    bare = Int8Batch(own, starts, ends, factor, 2).site(0, y.clone(), residual, gamma, beta, 1e-12).float()
+    assert torch.allclose(
+        bare, grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, []), atol=0.05, rtol=0.02
+    )
 
 
 def test_a_token_does_not_depend_on_those_beside_it():
-    own, generator = NativeParts([_part(24, 5)]), torch.Generator().manual_seed(0)
+    own, generator = Int8Bottlenecks([_part(24, 5)]), torch.Generator().manual_seed(0)
     y, residual = (torch.randn(70, WIDTH, generator=generator).bfloat16() for _ in range(2))
     gamma, beta = torch.ones(WIDTH), torch.zeros(WIDTH)
-    together = NativeBatch([own], [0], [70], None, 1).site(0, y.clone(), residual, gamma, beta, 1e-12)
+    together = Int8Batch([own], [0], [70], None, 1).site(0, y.clone(), residual, gamma, beta, 1e-12)
     for at in (0, 31, 32, 69):
         row, beside = y[at : at + 1].clone(), residual[at : at + 1].contiguous()
-        alone = NativeBatch([own], [0], [1], None, 1).site(0, row, beside, gamma, beta, 1e-12)
+        alone = Int8Batch([own], [0], [1], None, 1).site(0, row, beside, gamma, beta, 1e-12)
         assert torch.equal(alone[0], together[at])
 
 
 def test_parts_come_back_with_weights_to_within_half_a_step():
     zeros = _part(5, 3)._replace(up=torch.zeros(WIDTH, 5, dtype=torch.bfloat16))
-    norm = SitePart(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))
+    norm = BottleneckTensors(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))
     given = [_part(3, 1), None, _part(33, 2, norm=False), zeros, norm]
-    for before, after in zip(given, NativeParts(given).parts(), strict=True):
+    for before, after in zip(given, Int8Bottlenecks(given).parts(), strict=True):
         if before is None or after is None:
             assert before is after
             continue
-        for name, one, other in zip(SitePart._fields, before, after, strict=True):
+        for name, one, other in zip(BottleneckTensors._fields, before, after, strict=True):
             if name in ("down", "up") and one is not None:
                 # Half a step of its output's scale, and what bf16 rounds off.
                 most = one.float().abs().amax(dim=1, keepdim=True)
@@ -109,13 +111,13 @@ def test_parts_come_back_with_weights_to_within_half_a_step():
 
 @pytest.mark.parametrize("flags", [build.WITHOUT_TILES, (*build.WITHOUT_TILES, "-mno-avx512vbmi")])
 def test_less_able_processors_get_the_same(flags, monkeypatch):
-    own = NativeParts([_part(87, 5), _part(24, 6)])
+    own = Int8Bottlenecks([_part(87, 5), _part(24, 6)])
     generator = torch.Generator().manual_seed(0)
     y, residual = (torch.randn(70, WIDTH, generator=generator).bfloat16() for _ in range(2))
     gamma, beta = torch.ones(WIDTH), torch.zeros(WIDTH)
 
     def both_sites() -> list[torch.Tensor]:
-        batch = NativeBatch([own, own, own], [0, 5, 38], [5, 38, 70], None, 2)
+        batch = Int8Batch([own, own, own], [0, 5, 38], [5, 38, 70], None, 2)
         return [batch.site(n, y.clone(), residual, gamma, beta, 1e-12).float() for n in (0, 1)]
 
     wanted = both_sites()
@@ -188,21 +190,21 @@ def test_a_cache_others_may_write_to_is_not_loaded_from(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda parts: pickle.loads(pickle.dumps(parts))])
 def test_a_copy_points_to_tensors_of_its_own(again):
-    given = [_part(3, 1), None, SitePart(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))]
-    parts = NativeParts(given)
+    given = [_part(3, 1), None, BottleneckTensors(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))]
+    parts = Int8Bottlenecks(given)
     other = again(parts)
     addresses = set(parts.table[:, :8].flatten().tolist()) - {0}
     assert not addresses & set(other.table[:, :8].flatten().tolist())
     y = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)).bfloat16()
     one, two = (
-        NativeBatch([p], [0], [5], None, 3).site(0, y.clone(), y, torch.ones(WIDTH), torch.zeros(WIDTH), 1e-12)
+        Int8Batch([p], [0], [5], None, 3).site(0, y.clone(), y, torch.ones(WIDTH), torch.zeros(WIDTH), 1e-12)
         for p in (parts, other)
     )
     assert torch.equal(one, two)
 
 
 def test_handing_it_to_another_process_leaves_its_own_addresses_true():
-    parts = NativeParts([_part(3, 1), SitePart(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))])
+    parts = Int8Bottlenecks([_part(3, 1), BottleneckTensors(gamma=torch.ones(WIDTH), beta=torch.zeros(WIDTH))])
     before = parts.table.copy()
     # What a spawned process, or a queue, is sent through: it moves tensors into shared memory.
     pickle.loads(bytes(ForkingPickler.dumps(parts)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scions.engine import prepacked as frozen_module
-from scions.engine.prepacked import Frozen, FrozenLayers, can_lay_out, is_frozen
+from scions.engine.prepacked import PrepackedLayers, PrepackedWeight, can_lay_out, is_frozen
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -20,7 +20,7 @@ def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch)
     x = torch.randn(33, 24, dtype=dtype, requires_grad=True)
     outer = torch.randn(33, 120, dtype=dtype)
     results = []
-    for product in (Frozen.of(*layers), lambda x: torch.cat([layer(x) for layer in layers], dim=-1)):
+    for product in (PrepackedWeight.of(*layers), lambda x: torch.cat([layer(x) for layer in layers], dim=-1)):
         y = product(x)
         y.backward(outer)
         results.append((y.detach().float(), x.grad.float()))
@@ -32,7 +32,7 @@ def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch)
 
 def test_a_layer_whose_weights_moved_is_laid_out_anew():
     layer = torch.nn.Linear(4, 4).requires_grad_(False)
-    kept = FrozenLayers()
+    kept = PrepackedLayers()
     first = kept.of(layer)
     assert kept.of(layer) is first
     layer.weight.data = layer.weight.data + 1
@@ -56,5 +56,5 @@ def test_gelu_comes_with_the_product(dtype):
     torch.manual_seed(0)
     layer = torch.nn.Linear(24, 40).to(dtype).requires_grad_(False)
     x = torch.randn(33, 24, dtype=dtype)
-    found, wanted = Frozen.of(layer).product(x, gelu=True), torch.nn.functional.gelu(layer(x))
+    found, wanted = PrepackedWeight.of(layer).product(x, gelu=True), torch.nn.functional.gelu(layer(x))
     assert torch.allclose(found.float(), wanted.float(), atol=1e-6 if dtype == torch.float32 else 2e-2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scions.errors import UsageError
-from scions.merging.averaging import average, normalised
+from scions.merging.averaging import average, normalized
 from scions.merging.ties import ties
 
 
@@ -22,7 +22,7 @@ def test_the_mean_and_the_weighted_mean():
 @pytest.mark.parametrize("weights", [[1.0], [-1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0]])
 def test_weights_that_are_none(weights):
     with pytest.raises(UsageError, match="weights"):
-        normalised(weights, 2)
+        normalized(weights, 2)
 
 
 def test_ties_trims_elects_and_merges():

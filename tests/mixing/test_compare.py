@@ -11,7 +11,7 @@ from scions.merging.signs import Signs
 from scions.mixing.compare import effect, similarity_changes
 from scions.mixing.conflict import expectation, sentence
 from scions.publishing.plots import draw_matrix
-from scions.store import Initialisation
+from scions.store import Initialization
 
 
 def test_pairs_and_the_set(three):
@@ -47,7 +47,7 @@ def test_effects_on_texts(three, tiny_base):
 
 def test_what_cannot_be_mixed_is_said(publish):
     publish("legal")
-    publish("medical", seed=2, initialisation=Initialisation(seed=1, id="1"))
+    publish("medical", seed=2, initialisation=Initialization(seed=1, id="1"))
     found = scions.compare(["legal", "medical"])
     assert "their initialisation differs" in found.sentence
     assert found.pairs[0].obstacle == found.sentence

@@ -8,7 +8,7 @@ from scions import BottleneckConfig
 from scions.errors import AdapterError, UsageError
 from scions.mixing.adapters import read_members
 from scions.mixing.compatibility import check_comparable, check_mixable
-from scions.store import Initialisation
+from scions.store import Initialization
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from scions.store import Initialisation
         (BottleneckConfig(rank=3, layers=1), {}, "layers differs: None against 1"),
         (BottleneckConfig(rank=3, activation="relu"), {}, "activation differs: gelu against relu"),
         (BottleneckConfig(rank=3, train_norms=False), {}, "trained layer norms differs: True against False"),
-        (None, {"initialisation": Initialisation(seed=1, id="1")}, "initialisation differs"),
+        (None, {"initialisation": Initialization(seed=1, id="1")}, "initialisation differs"),
         (None, {"query_side": True, "format_version": 2}, "query side differs: False against True"),
         (None, {"pooling": "cls"}, "pooling differs: mean against cls"),
         (None, {"prompts": {"query": "q: "}}, "prompts differs"),
@@ -56,7 +56,7 @@ def test_the_order_of_target_modules_does_not_matter(publish):
 
 
 def test_other_first_weights_can_be_compared(publish):
-    members = [publish("legal"), publish("medical", initialisation=Initialisation(seed=1, id="1"))]
+    members = [publish("legal"), publish("medical", initialisation=Initialization(seed=1, id="1"))]
     check_comparable(members)
 
 

@@ -119,9 +119,9 @@ def test_whole_units_leave_the_vectors_of_zeroed_ones(publish, tiny_base):
         zeroed[name][gone] = 0
         zeroed[bias][gone] = 0
         zeroed[up][:, gone] = 0
-    from scions.mixing.trial import Stock
+    from scions.mixing.trial import TrialBase
 
-    expected = Stock.of(member).trial(zeroed, member.config, member.manifest).encode(WORDS)
+    expected = TrialBase.of(member).trial(zeroed, member.config, member.manifest).encode(WORDS)
     found = vectors(tiny_base, "slim")
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     assert np.abs(found - expected).max() < 1e-6

@@ -124,10 +124,10 @@ def test_domains_are_compared_without_the_bases_default_prompt(three, pairs, tin
 
 
 def test_only_what_can_be_mixed_is_proposed_together(publish, domains_of_base):
-    from scions.store import Initialisation
+    from scions.store import Initialization
 
     publish("legal", seed=1, domain=domains_of_base["medical"])
-    publish("medical", seed=2, initialisation=Initialisation(seed=1, id="other"))
+    publish("medical", seed=2, initialisation=Initialization(seed=1, id="other"))
     found = scions.select(["the patient and the dose", "a doctor in the trial"], by="cosine")
     assert len(found.weights) == 1
     assert any("cannot be mixed with" in note for note in found.notes)

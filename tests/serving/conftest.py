@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from scions.errors import AdapterError
-from scions.serving import Keys, Settings, Stock, build
+from scions.serving import BaseInfo, Keys, Settings, build
 from scions.store import Base, DomainStatistics, Manifest
 
 WIDTH = 8
@@ -100,7 +100,7 @@ def write_fake(root: Path, name: str, value: float, size: int = 100, **more: Any
     return folder
 
 
-STOCK = Stock(
+STOCK = BaseInfo(
     id="org/base",
     sha256="b" * 64,
     pooling="mean",
@@ -117,7 +117,7 @@ def _few_threads():
 
 
 @pytest.fixture
-def stock() -> Stock:
+def base_info() -> BaseInfo:
     return STOCK
 
 

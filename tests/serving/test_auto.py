@@ -222,7 +222,7 @@ def test_weights_in_memory_answer_for_their_own_domain(session, encoder, root, d
 
     async def steps(client, service):
         await client.post(URL, json={"model": "legal", "input": "a"})
-        entry = service.shelf.newest()[1]["legal"]
+        entry = service.adapter_cache.newest()[1]["legal"]
         object.__setattr__(
             entry.weights, "domain", DomainStatistics(mean=described["legal"], spherical_variance=0.01, n=1)
         )

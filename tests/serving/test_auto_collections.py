@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from scions.serving.auto.collection_cache import Decided, KeptDecisions
+from scions.serving.auto.collection_cache import CachedDecision, CollectionCache
 from scions.serving.http.adapter_choice import Choice
 
 URL = "/v1/embeddings"
@@ -119,7 +119,7 @@ def test_a_removed_domain_is_forgotten(session, encoder):
             return _decision(await client.post(URL, json=body))["adapter"]
 
         names = [await decided("one")]
-        entry = weakref.ref(service.shelf.newest()[1]["legal"])
+        entry = weakref.ref(service.adapter_cache.newest()[1]["legal"])
         weights = weakref.ref(entry().weights)
         means = weakref.ref(service.router._index._table.whole.means)
         own = weakref.ref(service.router._index._known[entry()].mean)
@@ -228,12 +228,12 @@ def test_the_least_recently_used_collections_are_decided_anew():
             return True
 
     async def run():
-        kept, calls = KeptDecisions(Nothing(), most=2), []
+        kept, calls = CollectionCache(Nothing(), most=2), []
 
         async def ask(name):
             async def decide():
                 calls.append(name)
-                return Decided(Choice(name, "1"), 1.0, 3)
+                return CachedDecision(Choice(name, "1"), 1.0, 3)
 
             return (await kept.get(("c", name), decide)).choice.name
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scions.encoder.domain_encoder import DomainEncoder
-from scions.serving import Settings, Stock, build
+from scions.serving import BaseInfo, Settings, build
 
 URL = "/v1/embeddings"
 ADAPTERS = {"legal": "court", "medical": "fever"}
@@ -30,7 +30,7 @@ def play(tiny_base, publish_adapter, told_apart, adapters_aside):
         more = {"query_side": True, "format_version": 2} if name == "legal" else {}
         publish_adapter(name, seed=seed, domain=told_apart[word], max_length=64, **more)
     encoder = DomainEncoder(tiny_base, dtype="float32", device="cpu")
-    app = build(encoder, Stock.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
+    app = build(encoder, BaseInfo.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
 
     def run(steps):
         async def session():
@@ -91,7 +91,7 @@ def test_a_removed_adapter_leaves_nothing_in_memory(play):
     async def steps(client, service):
         body = {"model": "auto", "input": ["fever"] * 3, "collection": "handbook"}
         first = (await client.post(URL, json=body)).json()["scions"]["decision"]["adapter"]
-        weights = service.shelf.newest()[1]["medical"].weights
+        weights = service.adapter_cache.newest()[1]["medical"].weights
         held = [weakref.ref(weights), weakref.ref(weights.domain), weakref.ref(service.router._index._table)]
         del weights
         await client.delete("/v1/adapters/medical")

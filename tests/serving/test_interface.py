@@ -38,7 +38,7 @@ def test_long_lists_leave_others_their_turns(session, root, path):
 
     async def steps(client, service):
         for name in names:
-            service.shelf._names[name] = [Entry(root / name, 1.0)]
+            service.adapter_cache._names[name] = [Entry(root / name, 1.0)]
         turns = 0
 
         async def others():
@@ -47,7 +47,7 @@ def test_long_lists_leave_others_their_turns(session, root, path):
                 await asyncio.sleep(0)
                 turns += 1
                 if turns == 15:  # one that goes while the list is written
-                    service.shelf.remove(names[-1])
+                    service.adapter_cache.remove(names[-1])
 
         waiting = asyncio.ensure_future(others())
         answer = await client.get(path)
@@ -154,7 +154,7 @@ def test_nothing_fails_while_adapters_come_and_go(session, write):
             problems += [r.text for r in (added, removed, other, gone) if r.status_code != 200]
         stop.set()
         await asyncio.gather(*using)
-        return problems, answers, service.shelf.loaded_bytes, service._batcher.rows
+        return problems, answers, service.adapter_cache.loaded_bytes, service._batcher.rows
 
     problems, answers, kept, rows = session(steps, memory=300)
     assert problems == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scions.encoder.domain_encoder import DomainEncoder
-from scions.serving import Settings, Stock, build
+from scions.serving import BaseInfo, Settings, build
 
 TEXTS = ["the seller shall pay damages", "fever of the patient", "a", "engine valve " * 20]
 
@@ -25,7 +25,7 @@ def real(tiny_base, publish_adapter, adapters_aside):
     publish_adapter("legal", seed=1)
     publish_adapter("medical", seed=2)
     encoder = DomainEncoder(tiny_base, dtype="float32", device="cpu")
-    return encoder, build(encoder, Stock.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
+    return encoder, build(encoder, BaseInfo.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
 
 
 def _play(app, steps):
@@ -144,8 +144,8 @@ def test_a_base_whose_tokenizer_knows_no_limit(tiny_model, publish_adapter, adap
     publish_adapter("legal", on=folder, max_length=stated)
     encoder = DomainEncoder(folder, dtype="float32", device="cpu")
     encoder.max_seq_length = stated
-    stock = Stock.of(encoder)
-    assert stock.max_length == 65  # of its 66 positions, one is the padding's
+    base_info = BaseInfo.of(encoder)
+    assert base_info.max_length == 65  # of its 66 positions, one is the padding's
 
     async def steps(client):
         bodies = [{"model": "base", "input": ["fever " * 300, "a"], "adapter": ["legal", None]},
@@ -154,7 +154,7 @@ def test_a_base_whose_tokenizer_knows_no_limit(tiny_model, publish_adapter, adap
                   {"model": "base", "input": [[5], [5] * 66]}]  # fmt: skip
         return [await client.post("/v1/embeddings", json=body) for body in bodies]
 
-    mixed, base, fits, long = _play(build(encoder, stock, encoder.read_adapter, adapters_aside), steps)
+    mixed, base, fits, long = _play(build(encoder, base_info, encoder.read_adapter, adapters_aside), steps)
     assert [answer.status_code for answer in (mixed, base, fits, long)] == [200, 200, 200, 400]
     assert [answer.json()["scions"]["truncated"] for answer in (mixed, base)] == [1, 1]
     assert base.json()["usage"]["prompt_tokens"] == 65
@@ -163,9 +163,9 @@ def test_a_base_whose_tokenizer_knows_no_limit(tiny_model, publish_adapter, adap
 
 def test_the_length_of_a_base_without_a_table_of_positions(tiny_model):
     encoder = DomainEncoder(tiny_model("modernbert"), dtype="float32", device="cpu")
-    assert Stock.of(encoder).max_length == 64
+    assert BaseInfo.of(encoder).max_length == 64
     encoder.max_seq_length = 10**30
-    assert Stock.of(encoder).max_length == 66
+    assert BaseInfo.of(encoder).max_length == 66
 
 
 def test_a_query_side_adapter_answers_in_the_bases_space_and_leaves_documents_alone(
@@ -173,7 +173,7 @@ def test_a_query_side_adapter_answers_in_the_bases_space_and_leaves_documents_al
 ):
     publish_adapter("legal-q", query_side=True, format_version=2)
     encoder = DomainEncoder(tiny_base, dtype="float32", device="cpu")
-    app = build(encoder, Stock.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
+    app = build(encoder, BaseInfo.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
 
     async def steps(client):
         asked = [{"model": "base:legal-q"}, {"model": "legal-q", "prompt": "document"}, {"model": "base"}]

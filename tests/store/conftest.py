@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from scions.store import Base, DataRecord, DomainStatistics, Initialisation, Manifest
+from scions.store import Base, DataRecord, DomainStatistics, Initialization, Manifest
 
 BASE_SHA = "a" * 64
 
@@ -25,7 +25,7 @@ def make_manifest() -> Callable[..., Manifest]:
             "rank": 2,
             "trainable_parameters": 40,
             "trainable_share": 0.036,
-            "initialisation": Initialisation(seed=0, id="0123abcd"),
+            "initialisation": Initialization(seed=0, id="0123abcd"),
             "data": DataRecord(
                 source="legal.jsonl",
                 fingerprint="b" * 64,

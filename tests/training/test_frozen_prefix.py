@@ -13,7 +13,7 @@ from scions.store import load_base
 from scions.training.fit import fit
 from scions.training.recipe import choose_recipe
 from scions.training.tokens import Tokens
-from scions.training.trainable import graft
+from scions.training.trainable import make_trainable
 
 
 @pytest.mark.parametrize("method", ["houlsby", "parallel", "lora"])
@@ -22,12 +22,12 @@ def test_training_on_kept_states_is_the_same_training(write, tiny_base, tmp_path
     splits = read_splits(str(write(shape)))
     recipe = choose_recipe(splits.train.shape, 42, [10], 64, method, epochs=2, batch_size=16)
     found, used = [], []
-    real = prefix.Prefix.of
-    monkeypatch.setattr(prefix.Prefix, "of", lambda self, places: (used.append(1), real(self, places))[1])
+    real = prefix.FrozenPrefix.of
+    monkeypatch.setattr(prefix.FrozenPrefix, "of", lambda self, places: (used.append(1), real(self, places))[1])
     for limit in (2**30, 0):
         monkeypatch.setattr(prefix, "MOST_BYTES", limit)
         model = load_base(tiny_base, device="cpu").train()
-        trained = graft(model, method, rank=2, layers=1)
+        trained = make_trainable(model, method, rank=2, layers=1)
         assert trained.first_layer == 1
         steps = len(used)
         fit(model, trained, splits.train, splits.dev, recipe, run=tmp_path / str(limit), bf16=False)
@@ -35,7 +35,7 @@ def test_training_on_kept_states_is_the_same_training(write, tiny_base, tmp_path
         found.append({name: p.detach().clone() for name, p in trained.parameters.items()})
     for name, value in found[1].items():
         assert torch.allclose(found[0][name], value, atol=1e-4), name
-    start = graft(load_base(tiny_base, device="cpu"), method, rank=2, layers=1).parameters
+    start = make_trainable(load_base(tiny_base, device="cpu"), method, rank=2, layers=1).parameters
     assert any(not torch.allclose(found[0][name], value, atol=1e-3) for name, value in start.items())
 
 
@@ -46,7 +46,7 @@ def test_going_on_from_kept_states_gives_the_same_vectors(tiny_model, kind):
     tokens = Tokens(model, texts, 64)
     [places] = tokens.pieces(np.arange(4))
     features = tokens.features(places, packed=True)
-    kept = prefix.Prefix(model, tokens, 1, bf16=False)
+    kept = prefix.FrozenPrefix(model, tokens, 1, bf16=False)
     with torch.no_grad(), packed_forward(model, 1):
         whole = model(dict(features))["sentence_embedding"]
         rest = model({**features, "hidden": kept.of(places)})["sentence_embedding"]
@@ -55,7 +55,7 @@ def test_going_on_from_kept_states_gives_the_same_vectors(tiny_model, kind):
 
 def test_the_lowest_trained_layer_is_known(tiny_base):
     def first(method, **options):
-        return graft(load_base(tiny_base, device="cpu"), method, **options).first_layer
+        return make_trainable(load_base(tiny_base, device="cpu"), method, **options).first_layer
 
     assert first("houlsby", rank=2) == 0
     assert first("full") == 0

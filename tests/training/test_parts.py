@@ -14,16 +14,16 @@ from scions.data import Shape
 from scions.errors import UsageError
 from scions.evaluation.scores import MeanOfUnits, concluded
 from scions.evaluation.verdict import BETTER, SAME, WORSE, judge
-from scions.training.best_epoch import Selection
-from scions.training.live_encoder import FastEncoder
+from scions.training.best_epoch import BestEpoch
+from scions.training.live_encoder import LiveEncoder
 from scions.training.precision import autocast, frozen_in_bf16, without_dropout
-from scions.training.trainable import graft
+from scions.training.trainable import make_trainable
 
 
 def _select(scores):
     parameter = nn.Parameter(torch.zeros(1))
     given = iter(scores)
-    selection = Selection({"x": parameter}, lambda: next(given))
+    selection = BestEpoch({"x": parameter}, lambda: next(given))
     for step in range(len(scores)):
         parameter.data.fill_(step)
         selection.check(step)
@@ -49,7 +49,7 @@ def test_the_best_epoch_is_kept(scores, best):
 
 def test_without_scores_the_last_weights_stay():
     parameter = nn.Parameter(torch.zeros(1))
-    selection = Selection({"x": parameter}, None)
+    selection = BestEpoch({"x": parameter}, None)
     selection.check(1)
     parameter.data.fill_(5)
     selection.use_best()
@@ -59,7 +59,7 @@ def test_without_scores_the_last_weights_stay():
 
 def test_what_a_checkpoint_holds_goes_on_competing():
     parameter = nn.Parameter(torch.ones(1))
-    selection = Selection({"x": parameter}, lambda: 4.0)
+    selection = BestEpoch({"x": parameter}, lambda: 4.0)
     selection.restore([{"step": 1, "score": 5.0}], {"x": torch.full((1,), 7.0)})
     selection.check(2)
     selection.use_best()
@@ -71,7 +71,7 @@ def _bits(model):
 
 
 def test_frozen_layers_come_back_bit_for_bit(model):
-    graft(model, "houlsby", rank=2)
+    make_trainable(model, "houlsby", rank=2)
     before = _bits(model)
     with suppress(RuntimeError), frozen_in_bf16(model):
         kinds = {name: value.dtype for name, value in model.state_dict().items()}
@@ -106,7 +106,7 @@ def test_the_fast_encoder_gives_the_models_vectors_and_its_mode_back(model):
     expected = model.encode(texts, normalize_embeddings=True)
     model.prompts = {"query": "a court ", "document": ""}
     model.train()
-    encoder = FastEncoder(model, 64, bf16=False)
+    encoder = LiveEncoder(model, 64, bf16=False)
     assert np.allclose(encoder.encode(texts), expected, atol=1e-5)
     assert np.array_equal(encoder.encode_document(texts), encoder.encode(texts))
     assert np.array_equal(encoder.encode_query(texts), encoder.encode(["a court " + text for text in texts]))
@@ -135,7 +135,7 @@ def test_a_share_counts_every_trained_tensor(tiny_base, method, share):
     def trained(**options):
         model = load_base(tiny_base, device="cpu")
         total = sum(p.numel() for p in model.parameters())
-        found = graft(model, method, **options)
+        found = make_trainable(model, method, **options)
         assert found.count == sum(p.numel() for p in model.parameters() if p.requires_grad)
         assert found.share == found.count / total
         return found
@@ -146,10 +146,10 @@ def test_a_share_counts_every_trained_tensor(tiny_base, method, share):
 
 def test_full_trains_everything_and_takes_no_size(model):
     total = sum(p.numel() for p in model.parameters())
-    found = graft(model, "full")
+    found = make_trainable(model, "full")
     assert (found.count, found.share, found.rank) == (total, 1.0, 0)
     with pytest.raises(UsageError, match="takes no rank, share or layers"):
-        graft(model, "full", layers=1)
+        make_trainable(model, "full", layers=1)
 
 
 def test_what_lies_behind_the_transformer_stays_frozen(model):
@@ -157,13 +157,13 @@ def test_what_lies_behind_the_transformer_stays_frozen(model):
     from sentence_transformers.sentence_transformer.modules import Dense
 
     both = SentenceTransformer(modules=[model[0], model[1], Dense(32, 24)], device="cpu")
-    found = graft(both, "houlsby", rank=2)
+    found = make_trainable(both, "houlsby", rank=2)
     assert all(".default." in name for name in found.parameters)
     assert all(".default." in name for name, p in both.named_parameters() if p.requires_grad)
 
 
 def test_lora_sits_in_the_linear_layers_of_the_upper_layers(model):
-    found = graft(model, "lora", rank=2, layers=1)
+    found = make_trainable(model, "lora", rank=2, layers=1)
     places = {name.split(".lora_")[0].removeprefix("0.model.") for name in found.parameters}
     assert places == {
         f"encoder.layer.1.{part}"
@@ -177,7 +177,7 @@ def test_lora_sits_in_the_linear_layers_of_the_upper_layers(model):
         )
     }
     with pytest.raises(UsageError, match="only 2 layers"):
-        graft(model, "lora", rank=2, layers=3)
+        make_trainable(model, "lora", rank=2, layers=3)
 
 
 def _scored(values, metric="ndcg@10"):
@@ -236,6 +236,6 @@ def test_first_weights_are_the_same_for_every_adapter_of_a_base(tiny_base, metho
         torch.manual_seed(seed)
         model = load_base(tiny_base, device="cpu")
         torch.manual_seed(seed)
-        found.append({name: p.detach().clone() for name, p in graft(model, method, rank=2).parameters.items()})
+        found.append({name: p.detach().clone() for name, p in make_trainable(model, method, rank=2).parameters.items()})
         assert torch.equal(torch.rand(3), drawn[-1])  # and nobody else's draws are changed
     assert all(torch.equal(found[1][name], value) for name, value in found[0].items())

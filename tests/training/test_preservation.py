@@ -18,7 +18,7 @@ from scions.training.preservation.importance import Importance, dropout, measure
 from scions.training.preservation.soft_mask import ScaledSteps, step_scales
 from scions.training.preservation.texts import general_texts
 from scions.training.recipe import Recipe, choose_recipe
-from scions.training.trainable import graft
+from scions.training.trainable import make_trainable
 
 TEXTS = ["the court of law", "a judge in the trial", "the valve of the engine", "a patient and a doctor"] * 3
 OUTPUT, FEEDFORWARD = "encoder.layer.0.attention.output.dense", "encoder.layer.0.output.dense"
@@ -126,7 +126,7 @@ def test_general_pass_is_the_full_one_where_every_head_counts(model, importance)
 
 def _step(model, method, importance):
     """What one step of the optimiser moves, with every gradient 1."""
-    trained = graft(model, method, rank=None if method == "full" else 4)
+    trained = make_trainable(model, method, rank=None if method == "full" else 4)
     transformer = model[0].auto_model
     scaled = step_scales(transformer, trained.parameters, importance)
     optimizer = torch.optim.AdamW(list(trained.parameters.values()), lr=0.1, weight_decay=0.0)
@@ -155,7 +155,7 @@ def test_full_fine_tuning_leaves_important_heads_alone(model, importance):
 
 def test_lora_leaves_important_heads_alone(write, model, importance, tmp_path):
     width = model[0].auto_model.config.hidden_size // model[0].auto_model.config.num_attention_heads
-    table, trained = read(str(write("pairs"))), graft(model, "lora", rank=4)
+    table, trained = read(str(write("pairs"))), make_trainable(model, "lora", rank=4)
     recipe = choose_recipe(table.shape, len(table), [9], 64, "lora", epochs=2, preserve="mask")
     fit(model, trained, table, None, recipe, run=tmp_path, importance=importance)
     modules = dict(model[0].auto_model.named_modules())
@@ -194,7 +194,7 @@ def test_adapters_leave_important_coordinates_alone(model, importance, method):
 def test_other_architectures_have_heads_to_mask(tiny_model, kind):
     model = load_base(tiny_model(kind), device="cpu")
     found = measure_importance(model, TEXTS[:4])
-    scaled = step_scales(model[0].auto_model, graft(model, "full").parameters, found)
+    scaled = step_scales(model[0].auto_model, make_trainable(model, "full").parameters, found)
     # Queries, keys, values (or all in one) and the output projection of every layer at least.
     assert len(scaled) >= 2 * len(found.heads)
 
@@ -207,7 +207,7 @@ def test_contrast_prefers_the_second_pass_to_the_general_one():
 
 
 def test_contrast_trains_and_puts_dropout_back(model, importance):
-    graft(model, "houlsby")
+    make_trainable(model, "houlsby")
     model.eval()
     features = model.tokenizer(TEXTS[:4], padding=True, return_tensors="pt")
     loss = Contrast(model, importance, 20.0)(dict(features))
@@ -228,7 +228,7 @@ def test_dropout_is_on_also_where_it_was_switched_off(model):
 
 
 def test_distillation_is_nothing_before_the_first_step_and_pulls_back_after(model):
-    graft(model, "houlsby")
+    make_trainable(model, "houlsby")
     term = Distillation(model, TEXTS, 2.0, seed=0, packed=False, bf16=False)
     assert float(term(0).detach()) < 1e-4
     with torch.no_grad():
@@ -264,7 +264,7 @@ def test_importance_is_asked_of_the_texts_as_they_are_trained(model, write, tmp_
     monkeypatch.setattr(fitting, "measure_importance", measure)
     monkeypatch.setattr(fitting.Preserver, "of", lambda *_, **__: fitting.Preserver())
     model.prompts = {"query": "a claim: ", "document": "the law: "}
-    table, trained = read(str(write("pairs", 20))), graft(model, "pfeiffer", rank=2)
+    table, trained = read(str(write("pairs", 20))), make_trainable(model, "pfeiffer", rank=2)
     recipe = choose_recipe(table.shape, len(table), [9], 64, "pfeiffer", epochs=1, preserve="mask")
     fit(model, trained, table, None, recipe, run=tmp_path)
     anchors, positives = table.columns["anchor"], table.columns["positive"]

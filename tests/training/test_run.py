@@ -15,7 +15,7 @@ import scions.training.run as run
 from scions.encoder import load_encoder, space_of
 from scions.errors import AdapterError, DataError, ScionsError, UsageError
 from scions.store import Manifest, list_adapters
-from scions.training import Result, TrainingDiverged, plan, train
+from scions.training import TrainingDiverged, TrainResult, plan, train
 from scions.training.trainer import AdapterTrainer
 
 SHAPES = ("texts", "pairs", "triplets", "scored", "binary", "labelled", "candidates", "retrieval")
@@ -34,7 +34,7 @@ def _no_leftovers(root):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_ends_in_a_verdict_and_a_folder_that_loads(write, short, tiny_base, adapters_aside, shape):
     result = train(write(shape, 220 if shape == "texts" else 60), "legal", force=True, **short)
-    assert isinstance(result, Result)
+    assert isinstance(result, TrainResult)
     assert result.verdict.outcome in OUTCOMES
     assert result.path == adapters_aside.resolve() / "legal"
     assert _files(result.path) == [

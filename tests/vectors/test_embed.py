@@ -54,7 +54,7 @@ def test_every_kind_holds_the_vectors_in_order_with_their_space(embed, encoder, 
     assert seen == [(0, 23), (5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
     assert (report.rows, report.dimensions, report.resumed_from) == (23, 32, 0)
     assert record["space"] == space_of(encoder).fingerprint
-    assert (record["rows"], record["dimensions"], record["dtype"], record["normalised"]) == (23, 32, dtype, True)
+    assert (record["rows"], record["dimensions"], record["dtype"], record["normalized"]) == (23, 32, dtype, True)
     assert record["source"]["name"] == "texts.txt"
     assert _left(tmp_path) == sorted([f"out.{kind}", f"out.{kind}.json"])
 
@@ -182,19 +182,19 @@ def test_wrong_arguments(embed, options, message):
 def test_a_full_disk_keeps_the_work(embed, monkeypatch, tmp_path):
     import errno
 
-    from scions.vectors.writer import GrowingMatrix
+    from scions.vectors.writer import ResumableMatrix
 
-    append = GrowingMatrix.append
+    append = ResumableMatrix.append
 
     def full(self, vectors, truncated):
         if self.rows >= 10:
             raise OSError(errno.ENOSPC, "No space left on device")
         append(self, vectors, truncated)
 
-    monkeypatch.setattr(GrowingMatrix, "append", full)
+    monkeypatch.setattr(ResumableMatrix, "append", full)
     with pytest.raises(ScionsError, match="disk is full after 10 rows"):
         embed()
-    monkeypatch.setattr(GrowingMatrix, "append", append)
+    monkeypatch.setattr(ResumableMatrix, "append", append)
     assert embed(resume=True).resumed_from == 10
 
 

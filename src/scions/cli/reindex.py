@@ -46,9 +46,9 @@ def reindex(
     from scions.cli.progress import RowsBar, status
     from scions.cli.render import duration, print_line, print_note
     from scions.vectors.reader import read_outline
-    from scions.vectors.writer import settle
+    from scions.vectors.writer import recover
 
-    settle(vectors)
+    recover(vectors)
     old, _, _ = read_outline(vectors)  # before a model is loaded for nothing
     if adapter == "base" and base is None:  # the one that these vectors are of, not the default
         base = str(old["base"]) if old.get("base") else None

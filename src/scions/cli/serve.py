@@ -68,19 +68,19 @@ def serve(
     with listening:
         with status("loading the base"):
             from scions.encoder.domain_encoder import DomainEncoder
-            from scions.serving import Stock, build, run
+            from scions.serving import BaseInfo, build, run
             from scions.serving.logs import to_stderr
 
             encoder = DomainEncoder(base)
             if encoder.device.type == "cuda":
                 settings = replace(settings, batch_tokens=_GPU_BATCH_TOKENS)
             app = build(
-                encoder, Stock.of(encoder), encoder.read_adapter, place, host=host, settings=settings, keys=known
+                encoder, BaseInfo.of(encoder), encoder.read_adapter, place, host=host, settings=settings, keys=known
             )
         listening.listen()  # who reads the line below may connect at once
         shown = f"[{host}]" if ":" in host else host
         errors().print(
-            f"{encoder.base_name} with {app.state.service.shelf.registered} adapters from {place} on "
+            f"{encoder.base_name} with {app.state.service.adapter_cache.registered} adapters from {place} on "
             f"http://{shown}:{listening.getsockname()[1]}",
             markup=False,
             highlight=False,

@@ -81,7 +81,7 @@ def print_result(result: Any) -> None:
     """Base against adapter on held-out rows, what it cost, example queries, and the verdict last.
 
     Args:
-        result: a `scions.training.Result`.
+        result: a `scions.training.TrainResult`.
     """
     verdict, manifest, fitted = result.verdict, result.manifest, result.fitted
     rows: list[Sequence[Any]] = []
@@ -129,7 +129,7 @@ def print_summary(ended: Sequence[Ended]) -> None:
 
 
 def _print_examples(examples: Sequence[Any]) -> None:
-    """``examples``: `scions.evaluation.example_queries.Shown`."""
+    """``examples``: `scions.evaluation.example_queries.ExampleQuery`."""
     if not examples:
         return
     rows = []

@@ -48,7 +48,7 @@ BINARY_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 @dataclass
-class Recognised:
+class RecognizedColumns:
     """The shape, and the file's column for each canonical name (`group` too, where there is one)."""
 
     shape: Shape
@@ -253,7 +253,7 @@ def _choose(finder: _Finder, allowed: list[Shape]) -> Shape:
     return min(allowed, key=lambda one: len(COLUMNS[one]))
 
 
-def recognise(rows: Rows, shape: Shape | None = None, columns: Mapping[str, str] | None = None) -> Recognised:
+def recognize(rows: Rows, shape: Shape | None = None, columns: Mapping[str, str] | None = None) -> RecognizedColumns:
     """The shape of a file's rows and the column behind each canonical name.
     `columns` (canonical -> the file's) is obeyed; what it leaves open is recognised by name. Raises DataError
     where a needed column is missing, its subclass AmbiguousColumns where several readings fit, UsageError for
@@ -284,4 +284,4 @@ def recognise(rows: Rows, shape: Shape | None = None, columns: Mapping[str, str]
         result["group"] = finder.one("group")
     ignored = [name for name in rows.columns if name not in result.values()]
     notes = finder.notes + ([f"ignored columns: {', '.join(ignored)}"] if ignored else [])
-    return Recognised(chosen, result, notes)
+    return RecognizedColumns(chosen, result, notes)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from scions.data.groups import normalise
+from scions.data.groups import normalize
 from scions.data.shapes import Shape, Splits, Table
 from scions.errors import DataError
 
@@ -50,7 +50,7 @@ def read_docstrings(packages: Sequence[str] | None = None, *, seed: int = 0) -> 
             if found >= PAIRS_PER_PACKAGE:
                 break
             for entry in docstrings(module, path):
-                summary, body = normalise(entry.summary), normalise(entry.body)[:200]
+                summary, body = normalize(entry.summary), normalize(entry.body)[:200]
                 if summary in summaries or body in bodies or found >= PAIRS_PER_PACKAGE:
                     continue
                 summaries.add(summary)
@@ -146,8 +146,8 @@ def _standard_library(wanted: int, seed: int) -> list[Docstring]:
             continue
         for module, path in modules(root, name):
             for entry in docstrings(module, path):
-                if normalise(entry.summary) not in seen:
-                    seen.add(normalise(entry.summary))
+                if normalize(entry.summary) not in seen:
+                    seen.add(normalize(entry.summary))
                     entries.append(entry)
         if len(entries) >= wanted:
             break

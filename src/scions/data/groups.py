@@ -10,7 +10,7 @@ from scions.data.shapes import Shape, Table
 LARGEST_SHARE = 0.3  # a component beyond this share of the rows leaves too little to hold out
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Case folded, white space collapsed: texts that differ in neither count as one."""
     return " ".join(text.casefold().split())
 
@@ -52,10 +52,10 @@ def numbered(keys: Iterable[Hashable]) -> list[int]:
 def _keys(table: Table) -> Iterable[Iterable[Hashable]]:
     if table.shape is Shape.RETRIEVAL:
         for query, relevant in zip(table.columns["query"], table.columns["relevant"], strict=True):
-            yield [("query", normalise(query)), *(("document", name) for name in relevant)]
+            yield [("query", normalize(query)), *(("document", name) for name in relevant)]
     else:
         for texts in table.row_texts():
-            yield [normalise(text) for text in texts]
+            yield [normalize(text) for text in texts]
 
 
 def group_rows(table: Table) -> tuple[list[int], list[str]]:
@@ -75,4 +75,4 @@ def group_rows(table: Table) -> tuple[list[int], list[str]]:
         f"split by the first text of each row: through shared {shared} {100 * largest / len(groups):.0f} % "
         "of the rows hang together, too many to keep on one side"
     )
-    return numbered(normalise(next(iter(texts))) for texts in table.row_texts()), [note]
+    return numbered(normalize(next(iter(texts))) for texts in table.row_texts()), [note]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from scions.data.groups import normalise
+from scions.data.groups import normalize
 from scions.data.shapes import COLUMNS, Shape, Splits, Table
 from scions.errors import DataError
 
@@ -39,8 +39,8 @@ def _identities(table: Table, by_query: bool) -> list[Any]:
     """What makes a row the same row elsewhere: its text or its unordered pair; never score or label."""
     length = 1 if by_query or table.shape in _BY_QUERY else 2
     if table.shape in _BY_QUERY:
-        return [(normalise(query),) for query in table.columns["query"]]
-    return [tuple(sorted(normalise(text) for text in texts[:length])) for texts in table.row_texts()]
+        return [(normalize(query),) for query in table.columns["query"]]
+    return [tuple(sorted(normalize(text) for text in texts[:length])) for texts in table.row_texts()]
 
 
 def without(table: Table, held: Table) -> tuple[Table, int]:
@@ -75,6 +75,6 @@ def without_leaks(splits: Splits) -> Splits:
 
 def overlap(train: Table, test: Table) -> float:
     """Share (0..1) of the distinct normalised texts of test's rows that also occur in rows of train."""
-    known = {normalise(text) for texts in train.row_texts() for text in texts}
-    tested = {normalise(text) for texts in test.row_texts() for text in texts}
+    known = {normalize(text) for texts in train.row_texts() for text in texts}
+    tested = {normalize(text) for texts in test.row_texts() for text in texts}
     return len(tested & known) / len(tested) if tested else 0.0

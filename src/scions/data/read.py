@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from scions.data.beir import PART_NAMES, is_beir, qrels_files, read_beir, read_corpus
-from scions.data.columns import AmbiguousColumns, recognise
+from scions.data.columns import AmbiguousColumns, recognize
 from scions.data.docstrings import read_docstrings
 from scions.data.files import FORMATS, extension, missing, read_rows
 from scions.data.leaks import overlap, without, without_duplicates, without_leaks
@@ -182,7 +182,7 @@ def read(
         raise missing(path)
     if not path.is_dir():
         rows = read_rows(path)
-        return build(rows, recognise(rows, wanted, columns))
+        return build(rows, recognize(rows, wanted, columns))
     if is_beir(path):
         if wanted is Shape.TEXTS:
             return read_corpus(path)

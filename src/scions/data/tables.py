@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from scions.data.columns import BINARY_LABELS, Recognised, not_binary, number
+from scions.data.columns import BINARY_LABELS, RecognizedColumns, not_binary, number
 from scions.data.files import Rows, excerpt
 from scions.data.shapes import COLUMNS, Shape, Table
 from scions.errors import DataError
@@ -78,12 +78,12 @@ def _convert(shape: Shape, name: str, value: Any, where: str, column: str) -> An
     return _text(value, where, column)
 
 
-def build(rows: Rows, recognised: Recognised) -> Table:
+def build(rows: Rows, recognized: RecognizedColumns) -> Table:
     """A table of the recognised columns.
     Rows whose needed field is missing, null or blank are dropped and counted in the notes. Raises DataError
     naming the line for a value of a wrong kind, and where more than half of the rows would be dropped.
     """
-    shape, columns = recognised.shape, recognised.columns
+    shape, columns = recognized.shape, recognized.columns
     out: dict[str, list[Any]] = {name: [] for name in COLUMNS[shape]}
     group: list[str] | None = [] if "group" in columns else None
     dropped: dict[str, list[int]] = {}
@@ -106,7 +106,7 @@ def build(rows: Rows, recognised: Recognised) -> Table:
             own = row.get(columns["group"])
             group.append(f"row {i}" if own in (None, "") else str(own))
     count = sum(map(len, dropped.values()))
-    notes = [*rows.notes, *recognised.notes]
+    notes = [*rows.notes, *recognized.notes]
     for column, places in dropped.items():
         first = ", ".join(map(str, places[:5])) + (", …" if len(places) > 5 else "")
         many = "" if len(places) == 1 else "s"

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, cast
 
-from scions.data.columns import AmbiguousColumns, recognise
+from scions.data.columns import AmbiguousColumns, recognize
 from scions.data.files import _FIELD_LIMIT, FORMATS, Rows, excerpt, extension, missing, read_bytes
 from scions.data.shapes import Shape
 from scions.errors import DataError
@@ -185,7 +185,7 @@ def _column(path: Path, names: list[str], sample: dict[str, Any], wanted: str | 
         return wanted
     rows = Rows(str(path), names, [sample], [place])
     try:
-        return recognise(rows, Shape.TEXTS, {"text": wanted} if wanted else None).columns["text"]
+        return recognize(rows, Shape.TEXTS, {"text": wanted} if wanted else None).columns["text"]
     except AmbiguousColumns:
         row = ", ".join(f"{name}={excerpt(sample.get(name), 40)}" for name in names)
         raise DataError(

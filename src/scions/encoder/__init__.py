@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scions.encoder.bank import AdapterBank
-    from scions.encoder.base_info import Space, pooling_of, space_of
+    from scions.encoder.base_info import VectorSpace, pooling_of, space_of
     from scions.encoder.domain_encoder import DomainEncoder
-    from scions.encoder.inject import graft_weights
+    from scions.encoder.inject import inject_adapter
     from scions.encoder.loading import load_encoder
 
 __all__ = [
-    "AdapterBank", "DomainEncoder", "Space", "graft_weights",
+    "AdapterBank", "DomainEncoder", "VectorSpace", "inject_adapter",
     "load_encoder", "pooling_of", "space_of",
 ]  # fmt: skip
 
 _LAZY = {
     "AdapterBank": "bank",
     "DomainEncoder": "domain_encoder",
-    "Space": "base_info",
-    "graft_weights": "inject",
+    "VectorSpace": "base_info",
+    "inject_adapter": "inject",
     "load_encoder": "loading",
     "pooling_of": "base_info",
     "space_of": "base_info",

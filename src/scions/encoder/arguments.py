@@ -84,7 +84,7 @@ def progress(rows: int, shown: bool | None) -> Any:
     return tqdm(total=rows, desc="Rows", disable=not shown)
 
 
-class OfSentenceTransformers(ABCMeta):
+class SentenceTransformersMeta(ABCMeta):
     """The class of a class whose printed name holds that of sentence-transformers."""
 
     def __repr__(cls) -> str:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from scions.encoder.adapter_choice import adapter_rows, is_auto
 from scions.errors import AdapterError, UsageError
-from scions.routing.decision import AUTO, Decision, calibration_for, decide, decide_rows
+from scions.routing.decision import AUTO, RoutingDecision, calibration_for, decide, decide_rows
 from scions.routing.domains import Domains, fits
-from scions.routing.sample import Looked, looked_at
+from scions.routing.sample import RoutingSample, sample_rows
 
 if TYPE_CHECKING:
     from scions.encoder.row_encoder import RowEncoder
     from scions.engine.adapter_weights import AdapterWeights
 
 
-def route(encoder: RowEncoder, texts: str | Sequence[str], names: Sequence[str] | None = None) -> Decision:
+def route(encoder: RowEncoder, texts: str | Sequence[str], names: Sequence[str] | None = None) -> RoutingDecision:
     """See `DomainEncoder.route`."""
     rows = [texts] if isinstance(texts, str) else list(texts)
     if not rows:
@@ -27,12 +27,12 @@ def route(encoder: RowEncoder, texts: str | Sequence[str], names: Sequence[str] 
     adapters, domains = encoder.bank.domains(encoder.dimensions)
     if names is not None:
         domains = _among(names, adapters, encoder.dimensions)
-    return Decision(None, 1.0) if domains is None else _decided(encoder, rows, domains)[0]
+    return RoutingDecision(None, 1.0) if domains is None else _decided(encoder, rows, domains)[0]
 
 
 def chosen(
     encoder: RowEncoder, choice: Any, texts: Sequence[str], task: str | None, special: str
-) -> tuple[list[AdapterWeights | None], Looked | None]:
+) -> tuple[list[AdapterWeights | None], RoutingSample | None]:
     """The adapter of each row, and where it was decided by the texts, what the decision looked at.
 
     The weights are of one moment: whatever is deleted afterwards, they can be computed with.
@@ -67,18 +67,18 @@ def chosen(
     return found, looked
 
 
-def _decided(encoder: RowEncoder, texts: Sequence[str], domains: Domains) -> tuple[Decision, Looked]:
-    looked = _look(encoder, texts, looked_at(len(texts)))
+def _decided(encoder: RowEncoder, texts: Sequence[str], domains: Domains) -> tuple[RoutingDecision, RoutingSample]:
+    looked = _look(encoder, texts, sample_rows(len(texts)))
     return decide(looked.unit(), domains, calibration_for(len(looked.rows))), looked
 
 
-def _look(encoder: RowEncoder, texts: Sequence[str], rows: Sequence[int]) -> Looked:
+def _look(encoder: RowEncoder, texts: Sequence[str], rows: Sequence[int]) -> RoutingSample:
     # As training makes a domain's statistics: no prompt, and the base's own length.
     ids, _ = encoder.tokens.tokenize(encoder.model, [texts[row] for row in rows], "", encoder.limit())
     empty = next((row for row, own in zip(rows, ids, strict=True) if not own), None)
     if empty is not None:
         raise UsageError(f"row {empty + 1} has no tokens")
-    return Looked(rows, ids, encoder.vectors(ids, [None] * len(ids), [1.0] * len(ids)))
+    return RoutingSample(rows, ids, encoder.vectors(ids, [None] * len(ids), [1.0] * len(ids)))
 
 
 def _among(names: Sequence[str], adapters: Mapping[str, AdapterWeights], dimensions: int) -> Domains | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Space:
+class VectorSpace:
     """``base`` and ``adapter`` are for people, ``fingerprint`` decides: vectors compare only where it is the same.
 
     ``query_side``: the adapter is for queries alone, and the space is the base's. ``adapter_version``: twelve hex
@@ -34,7 +34,7 @@ class Space:
     adapter_version: str | None = None
 
 
-def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base: str | None = None) -> Space:
+def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base: str | None = None) -> VectorSpace:
     """The space of ``encoder``; ``adapter`` is the folder of the adapter active in it, None for a bare model.
 
     Args:
@@ -61,7 +61,7 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
     fingerprint = space_fingerprint(first, None if query_side else second, pooling=pooling, dimensions=dimensions)
     called = None if adapter is None else adapter.name
     version = None if second is None else second[:12]
-    return Space(fingerprint, base_id(name), called, pooling, dimensions, query_side, version)
+    return VectorSpace(fingerprint, base_id(name), called, pooling, dimensions, query_side, version)
 
 
 def is_whole_model(adapter: Path) -> bool:
@@ -125,7 +125,7 @@ class Weights(Protocol):
 
 
 @dataclass(frozen=True)
-class Stock:
+class BaseInfo:
     """The base that a server was started with.
 
     Attributes:
@@ -151,7 +151,7 @@ class Stock:
     positions: int | None = None
 
     @classmethod
-    def of(cls, encoder: DomainEncoder) -> Stock:
+    def of(cls, encoder: DomainEncoder) -> BaseInfo:
         """Read off an encoder.
 
         Raises:

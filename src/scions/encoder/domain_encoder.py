@@ -14,23 +14,23 @@ from sentence_transformers.util.decorators import deprecated_kwargs
 
 from scions.encoder import auto_choice
 from scions.encoder.adapter_choice import SET_ADAPTER, adapter_rows, default_name, is_auto, strength_rows
-from scions.encoder.arguments import OfSentenceTransformers, check_call, converted, only_parent, progress
+from scions.encoder.arguments import SentenceTransformersMeta, check_call, converted, only_parent, progress
 from scions.encoder.bank import AdapterBank
 from scions.encoder.base_info import pooling_of
 from scions.encoder.query_side import DOCUMENT_PROMPTS, documents_choice
-from scions.encoder.read_adapter import read_published
+from scions.encoder.read_adapter import read_adapter_folder
 from scions.encoder.row_encoder import RowEncoder
 from scions.encoder.tokenization import row_limits, row_prompts, row_tokens
 from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.precision import compute_dtype
 from scions.errors import ScionsError, UsageError
-from scions.routing.decision import Decision
+from scions.routing.decision import RoutingDecision
 from scions.store import base_fingerprint, base_id, check_name, find_adapter, resolve_base, space_fingerprint
 
 _HUB_OPTIONS = ("cache_folder", "revision", "token")
 
 
-class DomainEncoder(SentenceTransformer, metaclass=OfSentenceTransformers):
+class DomainEncoder(SentenceTransformer, metaclass=SentenceTransformersMeta):
     """A SentenceTransformer whose rows can each have an adapter of their own, in one batch.
 
     ``load_adapter``, ``delete_adapter`` and ``set_adapter`` act on a bank beside the model: the model itself stays the
@@ -126,7 +126,7 @@ class DomainEncoder(SentenceTransformer, metaclass=OfSentenceTransformers):
 
     def read_adapter(self, folder: Path, name: str) -> AdapterWeights:
         """Read a published adapter without loading it: `encode_rows` takes what this gives. Raises AdapterError."""
-        return self._rows.engine.prepare(read_published(folder, name, self.base_sha256, self.base_name))
+        return self._rows.engine.prepare(read_adapter_folder(folder, name, self.base_sha256, self.base_name))
 
     def delete_adapter(self, name: str) -> AdapterWeights:
         """Forget an adapter; returns it. Raises AdapterError, listing those there are, where there is none."""
@@ -145,7 +145,7 @@ class DomainEncoder(SentenceTransformer, metaclass=OfSentenceTransformers):
         """What `set_adapter` chose: one name, or none."""
         return [] if self._default is None else [self._default]
 
-    def route(self, texts: str | Sequence[str], adapters: Sequence[str] | None = None) -> Decision:
+    def route(self, texts: str | Sequence[str], adapters: Sequence[str] | None = None) -> RoutingDecision:
         """Which adapter texts that belong together go to, or the bare base where no domain fits.
 
         The bare base's vectors of at most 20 of them, evenly spread, are held against the training domains in the

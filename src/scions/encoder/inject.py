@@ -27,7 +27,7 @@ class _Slot:
     layer: nn.Module
 
 
-def graft_weights(
+def inject_adapter(
     model: SentenceTransformer, adapter_name: str, config: Mapping[str, Any], weights: Mapping[str, Tensor]
 ) -> None:
     """Add an adapter to ``model`` under ``adapter_name``, with these tensors, frozen and active.

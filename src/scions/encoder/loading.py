@@ -95,10 +95,10 @@ def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> Se
     if known is None:
         read_adapter(folder, base_fingerprint(model), base_name=base_id(wanted))
 
-    from scions.encoder.inject import graft_weights
+    from scions.encoder.inject import inject_adapter
 
     bare = _bare(model) if manifest.query_side else None
-    graft_weights(model, name, config, weights)
+    inject_adapter(model, name, config, weights)
     settled = _settled(model, manifest)
     return settled if bare is None else _query_side(settled, bare)
 

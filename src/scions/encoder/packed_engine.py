@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scions.encoder.read_adapter import Published
+from scions.encoder.read_adapter import AdapterFolder
 from scions.engine.adapted_forward import order_rows, run_rows, segments_of
 from scions.engine.adapter_weights import AdapterWeights, file_layers, in_memory
 from scions.engine.attention import Pack
@@ -53,7 +53,7 @@ class PackedEngine:
             held = self._held = (now, stack)
         return held[1]
 
-    def prepare(self, published: Published) -> AdapterWeights:
+    def prepare(self, published: AdapterFolder) -> AdapterWeights:
         """An adapter ready for `vectors`. Raises AdapterError where the packed loop has no place for it."""
         network = self.model[0].auto_model
         layers = file_layers(published.name, published.config, network, self.stack(), published.tensors)

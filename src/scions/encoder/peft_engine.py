@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scions.encoder.read_adapter import Published
+from scions.encoder.read_adapter import AdapterFolder
 from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
 
@@ -21,7 +21,7 @@ _UNTOUCHED = (".bottleneck_down.", ".lora_A.")
 _MIXED = ".bottleneck_norm."
 
 
-class Graft:
+class SharedModel:
     """An adapter in a model of its own, whose base tensors are the base's: only the modules around them are copied.
 
     At a strength other than 1 there is one more such model, with the adapter's tensors scaled; the last few are kept.
@@ -36,21 +36,21 @@ class Graft:
         """The model with the adapter at that strength. Not for two threads at once."""
         found = self._models.get(strength)
         if found is None:
-            from scions.encoder.inject import graft_weights
+            from scions.encoder.inject import inject_adapter
 
             tensors = self._tensors if strength == 1 else self._scaled(model, strength)
             config = {**self._config.to_dict(), "peft_type": _kind(self._config)}
             found = sharing(model)
-            graft_weights(found, self._name, config, tensors)
+            inject_adapter(found, self._name, config, tensors)
             self._models[strength] = found
             if len(self._models) > _STRENGTHS_KEPT:
                 self._models.popitem(last=False)
         self._models.move_to_end(strength)
         return found
 
-    def placed_on(self, model: Any) -> Graft:
+    def placed_on(self, model: Any) -> SharedModel:
         """The same in a model whose base tensors have moved."""
-        return Graft(model, self._name, self._config, self._tensors)
+        return SharedModel(model, self._name, self._config, self._tensors)
 
     def _scaled(self, model: Any, strength: float) -> dict[str, Tensor]:
         base = dict(model[0].auto_model.named_parameters())
@@ -78,17 +78,17 @@ class PeftEngine:
     def __init__(self, model: Any, dtype: torch.dtype, lock: Any) -> None:
         self.model, self.dtype, self.lock = model, dtype, lock
 
-    def prepare(self, published: Published) -> AdapterWeights:
+    def prepare(self, published: AdapterFolder) -> AdapterWeights:
         """An adapter ready for `vectors`. Raises AdapterError where the base has no place for it."""
         with self.lock:
-            graft = Graft(self.model, published.name, published.config, published.tensors)
+            shared = SharedModel(self.model, published.name, published.config, published.tensors)
         size = sum(tensor.nbytes for tensor in published.tensors.values())
-        return AdapterWeights(**published.described(), bytes=size, graft=graft)
+        return AdapterWeights(**published.described(), bytes=size, shared=shared)
 
     def moved(self, weights: AdapterWeights) -> AdapterWeights:
         """``weights`` where the base is now."""
         with self.lock:
-            return replace(weights, graft=weights.graft.placed_on(self.model))
+            return replace(weights, shared=weights.shared.placed_on(self.model))
 
     def autocast(self) -> Any:
         """The engine's precision, as a context."""
@@ -110,7 +110,7 @@ class PeftEngine:
         with self.lock, torch.inference_mode(), self.autocast():
             for (_, strength, length), rows in groups.items():
                 adapter = adapters[rows[0]]
-                model = self.model if adapter is None else adapter.graft.at(self.model, strength)
+                model = self.model if adapter is None else adapter.shared.at(self.model, strength)
                 ids = {"input_ids": [list(token_ids[i]) for i in rows]}
                 padded = self.model.tokenizer.pad(ids, return_tensors="pt")
                 features: dict[str, Any] = {

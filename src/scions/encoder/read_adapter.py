@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Published:
+class AdapterFolder:
     """``config`` is PEFT's configuration object; ``fingerprint`` is of the tensors that were read."""
 
     name: str
@@ -43,7 +43,7 @@ class Published:
         }
 
 
-def read_published(folder: Path, name: str, base_sha256: str, base_name: str) -> Published:
+def read_adapter_folder(folder: Path, name: str, base_sha256: str, base_name: str) -> AdapterFolder:
     """Read the adapter in ``folder``, to be called ``name``, for the base of that fingerprint.
 
     Raises:
@@ -58,4 +58,4 @@ def read_published(folder: Path, name: str, base_sha256: str, base_name: str) ->
 
     config, manifest, tensors = read_adapter(folder, base_sha256, base_name=base_name)
     # Of what was read, not of the folder: that may be published anew at any moment.
-    return Published(name, folder, to_peft_config(config, name), manifest, tensors, state_fingerprint(tensors))
+    return AdapterFolder(name, folder, to_peft_config(config, name), manifest, tensors, state_fingerprint(tensors))

@@ -19,7 +19,7 @@ from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.batches import BATCH_TOKENS, FLOAT_BATCH_TOKENS, cut
 from scions.engine.layers import capacity
 from scions.errors import AdapterError, UsageError
-from scions.routing.sample import Looked
+from scions.routing.sample import RoutingSample
 
 
 class RowEncoder:
@@ -47,7 +47,7 @@ class RowEncoder:
         prompt_lengths: Sequence[int] | None = None,
         batch_size: int | None = None,
         on_rows: Callable[[int], Any] = lambda rows: None,
-        looked: Looked | None = None,
+        looked: RoutingSample | None = None,
     ) -> Tensor:
         """``[rows, dimensions]`` float32 on the base's device.
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.attention import Pack
-from scions.engine.bottleneck import Span, grouped_site
+from scions.engine.bottleneck import Span, grouped_bottleneck
 from scions.engine.forward import embed, position_bias
-from scions.engine.kernels.int8_bottleneck import NativeBatch, fits
+from scions.engine.kernels.int8_bottleneck import Int8Batch, fits
 from scions.engine.layers import Stack
-from scions.engine.lora import add_low_rank
+from scions.engine.lora import add_lora
 
 _NO_DROPOUT = nn.Dropout(0.0).eval()
 
@@ -78,19 +78,19 @@ def run_rows(network: Any, stack: Stack, token_ids: Tensor, pack: Pack, segments
     for n, layer in enumerate(stack.layers):
         added = [(s.adapter.layers[n], *s[1:]) for s in low_rank if s.adapter is not None]
         projected = layer.joined.product(x)
-        add_low_rank(projected, x, added, ("query", "key", "value"))
+        add_lora(projected, x, added, ("query", "key", "value"))
         context = pack.attend(projected, stack.heads, _NO_DROPOUT, bias)
         y = layer.attention.product(context)
-        add_low_rank(y, context, added, ("attention",))
+        add_lora(y, context, added, ("attention",))
         x = site(2 * n, y, x, *layer.attention_norm)
         if layer.activation is None and not added:
             inner = layer.inner.product(x, gelu=True)
         else:
             inner = layer.inner.product(x)
-            add_low_rank(inner, x, added, ("inner",))
+            add_lora(inner, x, added, ("inner",))
             inner = F.gelu(inner) if layer.activation is None else layer.activation(inner)
         y = layer.feedforward.product(inner)
-        add_low_rank(y, inner, added, ("feedforward",))
+        add_lora(y, inner, added, ("feedforward",))
         x = site(2 * n + 1, y, x, *layer.feedforward_norm)
     return x[: pack.tokens]
 
@@ -111,7 +111,7 @@ def _native_site(stack: Stack, segments: Sequence[Segment]) -> Callable[..., Ten
             if own is not None:
                 factor[start:end] = own[:, 0]
     starts, ends = [segment.start for segment in segments], [segment.end for segment in segments]
-    return NativeBatch(parts, starts, ends, factor, 2 * len(stack.layers)).site
+    return Int8Batch(parts, starts, ends, factor, 2 * len(stack.layers)).site
 
 
 def _plain_site(segments: Sequence[Segment]) -> Callable[..., Tensor]:
@@ -120,6 +120,6 @@ def _plain_site(segments: Sequence[Segment]) -> Callable[..., Tensor]:
     def site(number: int, y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
         parts = [None if own is None else own[number] for own in sites]
         spans = [Span(part, *s[1:]) for part, s in zip(parts, segments, strict=True)]
-        return grouped_site(y, residual, gamma, beta, eps, spans)
+        return grouped_bottleneck(y, residual, gamma, beta, eps, spans)
 
     return site

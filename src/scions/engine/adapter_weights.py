@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from scions.encoder.inject import FILE_PREFIX, check_tensors
-from scions.engine.bottleneck import SitePart
-from scions.engine.kernels.int8_bottleneck import NativeParts, fits
+from scions.engine.bottleneck import BottleneckTensors
+from scions.engine.kernels.int8_bottleneck import Int8Bottlenecks, fits
 from scions.engine.layers import Stack
 from scions.errors import AdapterError
 from scions.store import DomainStatistics
 
 
-class LowRank(NamedTuple):
+class LoraTensors(NamedTuple):
     """LoRA at one projection: ``x @ down.T @ up.T`` is added to its output. ``up`` holds LoRA's scale too."""
 
     down: Tensor
@@ -28,9 +28,9 @@ class LowRank(NamedTuple):
 class LayerPart(NamedTuple):
     """What an adapter does in one layer; ``low_rank`` by the names of `scions.engine.layers.PROJECTIONS`."""
 
-    attention: SitePart | None = None
-    feedforward: SitePart | None = None
-    low_rank: Mapping[str, LowRank] = {}
+    attention: BottleneckTensors | None = None
+    feedforward: BottleneckTensors | None = None
+    low_rank: Mapping[str, LoraTensors] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +69,15 @@ class AdapterWeights:
     query_side: bool = False
     domain: DomainStatistics | None = field(default=None, repr=False)
     layers: tuple[LayerPart, ...] = field(default=(), repr=False)
-    native: NativeParts | None = field(default=None, repr=False)
-    graft: Any = field(default=None, repr=False)
+    native: Int8Bottlenecks | None = field(default=None, repr=False)
+    shared: Any = field(default=None, repr=False)
 
     @property
     def has_low_rank(self) -> bool:
         """Whether any layer has LoRA in it."""
         return any(layer.low_rank for layer in self.layers)
 
-    def sites(self) -> list[SitePart | None]:
+    def sites(self) -> list[BottleneckTensors | None]:
         """Of all layers, two a layer: behind attention and behind the feed-forward block."""
         if self.native is not None:
             return self.native.parts()
@@ -114,9 +114,9 @@ def file_layers(
     if kind == "BOTTLENECK":
         return _bottleneck_layers(name, config, network, stack, given)
     if kind == "LORA":
-        from scions.engine.lora import low_rank_layers
+        from scions.engine.lora import lora_layers
 
-        return low_rank_layers(name, config, network, stack, given)
+        return lora_layers(name, config, network, stack, given)
     raise AdapterError(f"adapter {name!r} is of the method {kind}; adapters per row are bottlenecks or LoRA")
 
 
@@ -125,7 +125,7 @@ def in_memory(layers: Sequence[LayerPart], stack: Stack) -> dict[str, Any]:
     parts = [part for layer in layers for part in (layer.attention, layer.feedforward)]
     native = None
     if stack.dtype == torch.bfloat16 and any(parts) and fits(parts, stack.width):
-        native = NativeParts(parts)
+        native = Int8Bottlenecks(parts)
         layers = [layer._replace(attention=None, feedforward=None) for layer in layers]
     size = sum(tensor.nbytes for layer in layers for tensor in _tensors(layer))
     return {"layers": tuple(layers), "native": native, "bytes": size + (0 if native is None else native.bytes)}
@@ -158,7 +158,7 @@ def _bottleneck_layers(
     check_tensors(name, given, expected)
 
     place = (stack.device, stack.dtype)
-    parts: list[dict[str, SitePart]] = [{} for _ in stack.layers]
+    parts: list[dict[str, BottleneckTensors]] = [{} for _ in stack.layers]
     for site in sites.bottlenecks:
         n, what = stack.places[site]
         down, down_bias, up, up_bias = (
@@ -166,7 +166,7 @@ def _bottleneck_layers(
             for half in ("down", "up")
             for leaf in ("weight", "bias")
         )
-        parts[n][what] = SitePart(
+        parts[n][what] = BottleneckTensors(
             down, down_bias, up, up_bias, activation=config.activation, reads_residual=site in sites.inputs
         )
     for norm in sites.norms:
@@ -174,7 +174,7 @@ def _bottleneck_layers(
         gamma, beta = (
             given[f"{norm}.bottleneck_norm.{leaf}"].to(stack.device, stack.norm_dtype) for leaf in ("weight", "bias")
         )
-        parts[n][what] = parts[n].get(what, SitePart())._replace(gamma=gamma, beta=beta)
+        parts[n][what] = parts[n].get(what, BottleneckTensors())._replace(gamma=gamma, beta=beta)
     return tuple(LayerPart(part.get("attention"), part.get("feedforward")) for part in parts)
 
 
@@ -186,7 +186,7 @@ def _tensors(layer: LayerPart) -> list[Tensor]:
 def _moved(layer: LayerPart, stack: Stack) -> LayerPart:
     device = stack.device
 
-    def site(part: SitePart | None) -> SitePart | None:
+    def site(part: BottleneckTensors | None) -> BottleneckTensors | None:
         if part is None:
             return None
         changed: Any = {key: v.to(device) for key, v in part._asdict().items() if isinstance(v, Tensor)}
@@ -195,5 +195,5 @@ def _moved(layer: LayerPart, stack: Stack) -> LayerPart:
             return placed
         return placed._replace(gamma=placed.gamma.to(stack.norm_dtype), beta=placed.beta.to(stack.norm_dtype))
 
-    low_rank = {key: LowRank(pair.down.to(device), pair.up.to(device)) for key, pair in layer.low_rank.items()}
+    low_rank = {key: LoraTensors(pair.down.to(device), pair.up.to(device)) for key, pair in layer.low_rank.items()}
     return LayerPart(site(layer.attention), site(layer.feedforward), low_rank)

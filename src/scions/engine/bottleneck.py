@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class SitePart(NamedTuple):
+class BottleneckTensors(NamedTuple):
     """One adapter at one site; either half may be absent.
 
     ``down`` ``[rank, width]``, ``down_bias`` ``[rank]``, ``up`` ``[width, rank]`` and ``up_bias`` ``[width]`` in the
@@ -41,13 +41,15 @@ class Span(NamedTuple):
     ``factor`` is ``[end - start, 1]`` float32, how strongly the adapter acts on each token; None: 1 for all.
     """
 
-    part: SitePart | None
+    part: BottleneckTensors | None
     start: int
     end: int
     factor: Tensor | None = None
 
 
-def grouped_site(y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float, spans: Sequence[Span]) -> Tensor:
+def grouped_bottleneck(
+    y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float, spans: Sequence[Span]
+) -> Tensor:
     """``norm(y + factor * up(act(down(y))) + residual)``, each span with its own bottleneck and norm.
 
     Between strengths the norm is interpolated: its gamma is ``base + factor * (adapter - base)``, its beta likewise.

@@ -19,18 +19,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from scions.engine.attention import Pack
-from scions.engine.fused_sublayer import site
-from scions.engine.prepacked import FrozenLayers, is_frozen
+from scions.engine.fused_sublayer import fused_sublayer
+from scions.engine.prepacked import PrepackedLayers, is_frozen
 
 
-def _project(frozen: FrozenLayers, x: torch.Tensor, *projections: nn.Module) -> torch.Tensor:
+def _project(frozen: PrepackedLayers, x: torch.Tensor, *projections: nn.Module) -> torch.Tensor:
     """Queries, keys and values side by side, ``[rows, 3 * width]``; one product where all three are frozen."""
     if all(is_frozen(projection) for projection in projections):
         return frozen.of(*projections)(x)  # type: ignore[arg-type]
     return torch.cat([projection(x) for projection in projections], dim=-1)
 
 
-def _dense(frozen: FrozenLayers, x: torch.Tensor, dense: nn.Module) -> torch.Tensor:
+def _dense(frozen: PrepackedLayers, x: torch.Tensor, dense: nn.Module) -> torch.Tensor:
     return frozen.of(dense)(x) if is_frozen(dense) else dense(x)  # type: ignore[arg-type]
 
 
@@ -48,7 +48,7 @@ def packed_forward(model: Any, first: int = 0) -> Iterator[None]:
     there is ``hidden`` ``[tokens, width]`` too, it is the input of layer ``first`` and what lies below is not run.
     The modules behind the transformer (pooling and so on) are run as they are. Frozen weights must stay as they are.
     """
-    frozen = FrozenLayers()
+    frozen = PrepackedLayers()
 
     def forward(features: dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         pack = Pack.of(features["lengths"])
@@ -79,7 +79,7 @@ def run_layers(
     first: int = 0,
     last: int | None = None,
     hidden: torch.Tensor | None = None,
-    frozen: FrozenLayers | None = None,
+    frozen: PrepackedLayers | None = None,
 ) -> torch.Tensor:
     """Hidden states ``[tokens, width]`` behind layer ``last - 1`` (None: the model's last).
 
@@ -96,7 +96,7 @@ def run_layers(
     x = embed(transformer, token_ids, pack) if hidden is None else hidden
     x = F.pad(x, (0, 0, 0, pack.rows - pack.tokens))
     extra = position_bias(transformer, pack)
-    frozen = FrozenLayers() if frozen is None else frozen
+    frozen = PrepackedLayers() if frozen is None else frozen
     for layer in layers(transformer)[first:last]:
         x = run(layer, x, pack, frozen, extra)
     return x[: pack.tokens]
@@ -130,32 +130,32 @@ def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor
     return hidden[places], real.long()
 
 
-def _bert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: FrozenLayers, extra: Any) -> torch.Tensor:
+def _bert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: PrepackedLayers, extra: Any) -> torch.Tensor:
     attention, out, feedforward = layer.attention.self, layer.attention.output, layer.output
     projected = _project(frozen, x, attention.query, attention.key, attention.value)
     context = pack.attend(projected, attention.num_attention_heads, attention.dropout)
-    x = site(frozen, context, x, out.dense, out.dropout, out.LayerNorm)
+    x = fused_sublayer(frozen, context, x, out.dense, out.dropout, out.LayerNorm)
     inner = layer.intermediate.intermediate_act_fn(_dense(frozen, x, layer.intermediate.dense))
-    return site(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
+    return fused_sublayer(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
 
 
-def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: FrozenLayers, extra: Any) -> torch.Tensor:
+def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: PrepackedLayers, extra: Any) -> torch.Tensor:
     attention, feedforward = layer.attention, layer.ffn
     projected = _project(frozen, x, attention.q_lin, attention.k_lin, attention.v_lin)
     context = pack.attend(projected, attention.n_heads, attention.dropout)
-    x = site(frozen, context, x, attention.out_lin, None, layer.sa_layer_norm)
+    x = fused_sublayer(frozen, context, x, attention.out_lin, None, layer.sa_layer_norm)
     inner = feedforward.activation(_dense(frozen, x, feedforward.lin1))
-    return site(frozen, inner, x, feedforward.lin2, feedforward.dropout, layer.output_layer_norm)
+    return fused_sublayer(frozen, inner, x, feedforward.lin2, feedforward.dropout, layer.output_layer_norm)
 
 
-def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: FrozenLayers, extra: Any) -> torch.Tensor:
+def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: PrepackedLayers, extra: Any) -> torch.Tensor:
     block, feedforward = layer.attention, layer.output
     attention = block.attn
     projected = _project(frozen, x, attention.q, attention.k, attention.v)
     context = pack.attend(projected, attention.num_attention_heads, attention.dropout, extra)
-    x = site(frozen, context, x, attention.o, block.dropout, block.LayerNorm)
+    x = fused_sublayer(frozen, context, x, attention.o, block.dropout, block.LayerNorm)
     inner = layer.intermediate.intermediate_act_fn(_dense(frozen, x, layer.intermediate.dense))
-    return site(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
+    return fused_sublayer(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
 
 
 Layers = Callable[[Any], nn.ModuleList]

@@ -10,11 +10,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from scions.adapters.layer import AdaptedNorm, BottleneckLinear
-from scions.engine.prepacked import Frozen, FrozenLayers, is_frozen
+from scions.engine.prepacked import PrepackedLayers, PrepackedWeight, is_frozen
 
 
-def site(
-    frozen: FrozenLayers,
+def fused_sublayer(
+    frozen: PrepackedLayers,
     x: torch.Tensor,
     residual: torch.Tensor,
     dense: nn.Module,
@@ -34,14 +34,14 @@ def site(
     down, up = dense.bottleneck_down[adapter], dense.bottleneck_up[adapter]
     inner = norm.bottleneck_norm[adapter] if isinstance(norm, AdaptedNorm) else norm
     dtype = base.weight.dtype
-    return _Site.apply(
+    return _FusedSublayer.apply(
         x.to(dtype), residual.to(dtype), base, down.weight, down.bias, up.weight, up.bias,
         inner.weight, inner.bias, inner.eps,
     )  # fmt: skip
 
 
 def _only_bottleneck(dense: nn.Module, dropout: nn.Module | None, norm: nn.Module) -> str | None:
-    """The name of the one active bottleneck, None where `_Site` does not cover what is there."""
+    """The name of the one active bottleneck, None where `_FusedSublayer` does not cover what is there."""
     if not isinstance(dense, BottleneckLinear) or dense.parallel or dense.disable_adapters:
         return None
     if dropout is not None and dropout.training and dropout.p > 0:  # type: ignore[operator]
@@ -62,12 +62,12 @@ def _only_bottleneck(dense: nn.Module, dropout: nn.Module | None, norm: nn.Modul
     return active[0] if type(norm) is nn.LayerNorm else None
 
 
-class _Site(torch.autograd.Function):
+class _FusedSublayer(torch.autograd.Function):
     """``norm(y + up(gelu(down(y))) + residual)`` with ``y = x W^T + b``; no gradient for W and b."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, residual: torch.Tensor, base: Frozen,
+        ctx: Any, x: torch.Tensor, residual: torch.Tensor, base: PrepackedWeight,
         down: torch.Tensor, down_bias: torch.Tensor, up: torch.Tensor, up_bias: torch.Tensor,
         gamma: torch.Tensor, beta: torch.Tensor, eps: float,
     ) -> torch.Tensor:  # fmt: skip

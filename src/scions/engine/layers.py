@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
 from scions.adapters.architectures import ARCHITECTURES
-from scions.engine.prepacked import Frozen
+from scions.engine.prepacked import PrepackedWeight
 
 # Projections of a layer, by what an adapter's tensors are filed under.
 PROJECTIONS = ("query", "key", "value", "attention", "inner", "feedforward")
@@ -25,12 +25,12 @@ class Layer:
     ``activation`` None: exact GELU, which comes with the inner projection.
     """
 
-    joined: Frozen
-    attention: Frozen
+    joined: PrepackedWeight
+    attention: PrepackedWeight
     attention_norm: tuple[Tensor, Tensor, float]
-    inner: Frozen
+    inner: PrepackedWeight
     activation: Callable[[Tensor], Tensor] | None
-    feedforward: Frozen
+    feedforward: PrepackedWeight
     feedforward_norm: tuple[Tensor, Tensor, float]
 
 
@@ -163,9 +163,9 @@ def _layer(parts: dict[str, Any], dtype: torch.dtype) -> Layer:
         module = parts[name]
         return module.weight.detach().to(norm_dtype), module.bias.detach().to(norm_dtype), float(module.eps)
 
-    def linear(*names: str) -> Frozen:
+    def linear(*names: str) -> PrepackedWeight:
         weights, biases = [parts[n].weight.detach() for n in names], [parts[n].bias.detach() for n in names]
-        return Frozen(
+        return PrepackedWeight(
             *(kept[0].to(dtype) if len(names) == 1 else torch.cat(kept).to(dtype) for kept in (weights, biases))
         )
 

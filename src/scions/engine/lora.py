@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scions.encoder.inject import check_tensors
-from scions.engine.adapter_weights import LayerPart, LowRank
+from scions.engine.adapter_weights import LayerPart, LoraTensors
 from scions.engine.layers import Stack
 from scions.errors import AdapterError
 
@@ -20,7 +20,7 @@ _UNCOVERED = (
 )  # fmt: skip
 
 
-def low_rank_layers(
+def lora_layers(
     name: str, config: Any, network: Any, stack: Stack, given: Mapping[str, Tensor]
 ) -> tuple[LayerPart, ...]:
     """LoRA's tensors by layer; see `scions.engine.adapter_weights.file_layers`.
@@ -56,15 +56,15 @@ def low_rank_layers(
 
     place = (stack.device, stack.dtype)
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    parts: list[dict[str, LowRank]] = [{} for _ in stack.layers]
+    parts: list[dict[str, LoraTensors]] = [{} for _ in stack.layers]
     for path in targets:
         n, what = stack.places[path]
         down, up = given[f"{path}.lora_A.weight"], given[f"{path}.lora_B.weight"].float() * scale
-        parts[n][what] = LowRank(down.to(*place), up.to(*place))
+        parts[n][what] = LoraTensors(down.to(*place), up.to(*place))
     return tuple(LayerPart(low_rank=part) for part in parts)
 
 
-def add_low_rank(
+def add_lora(
     y: Tensor, x: Tensor, spans: Sequence[tuple[LayerPart, int, int, Tensor | None]], what: Sequence[str]
 ) -> None:
     """Add to ``y`` ``[tokens, out]`` what LoRA makes of ``x`` ``[tokens, in]``, in place.

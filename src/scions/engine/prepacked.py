@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-class Frozen:
+class PrepackedWeight:
     """A frozen weight ``[out, in]`` and its bias ``[out]``."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
@@ -27,7 +27,7 @@ class Frozen:
             self._forwards = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
     @classmethod
-    def of(cls, *layers: nn.Linear) -> Frozen:
+    def of(cls, *layers: nn.Linear) -> PrepackedWeight:
         """Linear layers with one input: their outputs stand side by side."""
         weights, biases = [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers]
         return cls(*(kept[0] if len(layers) == 1 else torch.cat(kept) for kept in (weights, biases)))
@@ -55,7 +55,7 @@ class Frozen:
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, frozen: Frozen) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, frozen: PrepackedWeight) -> torch.Tensor:
         ctx.frozen = frozen
         return frozen.product(x)
 
@@ -89,17 +89,17 @@ def is_frozen(layer: nn.Module) -> bool:
     return layer.weight.dtype == torch.bfloat16 or not torch.is_autocast_enabled(layer.weight.device.type)
 
 
-class FrozenLayers:
-    """`Frozen` of the layers met so far."""
+class PrepackedLayers:
+    """`PrepackedWeight` of the layers met so far."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, ...], tuple[tuple[int, ...], Frozen]] = {}
+        self._kept: dict[tuple[int, ...], tuple[tuple[int, ...], PrepackedWeight]] = {}
 
-    def of(self, *layers: nn.Linear) -> Frozen:
+    def of(self, *layers: nn.Linear) -> PrepackedWeight:
         """What is kept for these layers, made anew where their weights lie elsewhere now."""
         key = tuple(id(layer) for layer in layers)
         where = tuple(layer.weight.data_ptr() for layer in layers)
         found = self._kept.get(key)
         if found is None or found[0] != where:
-            found = self._kept[key] = (where, Frozen.of(*layers))
+            found = self._kept[key] = (where, PrepackedWeight.of(*layers))
         return found[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scions.evaluation.bootstrap import Interval, interval, paired_difference, two_level_difference
 from scions.evaluation.drift import drift, drift_of
-from scions.evaluation.encoders import Encoder, Remembering
+from scions.evaluation.encoders import CachedEncoder, Encoder
 from scions.evaluation.scores import Evaluation
 from scions.evaluation.sts import STS_TASKS, evaluate_sts
 from scions.evaluation.tasks import dev_score, evaluate
@@ -14,7 +14,7 @@ __all__ = [
     "Encoder",
     "Evaluation",
     "Interval",
-    "Remembering",
+    "CachedEncoder",
     "dev_score",
     "drift",
     "drift_of",

@@ -69,7 +69,7 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
     return Vectors({text: i for i, text in enumerate(distinct)}, matrix / np.maximum(length, 1e-12))
 
 
-class Remembering:
+class CachedEncoder:
     """An encoder that asks another for each text once, by role; its vectors must not change meanwhile.
 
     For a table that is scored more than once, or by several encoders of which one gives the others' documents. It holds

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from scions.data import Shape, Table
-from scions.evaluation import Remembering
+from scions.evaluation import CachedEncoder
 
 
 @dataclass(frozen=True)
-class Shown:
+class ExampleQuery:
     """One query with the first document found by base and adapter, and a document known to be right."""
 
     query: str
@@ -22,7 +22,7 @@ class Shown:
     after_right: bool
 
 
-def shown_queries(test: Table, before: Remembering, after: Remembering, count: int = 5) -> list[Shown]:
+def example_queries(test: Table, before: CachedEncoder, after: CachedEncoder, count: int = 5) -> list[ExampleQuery]:
     """``count`` test queries drawn evenly over the table, not picked by how well they do; none for other shapes."""
     if test.shape is not Shape.RETRIEVAL or not test.corpus:
         return []
@@ -39,6 +39,6 @@ def shown_queries(test: Table, before: Remembering, after: Remembering, count: i
         relevant = {name for name, grade in test.columns["relevant"][row].items() if grade > 0}
         right = next((test.corpus[name] for name in relevant if name in test.corpus), "")
         shown.append(
-            Shown(query, test.corpus[first], test.corpus[second], right, first in relevant, second in relevant)
+            ExampleQuery(query, test.corpus[first], test.corpus[second], right, first in relevant, second in relevant)
         )
     return shown

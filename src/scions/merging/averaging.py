@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def normalised(weights: Sequence[float], count: int) -> list[float]:
+def normalized(weights: Sequence[float], count: int) -> list[float]:
     """``weights`` scaled to a sum of 1.
 
     Raises:
@@ -33,9 +33,9 @@ def average(members: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -
         weights: one a member, scaled to a sum of 1.
 
     Raises:
-        UsageError: as `normalised`.
+        UsageError: as `normalized`.
     """
-    shares = normalised(weights, len(members))
+    shares = normalized(weights, len(members))
     return {
         name: sum(w * m[name].double() for w, m in zip(shares, members, strict=True)).float()  # type: ignore[union-attr]
         for name in members[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from scions.errors import UsageError
-from scions.merging.averaging import average, normalised
+from scions.merging.averaging import average, normalized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,13 +33,13 @@ def ties(
         kept: share of each member's largest differences that is not trimmed, over all its tensors.
 
     Raises:
-        UsageError: as `normalised`, or a share that is not above 0 and at most 1.
+        UsageError: as `normalized`, or a share that is not above 0 and at most 1.
     """
     import torch
 
     if not 0 < kept <= 1:
         raise UsageError(f"the share that TIES keeps must lie above 0 and at most at 1, found {kept}")
-    shares = normalised(weights or [1.0] * len(members), len(members))
+    shares = normalized(weights or [1.0] * len(members), len(members))
     merged = average(members, shares)
     trimmed = []
     for member in members:

@@ -121,12 +121,12 @@ def _cosine(domains: Domains, one: str, other: str) -> float:
 
 
 def _changes(members: Sequence[Member], texts: Sequence[str], base: str | None) -> dict[str, np.ndarray]:
-    from scions.mixing.trial import Stock
+    from scions.mixing.trial import TrialBase
 
-    stock = Stock.of(members[0], base)
+    trial_base = TrialBase.of(members[0], base)
     distinct = list(dict.fromkeys(texts))
-    bare = stock.bare().encode(distinct)
-    return {m.name: similarity_changes(bare, stock.published(m).encode(distinct)) for m in members}
+    bare = trial_base.bare().encode(distinct)
+    return {m.name: similarity_changes(bare, trial_base.published(m).encode(distinct)) for m in members}
 
 
 @dataclass(frozen=True)

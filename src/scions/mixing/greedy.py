@@ -25,7 +25,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Search:
+class GreedySearch:
     """The sets tried in order; ``members`` is the last that was kept, or one name where no mixture held."""
 
     members: Names
@@ -44,7 +44,7 @@ def greedy(
     target: str | None = None,
     holds: Callable[[float, float], bool] = lambda before, now: now >= before,
     most: int | None = None,
-) -> Search:
+) -> GreedySearch:
     """Grow a mixture from ``target``, or from the pair with the least sign difference.
 
     Args:
@@ -73,4 +73,4 @@ def greedy(
         if not kept:
             break
         chosen, best = wider, now
-    return Search(chosen, tuple(trials))
+    return GreedySearch(chosen, tuple(trials))

@@ -11,11 +11,11 @@ from scions.data.leaks import without
 from scions.data.splits import hold_out
 from scions.errors import DataError, UsageError
 from scions.evaluation import Evaluation, Interval, evaluate, interval, paired_difference
-from scions.mixing.trial import Rooted
+from scions.mixing.trial import AdaptedEncoder
 
 
 @dataclass(frozen=True)
-class Rows:
+class HoldoutRows:
     """``choosing`` may settle things; ``judging`` settles nothing and is scored once. Neither shares a row."""
 
     choosing: Table
@@ -40,7 +40,7 @@ class Measured:
 
 def read_rows(
     data: Sequence[str | Path], test: Sequence[str | Path], *, chooses: bool, seed: int = 0, shape: str | None = None
-) -> list[Rows]:
+) -> list[HoldoutRows]:
     """A pair of tables for each file of ``data``.
 
     With a file of ``test`` for each, those judge, and what stands in them too chooses nothing. Otherwise a folder's (or
@@ -64,22 +64,22 @@ def read_rows(
             choosing = without(choosing, judging)[0] if chooses else choosing
             if not len(choosing):
                 raise DataError(f"{path}: every row also stands in {judge}; rows that choose must not judge")
-            found.append(Rows(choosing, judging))
+            found.append(HoldoutRows(choosing, judging))
         elif Path(path).is_dir() or (path.partition(":")[0] == "docstrings" and not Path(path).exists()):
             splits = read_splits(path, shape=shape, seed=seed)
-            found.append(Rows(splits.dev, splits.test))
+            found.append(HoldoutRows(splits.dev, splits.test))
         else:
             table = read(path, shape=shape)
             if not chooses:
-                found.append(Rows(table, table))
+                found.append(HoldoutRows(table, table))
                 continue
             parts, _ = hold_out(table, {"test": 0.5}, seed)
-            found.append(Rows(parts["train"], parts["test"]))
+            found.append(HoldoutRows(parts["train"], parts["test"]))
     return found
 
 
 def measure(
-    rows: Sequence[Rows], base: Rooted, members: Mapping[str, Rooted], result: Rooted
+    rows: Sequence[HoldoutRows], base: AdaptedEncoder, members: Mapping[str, AdaptedEncoder], result: AdaptedEncoder
 ) -> list[tuple[Measured, Evaluation, Evaluation]]:
     """Score everything on the judging rows; with each `Measured` the evaluations of base and result."""
     found = []

@@ -11,7 +11,7 @@ import numpy as np
 
 from scions.errors import UsageError
 from scions.evaluation import dev_score
-from scions.merging.averaging import average, normalised
+from scions.merging.averaging import average, normalized
 from scions.merging.signs import sign_difference
 from scions.merging.tensor_sites import compared
 from scions.merging.ties import KEPT, ties
@@ -19,8 +19,8 @@ from scions.mixing.adapters import Member, first_weights, read_members
 from scions.mixing.compatibility import check_mixable
 from scions.mixing.conflict import Expectation, expectation
 from scions.mixing.domain_weights import STRATEGIES, by_clusters, by_similarity
-from scions.mixing.greedy import Names, Search, greedy
-from scions.mixing.holdout import Measured, Rows, measure, read_rows
+from scions.mixing.greedy import GreedySearch, Names, greedy
+from scions.mixing.holdout import HoldoutRows, Measured, measure, read_rows
 from scions.mixing.provenance import derived
 from scions.publishing.adapter_files import write_adapter
 from scions.publishing.card import mixed_card
@@ -31,7 +31,7 @@ from scions.store.atomic import refuse_existing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scions.mixing.trial import Stock
+    from scions.mixing.trial import TrialBase
 
 _NEEDS_DATA = ("similarity", "clusters", "greedy")
 
@@ -57,7 +57,7 @@ class Mixture:
     strategy: str
     expected: Expectation
     measured: tuple[Measured, ...]
-    search: Search | None
+    search: GreedySearch | None
     manifest: Manifest | None
 
 
@@ -119,25 +119,25 @@ def mix(
     members = read_members(names, place)
     check_mixable(members)
     if weights is not None:
-        normalised(weights, len(members))
+        normalized(weights, len(members))
     say = on_stage or (lambda text: None)
     expected = _expected(members)
     if on_expectation is not None:
         on_expectation(expected)
     rows = read_rows(_listed(data), _listed(test), chooses=strategy in _NEEDS_DATA, seed=seed, shape=shape)
-    stock = _stock(members[0], base, say) if rows else None
-    search: Search | None = None
+    trial_base = _trial_base(members[0], base, say) if rows else None
+    search: GreedySearch | None = None
     shares = list(weights or [1.0] * len(members))
-    if strategy == "greedy" and stock is not None:
+    if strategy == "greedy" and trial_base is not None:
         say("choosing members on the development rows")
-        search = _search(members, rows, stock, target)
+        search = _search(members, rows, trial_base, target)
         if not search.is_mixture:
             return Mixture(name, None, {search.members[0]: 1.0}, strategy, expected, (), search, None)
         members = [next(m for m in members if m.name == chosen) for chosen in search.members]
         shares, expected = [1.0] * len(members), _expected(members)
-    elif strategy in ("similarity", "clusters") and stock is not None:
-        shares = _by_texts(strategy, members, rows, stock)
-    used = [(m, w) for m, w in zip(members, normalised(shares, len(members)), strict=True) if w > 0]
+    elif strategy in ("similarity", "clusters") and trial_base is not None:
+        shares = _by_texts(strategy, members, rows, trial_base)
+    used = [(m, w) for m, w in zip(members, normalized(shares, len(members)), strict=True) if w > 0]
     if len(used) < 2:
         raise UsageError(f"{strategy}: all of the weight falls on {used[0][0].name}: use that adapter as it is")
     if len(used) < len(members):
@@ -145,9 +145,9 @@ def mix(
     tensors = mixed([m for m, _ in used], [w for _, w in used], strategy, kept)
     manifest = _manifest(name, used, strategy, tensors, expected, search, kept)
     measured: list[Measured] = []
-    if stock is not None:
+    if trial_base is not None:
         say("measuring the mixture")
-        measured, manifest = _measured(stock, rows, used, tensors, manifest)
+        measured, manifest = _measured(trial_base, rows, used, tensors, manifest)
 
     def write(staging: Path) -> None:
         nonlocal manifest
@@ -197,18 +197,20 @@ def _listed(paths: Sequence[str | Path] | str | Path) -> list[str | Path]:
     return [paths] if isinstance(paths, (str, Path)) else list(paths)
 
 
-def _stock(member: Member, base: str | None, say: Callable[[str], None]) -> Stock:
-    from scions.mixing.trial import Stock
+def _trial_base(member: Member, base: str | None, say: Callable[[str], None]) -> TrialBase:
+    from scions.mixing.trial import TrialBase
 
     say("loading the base")
-    return Stock.of(member, base)
+    return TrialBase.of(member, base)
 
 
 def _expected(members: Sequence[Member]) -> Expectation:
     return expectation([m.name for m in members], sign_difference([compared(m.tensors) for m in members]))
 
 
-def _search(members: Sequence[Member], rows: Sequence[Rows], stock: Stock, target: str | None) -> Search:
+def _search(
+    members: Sequence[Member], rows: Sequence[HoldoutRows], trial_base: TrialBase, target: str | None
+) -> GreedySearch:
     by_name = {m.name: m for m in members}
 
     def fraction(names: Names) -> float:
@@ -217,16 +219,18 @@ def _search(members: Sequence[Member], rows: Sequence[Rows], stock: Stock, targe
     def score(names: Names) -> float:
         chosen = [by_name[n] for n in names]
         tensors = average([m.tensors for m in chosen], [1.0] * len(chosen))
-        encoder = stock.trial(tensors, chosen[0].config, chosen[0].manifest)
+        encoder = trial_base.trial(tensors, chosen[0].config, chosen[0].manifest)
         return float(np.mean([dev_score(encoder, one.choosing) for one in rows]))
 
     return greedy([m.name for m in members], fraction, score, target)
 
 
-def _by_texts(strategy: str, members: Sequence[Member], rows: Sequence[Rows], stock: Stock) -> list[float]:
+def _by_texts(
+    strategy: str, members: Sequence[Member], rows: Sequence[HoldoutRows], trial_base: TrialBase
+) -> list[float]:
     domains = Domains.of({m.name: m.manifest for m in members})
     texts = list(dict.fromkeys(text for one in rows for text in one.choosing.texts()))
-    vectors = stock.domain_vectors(texts)
+    vectors = trial_base.domain_vectors(texts)
     return by_similarity(vectors, domains) if strategy == "similarity" else by_clusters(vectors, domains)
 
 
@@ -236,7 +240,7 @@ def _manifest(
     strategy: str,
     tensors: dict[str, Tensor],
     expected: Expectation,
-    search: Search | None,
+    search: GreedySearch | None,
     kept: float,
 ) -> Manifest:
     parents = [m.manifest for m, _ in used]
@@ -261,8 +265,8 @@ def _manifest(
 
 
 def _measured(
-    stock: Stock,
-    rows: Sequence[Rows],
+    trial_base: TrialBase,
+    rows: Sequence[HoldoutRows],
     used: Sequence[tuple[Member, float]],
     tensors: dict[str, Tensor],
     manifest: Manifest,
@@ -271,8 +275,8 @@ def _measured(
 
     from scions.evaluation.verdict import judge
 
-    members = {m.name: stock.published(m) for m, _ in used}
-    found = measure(rows, stock.bare(), members, stock.trial(tensors, used[0][0].config, manifest))
+    members = {m.name: trial_base.published(m) for m, _ in used}
+    found = measure(rows, trial_base.bare(), members, trial_base.trial(tensors, used[0][0].config, manifest))
     measured = [one for one, _, _ in found]
     record = {**manifest.extra["mixture"], "measured": [asdict(one) for one in measured]}
     _, before, after = found[0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from scions.store import DataRecord, DomainStatistics, Initialisation, Manifest
+from scions.store import DataRecord, DomainStatistics, Initialization, Manifest
 from scions.store.manifest import now
 from scions.version import __version__
 
@@ -57,7 +57,7 @@ def derived(
         trainable_share=min(1.0, count / whole) if whole else first.trainable_share,
         initialisation=first.initialisation
         if initialisation is None
-        else Initialisation(seed=first.initialisation.seed, id=initialisation),
+        else Initialization(seed=first.initialisation.seed, id=initialisation),
         data=DataRecord(
             source=source,
             fingerprint=first.data.fingerprint if len(parents) == 1 else "",

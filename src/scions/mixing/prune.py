@@ -22,7 +22,7 @@ from scions.store.weights import weights_path
 
 if TYPE_CHECKING:
     from scions.data import Table
-    from scions.mixing.trial import Stock
+    from scions.mixing.trial import TrialBase
 
 CURVE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 
@@ -123,19 +123,19 @@ def prune(
         say = on_stage or (lambda text: None)
         rows = read_rows([data], [], chooses=False, shape=shape)
         say("loading the base")
-        from scions.mixing.trial import Stock
+        from scions.mixing.trial import TrialBase
 
-        stock = Stock.of(member, base)
+        trial_base = TrialBase.of(member, base)
         say("measuring base, adapter and pruned adapter")
-        result = stock.trial(made.tensors, made.config, manifest, sparse=made.sparse)
+        result = trial_base.trial(made.tensors, made.config, manifest, sparse=made.sparse)
         measured, manifest = _judged(
-            measure(rows, stock.bare(), {member.name: stock.published(member)}, result), manifest
+            measure(rows, trial_base.bare(), {member.name: trial_base.published(member)}, result), manifest
         )
         metric = measured.metric
         if curve:
             before = measured.base
             start = Point(0.0, measured.members[member.name], weights_path(member.folder).stat().st_size)
-            points = [start, *_curve(member, strategy, others, stock, rows[0].judging, say)]
+            points = [start, *_curve(member, strategy, others, trial_base, rows[0].judging, say)]
 
     def write(staging: Path) -> None:
         nonlocal manifest
@@ -194,7 +194,12 @@ def _judged(found: list[Any], manifest: Manifest) -> tuple[Measured, Manifest]:
 
 
 def _curve(
-    member: Member, strategy: str, against: Sequence[Member], stock: Stock, table: Table, say: Callable[[str], None]
+    member: Member,
+    strategy: str,
+    against: Sequence[Member],
+    trial_base: TrialBase,
+    table: Table,
+    say: Callable[[str], None],
 ) -> list[Point]:
     import tempfile
 
@@ -213,6 +218,6 @@ def _curve(
         with tempfile.TemporaryDirectory() as folder:
             write_adapter(Path(folder), made.tensors, made.config, manifest, sparse=made.sparse)
             size = weights_path(folder).stat().st_size
-        encoder = stock.trial(made.tensors, made.config, manifest, sparse=made.sparse)
+        encoder = trial_base.trial(made.tensors, made.config, manifest, sparse=made.sparse)
         points.append(Point(made.sparsity, interval(evaluate(encoder, table)), size))
     return points

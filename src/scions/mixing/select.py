@@ -65,7 +65,7 @@ def select(
         UsageError: no texts, or an unknown way.
         AdapterError: no adapter there can be chosen by its domain.
     """
-    from scions.mixing.trial import Stock
+    from scions.mixing.trial import TrialBase
 
     if not texts:
         raise UsageError("no texts to choose by")
@@ -73,8 +73,8 @@ def select(
     manifests, notes = _choosable(root, base)
     domains = Domains.of(manifests)
     first = next(iter(manifests.values())).base
-    stock = Stock(base or first.id, first.weights_sha256, dtype=None)
-    found = propose(stock.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, most=most)
+    trial_base = TrialBase(base or first.id, first.weights_sha256, dtype=None)
+    found = propose(trial_base.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, most=most)
     weights, left_out = _together(found.weights, manifests)
     return Selection(found.ranked, weights, found.reason, found.texts, (*notes, *left_out))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TRIAL = "trial-adapter"
 
 
-class Stock:
+class TrialBase:
     """One base, loaded once; every adapter is read from files as a published one would be.
 
     Args:
@@ -42,13 +42,13 @@ class Stock:
             )
 
     @classmethod
-    def of(cls, member: Member, base: str | None = None, dtype: str | None = "float32") -> Stock:
+    def of(cls, member: Member, base: str | None = None, dtype: str | None = "float32") -> TrialBase:
         """For an adapter: its own base, or ``base`` where that lies elsewhere."""
         return cls(base or member.manifest.base.id, member.manifest.base.weights_sha256, dtype)
 
-    def bare(self) -> Rooted:
+    def bare(self) -> AdaptedEncoder:
         """The base alone."""
-        return Rooted(self.encoder, None)
+        return AdaptedEncoder(self.encoder, None)
 
     def domain_vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of the base alone without any prompt, as statistics of domains are made of."""
@@ -57,20 +57,20 @@ class Stock:
         )
         return np.asarray(found, dtype=np.float32)
 
-    def published(self, member: Member) -> Rooted:
+    def published(self, member: Member) -> AdaptedEncoder:
         """An adapter as it lies in its folder. Raises AdapterError where it does not fit the base."""
-        return Rooted(self.encoder, self.encoder.read_adapter(member.folder, member.name))
+        return AdaptedEncoder(self.encoder, self.encoder.read_adapter(member.folder, member.name))
 
     def trial(
         self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], manifest: Manifest, *, sparse: bool = False
-    ) -> Rooted:
+    ) -> AdaptedEncoder:
         """An adapter of these tensors, by way of files. Raises AdapterError where it does not fit the base."""
         with tempfile.TemporaryDirectory() as folder:
             write_adapter(Path(folder), tensors, config, manifest, sparse=sparse)
-            return Rooted(self.encoder, self.encoder.read_adapter(Path(folder), _TRIAL))
+            return AdaptedEncoder(self.encoder, self.encoder.read_adapter(Path(folder), _TRIAL))
 
 
-class Rooted:
+class AdaptedEncoder:
     """One adapter on its base, as `scions.evaluation` asks for an encoder."""
 
     def __init__(self, encoder: DomainEncoder, adapter: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
 
-from scions.encoder.inject import graft_weights
+from scions.encoder.inject import inject_adapter
 from scions.store import Manifest, adapter_fingerprint, load_base, read_weights, space_fingerprint
 from scions.store.sparse import write_sparse
 
@@ -61,7 +61,7 @@ def reload(folder: Path, method: str, base: str, name: str) -> SentenceTransform
         return load_base(str(folder), device="cpu")
     model = load_base(base)
     config = json.loads((folder / "adapter_config.json").read_text())
-    graft_weights(model, name, config, read_weights(folder))
+    inject_adapter(model, name, config, read_weights(folder))
     return model
 
 

@@ -41,7 +41,7 @@ SINGLE = Calibration(least=8.0, temperature=9.0)
 
 
 @dataclass(frozen=True)
-class Decision:
+class RoutingDecision:
     """``adapter`` None is the bare base. ``confidence`` (0 to 1) is that of the choice, the base's included.
 
     ``names`` and ``nats`` ``[domains]``: what there was to choose from, and nats a text by which each beats the
@@ -59,7 +59,7 @@ class Decision:
         return dict(zip(self.names, map(float, self.nats), strict=True))
 
 
-def decide(vectors: np.ndarray, domains: Domains, calibration: Calibration = COLLECTION) -> Decision:
+def decide(vectors: np.ndarray, domains: Domains, calibration: Calibration = COLLECTION) -> RoutingDecision:
     """One adapter, or the bare base, for texts that belong together.
 
     Args:
@@ -74,7 +74,7 @@ def decide(vectors: np.ndarray, domains: Domains, calibration: Calibration = COL
     return _decisions(mean, len(vectors), domains, calibration)[0]
 
 
-def decide_rows(vectors: np.ndarray, domains: Domains, calibration: Calibration = SINGLE) -> list[Decision]:
+def decide_rows(vectors: np.ndarray, domains: Domains, calibration: Calibration = SINGLE) -> list[RoutingDecision]:
     """One decision a text: for rows that are classified or stand alone, since their spaces differ."""
     return _decisions(domains.evidence(vectors), 1, domains, calibration)
 
@@ -140,12 +140,12 @@ def calibrate(
     return Calibration(least, float(max(_TEMPERATURES, key=log_confidence)))
 
 
-def _decisions(evidence: np.ndarray, texts: int, domains: Domains, calibration: Calibration) -> list[Decision]:
+def _decisions(evidence: np.ndarray, texts: int, domains: Domains, calibration: Calibration) -> list[RoutingDecision]:
     """One decision for each row of ``evidence`` ``[rows, domains]``, which is the mean over so many texts."""
     confidences = np.exp(_log_confidences(evidence, texts, calibration.least, calibration.temperature))
     chosen = confidences.argmax(axis=1)
     return [
-        Decision(domains.names[best - 1] if best else None, float(row[best]), domains.names, nats)
+        RoutingDecision(domains.names[best - 1] if best else None, float(row[best]), domains.names, nats)
         for best, row, nats in zip(chosen.tolist(), confidences, evidence, strict=True)
     ]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Looked:
+class RoutingSample:
     """What a decision looked at: rows, their token ids, and the bare base's ``vectors`` ``[rows, dimensions]``."""
 
     rows: Sequence[int]
@@ -42,11 +42,11 @@ class Looked:
 
 # So many texts of a collection a decision looks at: what `COLLECTION` was settled for. The pass over the bare base is
 # what a decision costs, and it should not grow with the collection.
-LOOKED_AT = 20
+SAMPLE_SIZE = 20
 
 
-def looked_at(texts: int) -> list[int]:
-    """Which of so many texts a decision looks at: all, or `LOOKED_AT` from the middles of as many equal parts."""
-    if texts <= LOOKED_AT:
+def sample_rows(texts: int) -> list[int]:
+    """Which of so many texts a decision looks at: all, or `SAMPLE_SIZE` from the middles of as many equal parts."""
+    if texts <= SAMPLE_SIZE:
         return list(range(texts))
-    return [(2 * part + 1) * texts // (2 * LOOKED_AT) for part in range(LOOKED_AT)]
+    return [(2 * part + 1) * texts // (2 * SAMPLE_SIZE) for part in range(SAMPLE_SIZE)]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from scions.encoder.base_info import Stock, Weights
+from scions.encoder.base_info import BaseInfo, Weights
 from scions.serving.http.keys import Keys
-from scions.serving.protocols import Encoder, Reader
+from scions.serving.protocols import AdapterReader, RowBatchEncoder
 from scions.serving.server import build, check_host, check_installed, listen, run
 from scions.serving.settings import Settings
 
 __all__ = [
-    "Encoder",
+    "RowBatchEncoder",
     "Keys",
-    "Reader",
+    "AdapterReader",
     "Settings",
-    "Stock",
+    "BaseInfo",
     "Weights",
     "build",
     "check_host",

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from scions.encoder.base_info import Weights
 from scions.errors import AdapterError, ScionsError, UsageError
 from scions.serving.errors import ApiError, busy, not_found
-from scions.serving.protocols import Reader
+from scions.serving.protocols import AdapterReader
 from scions.store import check_name
 
 _CONFIG = "adapter_config.json"
@@ -52,14 +52,14 @@ class Version:
     created: int
 
 
-class Shelf:
+class AdapterCache:
     """Registered adapters by name, each with one or more versions, the newest of which the bare name means.
 
     Weights are read on first use, outside the lock and once however many ask, and at most ``memory`` bytes of them
     stay. Rows that are being encoded hold weights of their own, whatever happens here meanwhile.
     """
 
-    def __init__(self, root: str | Path, read: Reader, memory: int) -> None:
+    def __init__(self, root: str | Path, read: AdapterReader, memory: int) -> None:
         self.root = Path(root).expanduser()
         self.memory = memory
         self.hits = self.misses = self.evictions = 0

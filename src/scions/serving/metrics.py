@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scions.serving.adapter_cache import Shelf
+from scions.serving.adapter_cache import AdapterCache
 from scions.serving.batcher import BatchReport
 
 OTHER = "(other)"
@@ -22,9 +22,9 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics:
     """Counters and histograms of one server."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, adapter_cache: AdapterCache) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_ShelfCollector(shelf))
+        self.registry.register(_CacheCollector(adapter_cache))
         here = self.registry
         self._requests = Counter("scions_requests", "Requests answered.", ("route", "method", "status"), registry=here)
         self._seconds = Histogram(
@@ -91,16 +91,20 @@ class Metrics:
         return adapter
 
 
-class _ShelfCollector(Collector):
+class _CacheCollector(Collector):
     """Reads the shelf's own counts when Prometheus asks."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, adapter_cache: AdapterCache) -> None:
+        self._shelf = adapter_cache
 
     def collect(self) -> Iterator[Metric]:
-        shelf = self._shelf
-        yield CounterMetricFamily("scions_adapter_hits", "Adapters found in memory.", value=shelf.hits)
-        yield CounterMetricFamily("scions_adapter_misses", "Adapters read from disk.", value=shelf.misses)
-        yield CounterMetricFamily("scions_adapter_evictions", "Adapters set aside for others.", value=shelf.evictions)
-        yield GaugeMetricFamily("scions_adapters_registered", "Adapters that can be used.", value=shelf.registered)
-        yield GaugeMetricFamily("scions_adapters_bytes", "Memory of loaded adapters.", value=shelf.loaded_bytes)
+        adapter_cache = self._shelf
+        yield CounterMetricFamily("scions_adapter_hits", "Adapters found in memory.", value=adapter_cache.hits)
+        yield CounterMetricFamily("scions_adapter_misses", "Adapters read from disk.", value=adapter_cache.misses)
+        yield CounterMetricFamily(
+            "scions_adapter_evictions", "Adapters set aside for others.", value=adapter_cache.evictions
+        )
+        yield GaugeMetricFamily(
+            "scions_adapters_registered", "Adapters that can be used.", value=adapter_cache.registered
+        )
+        yield GaugeMetricFamily("scions_adapters_bytes", "Memory of loaded adapters.", value=adapter_cache.loaded_bytes)

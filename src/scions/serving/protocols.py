@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-class Encoder(Protocol):
+class RowBatchEncoder(Protocol):
     """A base that encodes every row with an adapter of its own; every method may be called by any thread."""
 
     @property
@@ -29,7 +29,7 @@ class Encoder(Protocol):
         """Vectors ``[rows, dim]``, float32; ``adapters`` holds weights, or None for the base alone."""
 
 
-class Reader(Protocol):
+class AdapterReader(Protocol):
     """Reads an adapter's folder for one base."""
 
     def __call__(self, folder: Path, name: str) -> Weights:

@@ -11,11 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from scions.encoder.base_info import Stock
+from scions.encoder.base_info import BaseInfo
 from scions.errors import UsageError
-from scions.serving.adapter_cache import Shelf
+from scions.serving.adapter_cache import AdapterCache
 from scions.serving.http.keys import Keys
-from scions.serving.protocols import Encoder, Reader
+from scions.serving.protocols import AdapterReader, RowBatchEncoder
 from scions.serving.settings import Settings
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -41,9 +41,9 @@ def check_host(host: str, keys: Keys | None) -> None:
 
 
 def build(
-    encoder: Encoder,
-    stock: Stock,
-    read: Reader,
+    encoder: RowBatchEncoder,
+    base_info: BaseInfo,
+    read: AdapterReader,
     adapters: str | Path,
     *,
     host: str = "127.0.0.1",
@@ -61,10 +61,12 @@ def build(
 
     check_host(host, keys)
     settings = settings or Settings()
-    shelf = Shelf(adapters, read, settings.memory)
-    shelf.scan()
+    adapter_cache = AdapterCache(adapters, read, settings.memory)
+    adapter_cache.scan()
     names = {"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"}
-    return create_app(Service(encoder, stock, shelf, settings, keys), frozenset(names) if keys is None else None)
+    return create_app(
+        Service(encoder, base_info, adapter_cache, settings, keys), frozenset(names) if keys is None else None
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

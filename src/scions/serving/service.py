@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from scions.encoder.base_info import Stock, Weights
-from scions.serving.adapter_cache import Shelf
+from scions.encoder.base_info import BaseInfo, Weights
+from scions.serving.adapter_cache import AdapterCache
 from scions.serving.auto.domain_index import DomainIndex
-from scions.serving.auto.router import Asked, Looked, Router, encoded
+from scions.serving.auto.router import Asked, Router, RoutingSample, encoded
 from scions.serving.batcher import Batcher
 from scions.serving.errors import ApiError, not_found, stopping
 from scions.serving.http.adapter_choice import Choice, select
@@ -21,9 +21,9 @@ from scions.serving.http.keys import Caller, Keys
 from scions.serving.http.requests import DOCUMENT_PROMPTS, EmbeddingsRequest
 from scions.serving.http.responses import embeddings_body
 from scions.serving.metrics import Metrics
-from scions.serving.protocols import Encoder
+from scions.serving.protocols import RowBatchEncoder
 from scions.serving.settings import Settings
-from scions.serving.tokenizer import Tokeniser
+from scions.serving.tokenizer import RequestTokenizer
 from scions.serving.workers import in_threads, workers_for
 
 if TYPE_CHECKING:
@@ -34,16 +34,27 @@ class Service:
     """Encoder, shelf, queue, keys and counts of one server. `start` and `close` it inside its event loop."""
 
     def __init__(
-        self, encoder: Encoder, stock: Stock, shelf: Shelf, settings: Settings, keys: Keys | None = None
+        self,
+        encoder: RowBatchEncoder,
+        base_info: BaseInfo,
+        adapter_cache: AdapterCache,
+        settings: Settings,
+        keys: Keys | None = None,
     ) -> None:
-        self.encoder, self.stock, self.shelf, self.settings, self.keys = encoder, stock, shelf, settings, keys
-        self.metrics = Metrics(shelf)
-        index = DomainIndex(shelf, stock.sha256, stock.dimensions)
-        self.router = Router(shelf, index, self._weights, settings.max_adapters, self.metrics)
+        self.encoder, self.base_info, self.adapter_cache, self.settings, self.keys = (
+            encoder,
+            base_info,
+            adapter_cache,
+            settings,
+            keys,
+        )
+        self.metrics = Metrics(adapter_cache)
+        index = DomainIndex(adapter_cache, base_info.sha256, base_info.dimensions)
+        self.router = Router(adapter_cache, index, self._weights, settings.max_adapters, self.metrics)
         self.started = int(time.time())
         self.ready = False
         self._batcher: Batcher | None = None
-        self._tokeniser: Tokeniser | None = None
+        self._tokenizer: RequestTokenizer | None = None
 
     async def start(self) -> None:
         """Start the threads, and encode once, so that the first request is as quick as the next."""
@@ -58,10 +69,10 @@ class Service:
             on_batch=self.metrics.batch,
         )
         self.metrics.queued.set_function(lambda: 0 if self._batcher is None else self._batcher.rows)
-        self._tokeniser = Tokeniser(self.encoder)
+        self._tokenizer = RequestTokenizer(self.encoder)
         self._batcher.start()
         with self._batcher.admitted("warm-up", 1) as encode:
-            ids, _ = await self._tokeniser.rows(["a"], [""], [self.stock.max_length])
+            ids, _ = await self._tokenizer.rows(["a"], [""], [self.base_info.max_length])
             await encode(ids, [None], [1.0])
         # What is there now stays: looking through it for garbage held all requests up for a quarter of a second.
         gc.collect()
@@ -73,9 +84,9 @@ class Service:
         self.ready = False
         if self._batcher is not None:
             await self._batcher.close()
-        if self._tokeniser is not None:
-            self._tokeniser.close()
-        self.shelf.close()
+        if self._tokenizer is not None:
+            self._tokenizer.close()
+        self.adapter_cache.close()
 
     @property
     def failed(self) -> bool:
@@ -103,13 +114,13 @@ class Service:
             ApiError: the request asks for what is not there, not allowed, or too much.
         """
         assert self._batcher is not None
-        assert self._tokeniser is not None
-        settings, stock = self.settings, self.stock
+        assert self._tokenizer is not None
+        settings, base_info = self.settings, self.base_info
         rows = len(request.input)
         if rows > settings.max_rows:
             raise _too_large(f"input has {rows} rows, at most {settings.max_rows} are allowed; split it")
         dimensions = self._dimensions(request)
-        asked = select(request, stock.id)
+        asked = select(request, base_info.id)
         choices, strengths = asked.choices, asked.strengths
         wanted = dict.fromkeys(choice for choice in choices if choice is not None)
         if len(wanted) > settings.max_adapters:
@@ -118,7 +129,7 @@ class Service:
             if not caller.may_use(choice.name):
                 raise not_found(choice.name)
         with self._batcher.admitted(caller.tenant, rows) as encode:
-            looked: Looked = {}
+            looked: RoutingSample = {}
             said: dict[str, Any] = {}
             if asked.auto is None:
                 weights = await self._weights(list(wanted))
@@ -137,7 +148,7 @@ class Service:
         vectors = _finished(vectors, dimensions if request.dimensions else None, strengths)
         self._count(choices, ids, cut)
         origin = {
-            "base": stock.id,
+            "base": base_info.id,
             "dimensions": dimensions,
             "truncated": cut,
             "spaces": self._spaces(choices, strengths, weights, dimensions),
@@ -151,32 +162,32 @@ class Service:
         return await embeddings_body(vectors, request.encoding_format or "float", rest), _headers(origin)
 
     async def add(self, folder: str, name: str | None) -> tuple[str, bool]:
-        """`Shelf.add` in another thread."""
+        """`AdapterCache.add` in another thread."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, self.shelf.add, folder, name)
+            return await asyncio.get_running_loop().run_in_executor(None, self.adapter_cache.add, folder, name)
         finally:
             self.router.forget()  # an older version that could not stay
 
     def remove(self, name: str, version: str | None) -> list[str | None]:
-        """`Shelf.remove`, and everything else that was known of it."""
-        gone = self.shelf.remove(name, version)
+        """`AdapterCache.remove`, and everything else that was known of it."""
+        gone = self.adapter_cache.remove(name, version)
         self.router.forget()
         return gone
 
     def versions(self, name: str) -> list[dict[str, Any]]:
         """The versions of an adapter as an answer shows them."""
-        return [vars(version) for version in self.shelf.versions(name)]
+        return [vars(version) for version in self.adapter_cache.versions(name)]
 
     def _dimensions(self, request: EmbeddingsRequest) -> int:
-        full = self.stock.dimensions
+        full = self.base_info.dimensions
         if request.dimensions is not None and request.dimensions > full:
             raise _wrong("dimensions", f"{request.dimensions}, but the base gives {full}")
         return request.dimensions or full
 
     def _prompts(self, request: EmbeddingsRequest, weights: list[Weights | None]) -> list[str]:
         """The prompt of each row: its adapter's own of that name, else the base's."""
-        base = self.stock.prompts
-        name = request.prompt or self.stock.default_prompt
+        base = self.base_info.prompts
+        name = request.prompt or self.base_info.default_prompt
         if name is None:
             return [""] * len(weights)
         found = [base.get(name) if one is None else one.prompts.get(name, base.get(name)) for one in weights]
@@ -190,13 +201,13 @@ class Service:
         found: dict[Choice, Weights] = {}
         cold: list[Choice] = []
         for choice in wanted:
-            weights = self.shelf.peek(choice.name, choice.version)
+            weights = self.adapter_cache.peek(choice.name, choice.version)
             if weights is None:
                 cold.append(choice)
             else:
                 found[choice] = weights
         if cold:
-            read = await asyncio.gather(*(self.shelf.get(choice.name, choice.version) for choice in cold))
+            read = await asyncio.gather(*(self.adapter_cache.get(choice.name, choice.version) for choice in cold))
             found.update(zip(cold, read, strict=True))
         return found
 
@@ -206,8 +217,8 @@ class Service:
         texts = request.texts
         if texts is None:
             return self._given_ids(request), 0
-        limits = [self.stock.limit(one) for one in weights]
-        return await self._tokenised(texts, self._prompts(request, weights), limits, range(len(texts)))
+        limits = [self.base_info.limit(one) for one in weights]
+        return await self._tokenized(texts, self._prompts(request, weights), limits, range(len(texts)))
 
     async def _base_ids(self, request: EmbeddingsRequest, rows: list[int]) -> list[list[int]]:
         """Of some rows, as training made the statistics of domains: no prompt, and the base's own length."""
@@ -217,15 +228,15 @@ class Service:
             ids = [given[row] for row in rows]
         else:
             some = [texts[row] for row in rows]
-            ids, _ = await self._tokenised(some, [""] * len(rows), [self.stock.max_length] * len(rows), rows)
+            ids, _ = await self._tokenized(some, [""] * len(rows), [self.base_info.max_length] * len(rows), rows)
         self._check_tokens(sum(map(len, ids)))
         return ids
 
-    async def _tokenised(
+    async def _tokenized(
         self, texts: list[str], prompts: list[str], limits: list[int], numbers: Sequence[int]
     ) -> tuple[list[list[int]], int]:
-        assert self._tokeniser is not None
-        found, cut = await self._tokeniser.rows(texts, prompts, limits)
+        assert self._tokenizer is not None
+        found, cut = await self._tokenizer.rows(texts, prompts, limits)
         if not all(found):
             raise _wrong("input", "has no tokens", numbers[found.index([])])
         return found, cut
@@ -236,15 +247,15 @@ class Service:
             raise _too_large(f"input has {tokens} tokens, at most {most} are allowed; split it")
 
     def _given_ids(self, request: EmbeddingsRequest) -> list[list[int]]:
-        stock, ids = self.stock, request.token_ids
+        base_info, ids = self.base_info, request.token_ids
         if request.prompt is not None:
             raise _wrong("prompt", "input is token ids already")
         for row, tokens in enumerate(ids):
-            if len(tokens) > stock.max_length:
-                problem = f"{len(tokens)} token ids, the base reads at most {stock.max_length}"
+            if len(tokens) > base_info.max_length:
+                problem = f"{len(tokens)} token ids, the base reads at most {base_info.max_length}"
                 raise _wrong("input", problem, row)
-            if max(tokens) >= stock.vocabulary:
-                problem = f"token id {max(tokens)}, the base's tokenizer has ids below {stock.vocabulary}"
+            if max(tokens) >= base_info.vocabulary:
+                problem = f"token id {max(tokens)}, the base's tokenizer has ids below {base_info.vocabulary}"
                 raise _wrong("input", f"{problem}; send texts, or ids of that tokenizer", row)
         return ids
 
@@ -262,7 +273,7 @@ class Service:
             if space is None:
                 own = None if choice is None else weights[choice]
                 space = spaces[choice, factor] = {
-                    "space": self.stock.space(own, factor, dimensions),
+                    "space": self.base_info.space(own, factor, dimensions),
                     "adapter": choice.name if choice else None,
                     "version": own.version if own else None,
                     "strength": factor,

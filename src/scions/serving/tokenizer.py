@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scions.serving.protocols import Encoder
+from scions.serving.protocols import RowBatchEncoder
 
 _SLICE_ROWS, _SLICE_CHARACTERS = 128, 100_000
 # Read first of a text, for each token that the encoder takes: nearly every text is cut long before.
 _CHARACTERS_A_TOKEN = 32
 
 
-class Tokeniser:
+class RequestTokenizer:
     """Tokenises for all requests in one thread: slices of different requests take turns."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: RowBatchEncoder) -> None:
         self._encoder = encoder
         # A tokeniser that cuts at the start of a text needs all of it.
         self._by_head = getattr(encoder.tokenizer, "truncation_side", "right") == "right"

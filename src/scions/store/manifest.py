@@ -32,7 +32,7 @@ class Base:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Initialisation:
+class Initialization:
     """The adapter's first weights: adapters of different `id` mix badly."""
 
     seed: int
@@ -85,7 +85,7 @@ class Manifest:
     rank: int | None
     trainable_parameters: int
     trainable_share: float
-    initialisation: Initialisation
+    initialisation: Initialization
     data: DataRecord
     pooling: str
     max_length: int

@@ -1,9 +1,9 @@
 """Recipes, the training itself, checkpoints, the verdict and the card."""
 
-from scions.training.fit import Fitted, Step
+from scions.training.fit import FitResult, Step
 from scions.training.prepare import Plan
 from scions.training.recipe import Recipe
-from scions.training.run import Result, plan, train
+from scions.training.run import TrainResult, plan, train
 from scions.training.trainer import TrainingDiverged
 
-__all__ = ["Fitted", "Plan", "Recipe", "Result", "Step", "TrainingDiverged", "plan", "train"]
+__all__ = ["FitResult", "Plan", "Recipe", "TrainResult", "Step", "TrainingDiverged", "plan", "train"]

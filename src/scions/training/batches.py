@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from scions.errors import DataError
 from scions.training.examples import Examples
-from scions.training.frozen_prefix import Prefix
+from scions.training.frozen_prefix import FrozenPrefix
 from scions.training.tokens import Tokens
 
 # Two texts this close by the base's vectors say the same: one is no negative for the other's anchor.
@@ -101,7 +101,7 @@ class PlannedSteps(Dataset):
         vectors: np.ndarray | None = None,
         distinct: bool = True,
         packed: bool = False,
-        prefix: Prefix | None = None,
+        prefix: FrozenPrefix | None = None,
     ) -> None:
         self.batches, self.tokens, self.examples = batches, tokens, examples
         self.vectors, self.distinct, self.packed, self.prefix = vectors, distinct, packed, prefix

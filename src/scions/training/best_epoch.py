@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 
-class Selection:
+class BestEpoch:
     """Scores after every epoch, and the trained tensors of the best one.
 
     Args:

@@ -12,13 +12,13 @@ from typing import Any
 from scions.data import Shape, Table, fingerprint
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.store import base_fingerprint, disk_errors, write_file
-from scions.training.prepare import Prepared
+from scions.training.prepare import TrainSetup
 from scions.training.trainer import COMPLETE, TrainingDiverged, newest_checkpoint
 
 SETTINGS = "settings.json"
 
 
-def settings_of(prepared: Prepared, seed: int, layers: int | None) -> dict[str, Any]:
+def settings_of(prepared: TrainSetup, seed: int, layers: int | None) -> dict[str, Any]:
     """What must be the same for a training to go on from a checkpoint."""
     plan = prepared.plan
     return {
@@ -34,7 +34,7 @@ def settings_of(prepared: Prepared, seed: int, layers: int | None) -> dict[str, 
     }
 
 
-def _of_general_texts(prepared: Prepared) -> dict[str, Any]:
+def _of_general_texts(prepared: TrainSetup) -> dict[str, Any]:
     """What distillation holds on to: the name of a file says nothing of its content."""
     if prepared.general is None:
         return {}
@@ -42,7 +42,7 @@ def _of_general_texts(prepared: Prepared) -> dict[str, Any]:
     return {"general_texts_hash": fingerprint(Table(Shape.TEXTS, {"text": prepared.general}, source))}
 
 
-def _of_documents(prepared: Prepared) -> dict[str, Any]:
+def _of_documents(prepared: TrainSetup) -> dict[str, Any]:
     """What a query-side training is held against; nothing of any other."""
     if prepared.index is None:
         return {}

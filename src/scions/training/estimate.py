@@ -23,16 +23,16 @@ from scions.store import load_base
 from scions.training.examples import OF_TEXTS, to_examples
 from scions.training.fit import fit, sample_for_selection
 from scions.training.frozen_prefix import MOST_BYTES
-from scions.training.live_encoder import FastEncoder
+from scions.training.live_encoder import LiveEncoder
 from scions.training.precision import has_bf16
-from scions.training.prepare import Prepared, two_sided_recipe
+from scions.training.prepare import TrainSetup, two_sided_recipe
 from scions.training.preservation import measure_importance
 from scions.training.preservation.distillation import MAX_LENGTH, ROWS
 from scions.training.preservation.importance import BATCH
 from scions.training.preservation.importance import TEXTS as IMPORTANCE_TEXTS
 from scions.training.query_side import DocumentVectors
 from scions.training.recipe import Recipe
-from scions.training.trainable import Trained, graft
+from scions.training.trainable import TrainableParameters, make_trainable
 
 STEPS = 6
 TEXTS = 128
@@ -42,7 +42,7 @@ NO_TWO_SIDED = -1  # in the place of a rival's number of layers: there is no suc
 
 
 def estimate(
-    prepared: Prepared,
+    prepared: TrainSetup,
     run: Path,
     seed: int,
     general: list[str],
@@ -68,8 +68,8 @@ def estimate(
     texts = to_examples(splits.train, plan.recipe.objective).texts
     with _peak_of_memory() as peak:
         step = _seconds_a_step(prepared.model, prepared.trained, plan.recipe, prepared, run, seed, index)
-        fast = FastEncoder(prepared.model, plan.recipe.max_length)
-        exact = FastEncoder(prepared.model, int(prepared.model.max_seq_length or 512), bf16=False)
+        fast = LiveEncoder(prepared.model, plan.recipe.max_length)
+        exact = LiveEncoder(prepared.model, int(prepared.model.max_seq_length or 512), bf16=False)
         encode_train = _encoding(fast, texts)
         dev = sample_for_selection(splits.dev, seed)
         scorings = 1 + math.ceil(plan.recipe.epochs)
@@ -77,7 +77,7 @@ def estimate(
         choosing = every * scorings
         whole = 1.0  # of the test texts: what the adapter, and not the base before it, has to encode
         if index is not None:  # documents are the base's, encoded once, at its own length
-            own = FastEncoder(index.base, int(index.base.max_seq_length or 512))
+            own = LiveEncoder(index.base, int(index.base.max_seq_length or 512))
             queries = [row[0] for row in dev.row_texts()]
             choosing = _encoding(fast, queries) * scorings + _encoding(own, dev.texts()) * (index.file is None)
             whole = len(splits.test) / max(1, len(splits.test.texts()))
@@ -99,7 +99,9 @@ def estimate(
         rivals = []
         if compare_full:
             model = load_base(prepared.base_path)
-            full = _seconds_a_step(model, graft(model, "full"), prepared.plan.recipe, prepared, run / "full", seed)
+            full = _seconds_a_step(
+                model, make_trainable(model, "full"), prepared.plan.recipe, prepared, run / "full", seed
+            )
             rivals.append(full * plan.steps + both + every * scorings + judging)
         if two_sided_layers != NO_TWO_SIDED:
             rivals.append(_two_sided(prepared, run / "two-sided", seed, two_sided_layers) + both + judging)
@@ -113,19 +115,19 @@ def estimate(
     plan.memory_bytes = peak[0] + models * weights + vectors + _prefix_bytes(prepared, len(texts))
 
 
-def _two_sided(prepared: Prepared, run: Path, seed: int, layers: int | None) -> float:
+def _two_sided(prepared: TrainSetup, run: Path, seed: int, layers: int | None) -> float:
     """Seconds of the steps of a two-sided adapter."""
     model, recipe, method = load_base(prepared.base_path), two_sided_recipe(prepared), prepared.plan.method
-    trained = graft(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
+    trained = make_trainable(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
     steps = math.ceil(recipe.epochs * len(prepared.splits.train) / recipe.batch_size)
     return _seconds_a_step(model, trained, recipe, prepared, run, seed) * steps
 
 
 def _seconds_a_step(
     model: SentenceTransformer,
-    trained: Trained,
+    trained: TrainableParameters,
     recipe: Recipe,
-    prepared: Prepared,
+    prepared: TrainSetup,
     run: Path,
     seed: int,
     index: DocumentVectors | None = None,
@@ -142,7 +144,7 @@ def _seconds_a_step(
     return float(statistics.median(apart)) if len(apart) else fitted.seconds / max(1, fitted.steps)
 
 
-def _preserving(prepared: Prepared, texts: list[str], seed: int) -> float:
+def _preserving(prepared: TrainSetup, texts: list[str], seed: int) -> float:
     """Seconds of what preservation asks before the first step; what it adds to a step is measured with the step."""
     seconds, model = 0.0, prepared.model
     if not {"mask", "contrast"}.isdisjoint(prepared.plan.recipe.preserved):
@@ -150,20 +152,20 @@ def _preserving(prepared: Prepared, texts: list[str], seed: int) -> float:
         start = time.perf_counter()
         measure_importance(model, texts, seed=seed, most=few)
         seconds += (time.perf_counter() - start) / few * min(len(texts), IMPORTANCE_TEXTS)
-    return seconds + _encoding(FastEncoder(model, min(MAX_LENGTH, model.max_seq_length or 512)), _distilled(prepared))
+    return seconds + _encoding(LiveEncoder(model, min(MAX_LENGTH, model.max_seq_length or 512)), _distilled(prepared))
 
 
-def _distilled(prepared: Prepared) -> list[str]:
+def _distilled(prepared: TrainSetup) -> list[str]:
     """The general texts whose vectors the teacher gives: no more than all steps together can ask for."""
     return (prepared.general or [])[: prepared.plan.steps * ROWS]
 
 
-def _texts_a_piece(prepared: Prepared) -> int:
+def _texts_a_piece(prepared: TrainSetup) -> int:
     """How many texts make a whole piece: only such a one shows what scoring takes of memory."""
     return max(TEXTS, math.ceil(BATCH_TOKENS / max(1.0, float(np.mean(prepared.lengths)))))
 
 
-def _encoding(encoder: FastEncoder, texts: list[str], most: int = TEXTS) -> float:
+def _encoding(encoder: LiveEncoder, texts: list[str], most: int = TEXTS) -> float:
     """Seconds to encode all ``texts``, from at most so many drawn evenly over them."""
     if not texts:
         return 0.0
@@ -189,8 +191,8 @@ def _width(model: SentenceTransformer) -> int:
     return int(model.get_embedding_dimension() or 0)
 
 
-def _prefix_bytes(prepared: Prepared, texts: int) -> int:
-    """What the states below the lowest adapter would take, where they are kept (see `Prefix`)."""
+def _prefix_bytes(prepared: TrainSetup, texts: int) -> int:
+    """What the states below the lowest adapter would take, where they are kept (see `FrozenPrefix`)."""
     plain = prepared.plan.recipe.objective in OF_TEXTS
     if plain or not (prepared.trained.first_layer and supports(prepared.model)):
         return 0

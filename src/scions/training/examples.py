@@ -82,7 +82,7 @@ def _scored(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prom
     return Examples(list(texts.places), np.array([left, right]).T, scores=np.array(scores, dtype=np.float32))
 
 
-def _labelled(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
+def _labeled_rows(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
     places = np.array([[texts(document(text))] for text in columns["text"]])
     _, keys = np.unique(np.array(columns["label"]), return_inverse=True)
     return Examples(list(texts.places), places, keys=keys)
@@ -124,7 +124,7 @@ _BUILDERS = {
     Shape.TRIPLETS: _pairs,
     Shape.SCORED: _scored,
     Shape.BINARY: _scored,
-    Shape.LABELLED: _labelled,
+    Shape.LABELLED: _labeled_rows,
     Shape.CANDIDATES: _candidates,
     Shape.RETRIEVAL: _retrieval,
 }

@@ -20,13 +20,13 @@ from scions.data import Shape, Table
 from scions.encoder.query_side import QuerySideEncoder
 from scions.engine.forward import packed_forward, supports
 from scions.errors import Interrupted
-from scions.evaluation import Remembering, dev_score
+from scions.evaluation import CachedEncoder, dev_score
 from scions.training.batches import PlannedSteps, plan_batches
-from scions.training.best_epoch import Selection
+from scions.training.best_epoch import BestEpoch
 from scions.training.examples import OF_TEXTS, Examples, to_examples
-from scions.training.frozen_prefix import Prefix
+from scions.training.frozen_prefix import FrozenPrefix
 from scions.training.hard_negatives import mine_negatives
-from scions.training.live_encoder import FastEncoder, prompt
+from scions.training.live_encoder import LiveEncoder, prompt
 from scions.training.objectives.token_deletion import DeletionSteps
 from scions.training.precision import autocast, frozen_in_bf16, has_bf16, without_dropout
 from scions.training.preservation import Importance, Preserver, measure_importance
@@ -35,7 +35,7 @@ from scions.training.preservation.texts import general_texts
 from scions.training.query_side import DocumentVectors, QuerySteps, query_tokens
 from scions.training.recipe import Recipe
 from scions.training.tokens import Tokens, encode_all
-from scions.training.trainable import Trained
+from scions.training.trainable import TrainableParameters
 from scions.training.trainer import AdapterTrainer, mark_complete
 
 CHECKPOINT_SECONDS = 120.0
@@ -53,7 +53,7 @@ class Step:
 
 
 @dataclass
-class Fitted:
+class FitResult:
     """A finished training. ``seconds`` leaves out the scoring of development rows."""
 
     history: list[dict[str, Any]]
@@ -71,7 +71,7 @@ class Fitted:
 
 def fit(
     model: SentenceTransformer,
-    trained: Trained,
+    trained: TrainableParameters,
     train: Table,
     dev: Table | None,
     recipe: Recipe,
@@ -85,12 +85,12 @@ def fit(
     importance: Importance | None = None,
     general: list[str] | None = None,
     index: DocumentVectors | None = None,
-) -> Fitted:
+) -> FitResult:
     """Train ``trained`` inside ``model`` and leave the best weights in it.
 
     Args:
-        model: the base with what `graft` put into it.
-        trained: what `graft` returned.
+        model: the base with what `make_trainable` put into it.
+        trained: what `make_trainable` returned.
         train: training rows.
         dev: rows that choose the epoch; None keeps the last weights.
         recipe: settings.
@@ -126,8 +126,13 @@ def fit(
         if index is None and recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
             examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
         prefix = None
-        if packed and trained.first_layer and recipe.objective not in OF_TEXTS and Prefix.fits(model, tokens, bf16):
-            prefix = Prefix(model, tokens, trained.first_layer, bf16)
+        if (
+            packed
+            and trained.first_layer
+            and recipe.objective not in OF_TEXTS
+            and FrozenPrefix.fits(model, tokens, bf16)
+        ):
+            prefix = FrozenPrefix(model, tokens, trained.first_layer, bf16)
         batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
         kind: Callable[..., PlannedSteps] = PlannedSteps if index is None else QuerySteps
         if recipe.objective == "deletion":
@@ -149,8 +154,8 @@ def fit(
             bf16=bf16,
         )
         score = _dev_score(model, dev, recipe, bf16, seed, index) if dev is not None else None
-        selection = Selection(trained.parameters, score)
-        rhythm = _Rhythm(selection, len(batches), recipe, on_step)
+        selection = BestEpoch(trained.parameters, score)
+        rhythm = _TrainCallback(selection, len(batches), recipe, on_step)
         trainer = AdapterTrainer(
             model, _arguments(recipe, run, seed, model), steps, trained, recipe, selection, bf16, [rhythm], preserver
         )
@@ -165,7 +170,7 @@ def fit(
     selection.use_best()
     model.eval()
     rows = sum(len(batch.columns) for batch in batches[rhythm.first_step :])
-    return Fitted(selection.history, len(batches), rows, rhythm.elapsed(), tokens.truncated, len(tokens.ids))
+    return FitResult(selection.history, len(batches), rows, rhythm.elapsed(), tokens.truncated, len(tokens.ids))
 
 
 def _base_vectors(
@@ -184,9 +189,9 @@ def _dev_score(
     model: SentenceTransformer, dev: Table, recipe: Recipe, bf16: bool, seed: int, index: DocumentVectors | None
 ) -> Callable[[], float]:
     rows = sample_for_selection(dev, seed)
-    encoder: Any = FastEncoder(model, recipe.max_length, bf16)
+    encoder: Any = LiveEncoder(model, recipe.max_length, bf16)
     if index is not None:  # documents do not change: they are encoded for the first epoch alone
-        encoder = QuerySideEncoder(encoder, Remembering(index.encoder(bf16)))
+        encoder = QuerySideEncoder(encoder, CachedEncoder(index.encoder(bf16)))
 
     def score() -> float:
         return dev_score(encoder, rows, seed=seed)
@@ -234,11 +239,11 @@ def _arguments(recipe: Recipe, run: Path, seed: int, model: SentenceTransformer)
     )
 
 
-class _Rhythm(TrainerCallback):
+class _TrainCallback(TrainerCallback):
     """What happens between steps: progress, scoring after an epoch, checkpoints, Ctrl-C."""
 
     def __init__(
-        self, selection: Selection, steps: int, recipe: Recipe, on_step: Callable[[Step], None] | None
+        self, selection: BestEpoch, steps: int, recipe: Recipe, on_step: Callable[[Step], None] | None
     ) -> None:
         self.selection, self.steps, self.recipe, self.on_step = selection, steps, recipe, on_step
         self.steps_per_epoch = max(1, round(steps / recipe.epochs))

@@ -20,7 +20,7 @@ from scions.training.tokens import Tokens
 MOST_BYTES = 2 * 1024**3
 
 
-class Prefix:
+class FrozenPrefix:
     """The input of layer ``first`` for every text.
 
     Args:

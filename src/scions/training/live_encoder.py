@@ -14,7 +14,7 @@ from scions.training.precision import autocast
 from scions.training.tokens import Tokens, encode_all
 
 
-class FastEncoder:
+class LiveEncoder:
     """Normalised vectors of the model as it is, without gradients; not for published figures."""
 
     def __init__(self, model: SentenceTransformer, max_length: int, bf16: bool = True) -> None:

@@ -18,22 +18,22 @@ from scions.store import (
     Base,
     DataRecord,
     DomainStatistics,
-    Initialisation,
+    Initialization,
     Manifest,
     adapter_fingerprint,
     base_fingerprint,
     space_fingerprint,
 )
 from scions.store.manifest import FORMAT_VERSION, QUERY_SIDE_VERSION
-from scions.training.fit import Fitted
-from scions.training.live_encoder import FastEncoder
-from scions.training.prepare import Prepared
+from scions.training.fit import FitResult
+from scions.training.live_encoder import LiveEncoder
+from scions.training.prepare import TrainSetup
 
 
 def manifest_of(
     name: str,
-    prepared: Prepared,
-    fitted: Fitted,
+    prepared: TrainSetup,
+    fitted: FitResult,
     verdict: Verdict,
     base_model: SentenceTransformer,
     candidate: Path,
@@ -67,7 +67,7 @@ def manifest_of(
         rank=plan.rank or None,
         trainable_parameters=plan.trainable_parameters,
         trainable_share=plan.trainable_share,
-        initialisation=Initialisation(seed=0, id=first),
+        initialisation=Initialization(seed=0, id=first),
         data=DataRecord(
             source=Path(splits.train.source).name,
             fingerprint=fingerprint(splits.train),
@@ -97,7 +97,7 @@ def _statistics(train: Table, base_model: SentenceTransformer, most: int = 1000)
     if len(texts) > most:
         chosen = np.random.default_rng(0).choice(len(texts), most, replace=False)
         texts = [texts[i] for i in chosen]
-    vectors = FastEncoder(base_model, int(base_model.max_seq_length or 512)).encode_without_prompt(texts)
+    vectors = LiveEncoder(base_model, int(base_model.max_seq_length or 512)).encode_without_prompt(texts)
     mean = vectors.mean(axis=0)
     variance = float(((vectors - mean) ** 2).sum(axis=1).mean() / vectors.shape[1])
     return DomainStatistics(mean=[round(float(x), 6) for x in mean], spherical_variance=variance, n=len(texts))

@@ -20,7 +20,7 @@ from scions.training.examples import OF_TEXTS, to_examples
 from scions.training.preservation.texts import general_texts
 from scions.training.query_side import DocumentVectors, check_query_side, open_documents, query_side_recipe
 from scions.training.recipe import Recipe, choose_recipe
-from scions.training.trainable import Trained, graft
+from scions.training.trainable import TrainableParameters, make_trainable
 
 OPTIONS = ("objective", "batch_size", "learning_rate", "epochs", "max_length", "preserve", "general_texts")
 
@@ -64,7 +64,7 @@ class Plan:
 
 
 @dataclass
-class Prepared:
+class TrainSetup:
     """What a training starts from: data read, base loaded, adapter grafted.
 
     ``index`` where queries alone train; ``general`` texts where distillation holds on to some.
@@ -73,7 +73,7 @@ class Prepared:
     base_path: str
     model: SentenceTransformer
     splits: Splits
-    trained: Trained
+    trained: TrainableParameters
     plan: Plan
     lengths: list[int] = field(default_factory=list)
     index: DocumentVectors | None = None
@@ -99,7 +99,7 @@ def prepare(
     query_side: bool = False,
     documents: str | None = None,
     document_texts: str | None = None,
-) -> Prepared:
+) -> TrainSetup:
     """Read, check and split the data; load the base; choose the recipe; graft the adapter.
 
     Raises:
@@ -134,7 +134,7 @@ def prepare(
     index = None
     if query_side:
         index = open_documents(load_base(base_path), splits, documents, document_texts, base_id(base))
-    trained = graft(model, method, trainable_share, rank, layers)
+    trained = make_trainable(model, method, trainable_share, rank, layers)
     steps = len(plan_batches(probe, recipe.batch_size, recipe.epochs, seed))
     over = sum(length > recipe.max_length for length in lengths)
     plan = Plan(
@@ -152,10 +152,10 @@ def prepare(
         query_side=query_side,
         documents=None if index is None else index.documents,
     )
-    return Prepared(base_path, model, splits, trained, plan, lengths, index, general, overrides)
+    return TrainSetup(base_path, model, splits, trained, plan, lengths, index, general, overrides)
 
 
-def two_sided_recipe(prepared: Prepared) -> Recipe:
+def two_sided_recipe(prepared: TrainSetup) -> Recipe:
     """The recipe that a query-side training's data would get with both sides trained, under the same options."""
     splits, overrides, model = prepared.splits, prepared.overrides, prepared.model
     probe = to_examples(splits.train, _objective(splits, overrides))

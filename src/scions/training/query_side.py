@@ -20,7 +20,7 @@ from scions.encoder.tokenization import limit_of
 from scions.errors import UsageError
 from scions.training.batches import PlannedSteps
 from scions.training.examples import Examples
-from scions.training.live_encoder import FastEncoder, prompt
+from scions.training.live_encoder import LiveEncoder, prompt
 from scions.training.precision import frozen_in_bf16
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.tokens import Tokens
@@ -78,7 +78,7 @@ class DocumentVectors:
 
     def encoder(self, bf16: bool = False) -> Any:
         """The base with the vectors there are: `encode_document` computes only what is not there."""
-        fast = FastEncoder(self.base, limit_of(self.base) or 512, bf16)
+        fast = LiveEncoder(self.base, limit_of(self.base) or 512, bf16)
         return fast if self.file is None else KnownDocuments(fast, self.texts, self.file.matrix)
 
     @cached_property
@@ -138,7 +138,7 @@ def open_documents(
             )
         texts, where = list(corpora[0].values()), f"the corpus of {splits.train.source}"
     made = DocumentVectors(base, len(texts), file, texts)
-    fast = FastEncoder(base, limit_of(base) or 512, bf16=False)
+    fast = LiveEncoder(base, limit_of(base) or 512, bf16=False)
     known_documents(file, texts, fast, made.space, encoder_name=f"the base {name}", texts_name=where)
     return made
 

@@ -13,8 +13,8 @@ from typing import Any
 from scions.data import Shape, drift_pairs, read
 from scions.encoder.query_side import QuerySideEncoder
 from scions.errors import DataError, ScionsError, UsageError
-from scions.evaluation import Evaluation, Remembering, drift_of, evaluate
-from scions.evaluation.example_queries import Shown, shown_queries
+from scions.evaluation import CachedEncoder, Evaluation, drift_of, evaluate
+from scions.evaluation.example_queries import ExampleQuery, example_queries
 from scions.evaluation.reindex_cost import reindexing_of
 from scions.evaluation.verdict import Verdict, check_loss, judge
 from scions.publishing.adapter_files import reload, write_weights
@@ -22,12 +22,12 @@ from scions.publishing.card import adapter_card
 from scions.publishing.plots import SCORES, draw_scores
 from scions.store import Manifest, check_name, default_root, disk_errors, load_base, publish
 from scions.store.atomic import refuse_existing
-from scions.training.baselines.rivals import FULL, TWO_SIDED, exact_encoder, train_rivals
+from scions.training.baselines.rivals import FULL, TWO_SIDED, exact_encoder, score_baselines
 from scions.training.checkpoints import begin, find_checkpoint, settings_of, tidied
 from scions.training.estimate import NO_TWO_SIDED, estimate
-from scions.training.fit import Fitted, Step, fit
+from scions.training.fit import FitResult, Step, fit
 from scions.training.manifest import manifest_of
-from scions.training.prepare import OPTIONS, Plan, Prepared, parse_overrides, prepare
+from scions.training.prepare import OPTIONS, Plan, TrainSetup, parse_overrides, prepare
 from scions.training.query_side import documents_of
 from scions.training.trainer import TrainingDiverged
 
@@ -37,16 +37,16 @@ BYTES_A_VALUE, BYTES_BESIDE = 16, 100_000
 
 
 @dataclass
-class Result:
+class TrainResult:
     """A training and what it came to. ``path`` is None where a worse adapter was not published."""
 
     name: str
     path: Path | None
     verdict: Verdict
     manifest: Manifest
-    fitted: Fitted
+    fitted: FitResult
     notes: list[str]
-    examples: list[Shown] = field(default_factory=list)
+    examples: list[ExampleQuery] = field(default_factory=list)
 
 
 def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
@@ -139,7 +139,7 @@ def train(
     on_stage: Stage | None = None,
     on_recipe: Callable[[Plan], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-) -> Result:
+) -> TrainResult:
     """Train one adapter, judge it on held-out rows, and publish it unless it is worse than the base.
 
     Args:
@@ -225,7 +225,7 @@ def train(
     # The base is scored first: test rows that cannot be scored show before the training, not after it.
     say("scoring the base on held-out rows")
     base_model = load_base(prepared.base_path) if index is None else index.base
-    before = exact_encoder(base_model) if index is None else Remembering(index.encoder())
+    before = exact_encoder(base_model) if index is None else CachedEncoder(index.encoder())
     few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
     base_scores = evaluate(before, prepared.splits.test, few_shot=few)
     base_general = None if general_rows is None else evaluate(before, general_rows)
@@ -240,7 +240,7 @@ def train(
         adapted = reload(candidate, method, prepared.base_path, name)
         after = exact_encoder(adapted)
         if index is not None:
-            after = Remembering(QuerySideEncoder(after, before))
+            after = CachedEncoder(QuerySideEncoder(after, before))
         scores = evaluate(after, prepared.splits.test, few_shot=few)
         general_scores, drifted = None, None
         if general_rows is not None and base_general is not None:
@@ -253,7 +253,7 @@ def train(
                 f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
             )
         wanted = {TWO_SIDED: compare_two_sided, FULL: compare_full and method != "full"}
-        rivals = train_rivals(base_model, prepared, run, seed, layers, wanted, say, on_step)
+        rivals = score_baselines(base_model, prepared, run, seed, layers, wanted, say, on_step)
         verdict = judge(
             base_scores,
             scores,
@@ -269,16 +269,16 @@ def train(
             cost = reindexing_of(adapted, texts, index.documents, base_scores, verdict.difference, both)
             verdict = replace(verdict, reindexing=cost)
         manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
-        examples = shown_queries(prepared.splits.test, before, after)
+        examples = example_queries(prepared.splits.test, before, after)
         path = None
         if not verdict.refused or force:
             say("publishing")
             path = publish(folder, lambda staging: _write(staging, candidate, manifest, verdict), force=force)
         shutil.rmtree(run, ignore_errors=True)
-        return Result(name, path, verdict, manifest, fitted, prepared.plan.notes, examples)
+        return TrainResult(name, path, verdict, manifest, fitted, prepared.plan.notes, examples)
 
 
-def _prepare(data: str, **options: Any) -> Prepared:
+def _prepare(data: str, **options: Any) -> TrainSetup:
     overrides = parse_overrides({name: options.pop(name, None) for name in OPTIONS})
     defaults: dict[str, Any] = dict.fromkeys(
         (
@@ -308,8 +308,8 @@ def _text(path: str | Path | None) -> str | None:
 
 
 def _fit(
-    prepared: Prepared, run: Path, seed: int, checkpoint: Path | None, on_step: Callable[[Step], None] | None
-) -> Fitted:
+    prepared: TrainSetup, run: Path, seed: int, checkpoint: Path | None, on_step: Callable[[Step], None] | None
+) -> FitResult:
     splits = prepared.splits
     return fit(
         prepared.model,
@@ -326,7 +326,7 @@ def _fit(
     )
 
 
-def _drift(before: Remembering, after: Remembering) -> float | None:
+def _drift(before: CachedEncoder, after: CachedEncoder) -> float | None:
     with suppress(OSError, DataError):
         return drift_of(before, after, drift_pairs())
     return None

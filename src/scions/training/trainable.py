@@ -15,7 +15,7 @@ DEFAULT_SHARE = 0.036
 
 
 @dataclass
-class Trained:
+class TrainableParameters:
     """What a method made trainable.
 
     ``share`` is that of the base's parameters; ``rank`` is 0 for full; ``first_layer`` is the lowest layer that holds
@@ -33,13 +33,13 @@ class Trained:
         return sum(p.numel() for p in self.parameters.values())
 
 
-def graft(
+def make_trainable(
     model: SentenceTransformer,
     method: str,
     trainable_share: float | None = None,
     rank: int | None = None,
     layers: int | None = None,
-) -> Trained:
+) -> TrainableParameters:
     """Add an adapter named ``default`` to ``model``, or make all of it trainable (``full``).
 
     ``default`` is the one name under which sentence-transformers' trainer can resume.
@@ -58,7 +58,7 @@ def graft(
         if rank is not None or trainable_share is not None or layers is not None:
             raise UsageError("method 'full' trains every parameter: it takes no rank, share or layers")
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, 0)
+        return TrainableParameters(parameters, sum(p.numel() for p in parameters.values()) / total, 0)
     if not 0 < share < 1:
         raise UsageError(f"the trainable share must lie between 0 and 100 %, got {share:.1%}")
     from scions.adapters.placement import count_layers
@@ -78,7 +78,7 @@ def graft(
         model.add_adapter(config, "default")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     first = 0 if layers is None else count_layers(transformer) - layers
-    return Trained(parameters, sum(p.numel() for p in parameters.values()) / total, used, first)
+    return TrainableParameters(parameters, sum(p.numel() for p in parameters.values()) / total, used, first)
 
 
 def _bottleneck(

@@ -21,14 +21,14 @@ from transformers import PrinterCallback
 
 from scions.errors import ScionsError
 from scions.training.batches import PlannedSteps
-from scions.training.best_epoch import Selection
+from scions.training.best_epoch import BestEpoch
 from scions.training.objectives import contrastive_loss, cosent_loss, retrieval_loss
 from scions.training.precision import autocast
 from scions.training.preservation.preserver import Preserver
 from scions.training.preservation.soft_mask import ScaledSteps
 from scions.training.recipe import Recipe
 from scions.training.tokens import encode_pieces
-from scions.training.trainable import Trained
+from scions.training.trainable import TrainableParameters
 
 COMPLETE = "complete"
 TENSORS = "trained.safetensors"
@@ -52,9 +52,9 @@ class AdapterTrainer(SentenceTransformerTrainer):
         model: SentenceTransformer,
         arguments: SentenceTransformerTrainingArguments,
         steps: PlannedSteps,
-        trained: Trained,
+        trained: TrainableParameters,
         recipe: Recipe,
-        selection: Selection,
+        selection: BestEpoch,
         bf16: bool,
         callbacks: list[Any],
         preserver: Preserver | None = None,

@@ -36,7 +36,7 @@ def decide_for_file(
     from scions.errors import AdapterError, DataError
     from scions.routing.decision import calibration_for, decide
     from scions.routing.domains import Domains
-    from scions.routing.sample import looked_at
+    from scions.routing.sample import sample_rows
     from scions.store import base_fingerprint, default_root, list_adapters, load_base, resolve_base
 
     found = {e.path: e.manifest for e in list_adapters() if e.manifest is not None and e.problem is None}
@@ -63,7 +63,7 @@ def decide_for_file(
     first = list(itertools.islice(iter_texts(texts, column), _FIRST))
     if not first:
         raise DataError(f"{texts}: has no rows")
-    some = [first[row] for row in looked_at(len(first))]
+    some = [first[row] for row in sample_rows(len(first))]
     vectors = model.encode(some, prompt="", normalize_embeddings=True, show_progress_bar=False)
     decision = decide(vectors, domains, calibration_for(len(some)))
     told = f"auto: {decision.adapter or 'the base alone'} (confidence {decision.confidence:.2f}, by {len(some)} texts)"
@@ -72,9 +72,9 @@ def decide_for_file(
 
 def _begun(output: Path) -> tuple[str, str | None] | None:
     """The space of an unfinished run, and the version of its query-side adapter."""
-    from scions.vectors.writer import GrowingMatrix
+    from scions.vectors.writer import ResumableMatrix
 
-    matrix = GrowingMatrix(output)
+    matrix = ResumableMatrix(output)
     try:
         if not matrix.exists():
             return None

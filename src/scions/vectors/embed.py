@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scions.data.texts import iter_texts
-from scions.encoder.base_info import Space
+from scions.encoder.base_info import VectorSpace
 from scions.errors import DataError, Interrupted, ScionsError, UsageError
-from scions.vectors.writer import GrowingMatrix, check_ids, check_output, finish, settle
+from scions.vectors.writer import ResumableMatrix, check_ids, check_output, finish, recover
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -36,7 +36,7 @@ class EmbedReport:
     max_length: int | None
     resumed_from: int
     seconds: float
-    space: Space
+    space: VectorSpace
 
     @property
     def rows_per_second(self) -> float:
@@ -49,7 +49,7 @@ def embed_file(
     source: str | Path,
     output: str | Path,
     *,
-    space: Space,
+    space: VectorSpace,
     column: str | None = None,
     prompt: str | None = None,
     batch_size: int = 64,
@@ -95,8 +95,8 @@ def embed_file(
     if prompt is not None and prompt not in (encoder.prompts or {}):
         known = ", ".join(encoder.prompts or {}) or "none"
         raise UsageError(f"the encoder has no prompt {prompt!r}; it has {known}")
-    matrix = GrowingMatrix(output)
-    settled = settle(output)
+    matrix = ResumableMatrix(output)
+    settled = recover(output)
     if not (settled and resume):
         _refuse_existing(output, matrix, resume, force)
     rows = sum(1 for _ in iter_texts(source, column))
@@ -219,7 +219,7 @@ def fingerprint_of(source: Path) -> dict[str, Any]:
 
 
 def _record(
-    space: Space, settings: dict[str, Any], source: Path, encoder: SentenceTransformer, truncated: int
+    space: VectorSpace, settings: dict[str, Any], source: Path, encoder: SentenceTransformer, truncated: int
 ) -> dict[str, Any]:
     described = asdict(space)
     return {
@@ -228,7 +228,7 @@ def _record(
         "rows": settings["rows"],
         "dtype": settings["dtype"],
         # A model that ends in a normalising module gives unit vectors, asked or not.
-        "normalised": settings["normalize"] or type(encoder[-1]).__name__ == "Normalize",
+        "normalized": settings["normalize"] or type(encoder[-1]).__name__ == "Normalize",
         "prompt": settings["prompt"],
         "max_length": settings["max_length"],
         "truncated": truncated,
@@ -236,7 +236,7 @@ def _record(
     }
 
 
-def _refuse_existing(output: Path, matrix: GrowingMatrix, resume: bool, force: bool) -> None:
+def _refuse_existing(output: Path, matrix: ResumableMatrix, resume: bool, force: bool) -> None:
     if force:
         return
     if output.exists():
@@ -248,7 +248,7 @@ def _refuse_existing(output: Path, matrix: GrowingMatrix, resume: bool, force: b
         )
 
 
-def _of_disk(error: OSError, output: Path, matrix: GrowingMatrix) -> ScionsError:
+def _of_disk(error: OSError, output: Path, matrix: ResumableMatrix) -> ScionsError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ScionsError(
             f"{output}: the disk is full after {matrix.rows} rows; what is done is kept in {matrix.path}. "

@@ -13,7 +13,7 @@ import numpy as np
 from scions.encoder.query_side import KnownDocuments
 from scions.errors import DataError, ScionsError
 from scions.store import check_same_space
-from scions.vectors.writer import FORMATS, METADATA, GrowingMatrix, record_path
+from scions.vectors.writer import FORMATS, METADATA, ResumableMatrix, record_path
 
 SAMPLE = 8
 # The same text through the same weights: float16, bf16 and other batches stay above this by far.
@@ -162,7 +162,7 @@ def _record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: the record of its space cannot be read: {error}") from error
     if not isinstance(found, dict) or not isinstance(found.get("space"), str):
-        stopped = GrowingMatrix(path).state_path.is_file() and not beside.exists()
+        stopped = ResumableMatrix(path).state_path.is_file() and not beside.exists()
         raise DataError(
             f"{path}: nothing says which space these vectors lie in; expected {beside.name} beside it, as scions embed "
             f"writes it{'. A run was stopped while it wrote them: repeat it with --resume' if stopped else ''}"

@@ -13,11 +13,11 @@ import numpy as np
 
 from scions.data.files import extension
 from scions.data.texts import iter_texts
-from scions.encoder.base_info import Space
+from scions.encoder.base_info import VectorSpace
 from scions.errors import DataError
 from scions.vectors.embed import EmbedReport, embed_file, fingerprint_of
 from scions.vectors.reader import read_outline
-from scions.vectors.writer import settle
+from scions.vectors.writer import recover
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -37,7 +37,7 @@ class Migration:
     rows: int
     old: dict[str, Any]
     ids: list[Any] | None
-    space: Space
+    space: VectorSpace
 
     @property
     def needed(self) -> bool:
@@ -51,7 +51,7 @@ class Migration:
         return not isinstance(before, dict) or all(before.get(key, now[key]) == now[key] for key in _CONTENT)
 
 
-def document_encoder(name: str | None, base: str | None = None, root: Path | None = None) -> tuple[Any, Space]:
+def document_encoder(name: str | None, base: str | None = None, root: Path | None = None) -> tuple[Any, VectorSpace]:
     """What encodes documents for an adapter (``None`` or ``"base"``: the base), and the space they lie in.
 
     For a query-side adapter that is its base.
@@ -76,7 +76,7 @@ def document_encoder(name: str | None, base: str | None = None, root: Path | Non
 def plan_migration(
     vectors: str | Path,
     texts: str | Path,
-    space: Space,
+    space: VectorSpace,
     *,
     adapter: str | None = None,
     output: str | Path | None = None,
@@ -96,7 +96,7 @@ def plan_migration(
         DataError: no vectors or texts, or another number of them; names file, found and expected rows.
     """
     vectors, texts = Path(vectors), Path(texts)
-    settle(vectors)
+    recover(vectors)
     record, rows, ids = read_outline(vectors)
     made_of = record.get("source")
     if (
@@ -139,7 +139,7 @@ def migrate(
         prompt=plan.old.get("prompt"),
         batch_size=batch_size,
         chunk_rows=chunk_rows,
-        normalize=bool(plan.old.get("normalised", True)),
+        normalize=bool(plan.old.get("normalized", True)),
         dtype=str(plan.old.get("dtype", "float32")),
         resume=resume,
         force=force,

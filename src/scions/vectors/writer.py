@@ -19,7 +19,7 @@ DTYPES = ("float32", "float16")
 METADATA = b"scions"
 
 
-class GrowingMatrix:
+class ResumableMatrix:
     """``[rows, dimensions]`` in npy format in a hidden file, with its state beside it.
 
     The state names the last complete chunk; what a crash left after it is cut off when the work goes on.
@@ -79,8 +79,8 @@ class GrowingMatrix:
         self._state = state
         return truncated
 
-    def promise(self, ready: Path, record: str) -> None:
-        """Keep what `settle` is to put in place: this file and its record; once this returns it outlives a crash."""
+    def mark_ready(self, ready: Path, record: str) -> None:
+        """Keep what `recover` is to put in place: this file and its record; once this returns it outlives a crash."""
         self._state |= {"record": record, "mtime_ns": ready.stat().st_mtime_ns}
         self._write_state()
 
@@ -110,7 +110,7 @@ class GrowingMatrix:
 
 
 def finish(
-    matrix: GrowingMatrix,
+    matrix: ResumableMatrix,
     output: Path,
     record: Mapping[str, Any],
     chunk_rows: int,
@@ -127,13 +127,13 @@ def finish(
         (_write_parquet if kind == ".parquet" else _write_jsonl)(ready, matrix.path, text, chunk_rows, ids)
     with open(ready, "rb+") as stream:
         os.fsync(stream.fileno())
-    matrix.promise(ready, text)
+    matrix.mark_ready(ready, text)
     # An old record goes first: vectors without one are refused, vectors beside another's would be taken for those.
     record_path(output).unlink(missing_ok=True)
-    settle(output)
+    recover(output)
 
 
-def settle(output: Path) -> dict[str, Any] | None:
+def recover(output: Path) -> dict[str, Any] | None:
     """Finish what a run was stopped in after it had taken the old record away; where there is nothing, do nothing.
 
     Returns:
@@ -141,7 +141,7 @@ def settle(output: Path) -> dict[str, Any] | None:
     """
     from scions.store import write_file
 
-    matrix = GrowingMatrix(output)
+    matrix = ResumableMatrix(output)
     try:
         state = json.loads(matrix.state_path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -159,7 +159,7 @@ def settle(output: Path) -> dict[str, Any] | None:
     return state
 
 
-def _ready(matrix: GrowingMatrix, output: Path) -> Path:
+def _ready(matrix: ResumableMatrix, output: Path) -> Path:
     """The file that becomes ``output``."""
     return matrix.path if output.suffix.lower() == ".npy" else output.with_name(f".{output.name}.converting")
 

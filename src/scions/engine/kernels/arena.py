@@ -26,7 +26,7 @@ class _Page:
     free: list[int]
 
 
-class HugePages:
+class Arena:
     """Places of memory of any size; any number of threads may take some."""
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16")
 class Kernels:
     """The compiled functions for bf16, see `kernels.cpp`."""
 
-    grouped_site: Callable[..., None]
+    grouped_bottleneck: Callable[..., None]
     round_weight: Callable[..., None]
     attend: Callable[..., None]
 
@@ -56,7 +56,7 @@ def kernels() -> Kernels | None:
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: a user without a home
         logger.info("no compiled kernel, PyTorch's operators instead: %s", error)
         return None
-    pointer, size, site = ctypes.c_void_p, ctypes.c_int64, library.grouped_site
+    pointer, size, site = ctypes.c_void_p, ctypes.c_int64, library.grouped_bottleneck
     site.argtypes = [pointer, pointer, pointer, size, pointer, pointer, ctypes.c_float]
     site.argtypes += [pointer, size, pointer, size, pointer, ctypes.c_int]
     rounded = library.round_weight

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scions.engine.bottleneck import SitePart
-from scions.engine.kernels.arena import HugePages
+from scions.engine.bottleneck import BottleneckTensors
+from scions.engine.kernels.arena import Arena
 from scions.engine.kernels.build import kernels
 
 # As in the source.
@@ -21,7 +21,7 @@ BLOCK = 32
 MOST_WIDTH, MOST_RANK = 4096, 1024
 WORDS = 10
 _LINE = 64
-_PAGES = HugePages()
+_PAGES = Arena()
 
 
 class _Held(NamedTuple):
@@ -42,7 +42,7 @@ class _Held(NamedTuple):
     reads_residual: bool
 
 
-class NativeParts:
+class Int8Bottlenecks:
     """An adapter's parts as the kernel reads them, one row of its table a site.
 
     Weights are held in 8 bits with a scale for each output: reading them is what a batch of many adapters waits for.
@@ -53,7 +53,7 @@ class NativeParts:
         bytes: memory it takes.
     """
 
-    def __init__(self, parts: Sequence[SitePart | None]) -> None:
+    def __init__(self, parts: Sequence[BottleneckTensors | None]) -> None:
         self._hold([None if part is None else _empty(part) for part in parts])
         for part, held in zip(parts, self._kept, strict=True):
             if part is not None and held is not None:
@@ -83,7 +83,7 @@ class NativeParts:
     def bytes(self) -> int:
         return self._memory.nbytes
 
-    def parts(self) -> list[SitePart | None]:
+    def parts(self) -> list[BottleneckTensors | None]:
         """The parts as it computes with them: weights are the rounded ones, in bf16."""
         return [None if part is None else _taken_back(part) for part in self._kept]
 
@@ -103,7 +103,7 @@ def _tensors(part: _Held) -> Iterator[tuple[str, Tensor]]:
     return ((name, value) for name, value in part._asdict().items() if isinstance(value, Tensor))
 
 
-def _empty(part: SitePart) -> _Held:
+def _empty(part: BottleneckTensors) -> _Held:
     """Tensors without memory, of the shapes the kernel wants."""
     gamma, beta, up_bias = (
         None if vector is None else torch.empty(len(vector), device="meta")
@@ -118,7 +118,7 @@ def _empty(part: SitePart) -> _Held:
     return _Held(down, of_rank, of_rank, up, of_width, up_bias, gamma, beta, rank, part.reads_residual)
 
 
-def _fill(part: SitePart, held: _Held) -> None:
+def _fill(part: BottleneckTensors, held: _Held) -> None:
     for to, given in ((held.gamma, part.gamma), (held.beta, part.beta), (held.up_bias, part.up_bias)):
         if to is not None and given is not None:
             to.copy_(given)
@@ -137,17 +137,19 @@ def _fill(part: SitePart, held: _Held) -> None:
         found.round_weight(weight.data_ptr(), *shape, tiles.data_ptr(), scale.data_ptr())
 
 
-def _taken_back(part: _Held) -> SitePart:
+def _taken_back(part: _Held) -> BottleneckTensors:
     # Clones: the memory goes to another adapter as soon as this one's parts are let go.
     gamma, beta = (None if vector is None else vector.clone() for vector in (part.gamma, part.beta))
     vectors: dict[str, Any] = {"gamma": gamma, "beta": beta, "reads_residual": part.reads_residual}
     if part.down is None or part.down_scale is None or part.down_bias is None:
-        return SitePart(**vectors)
+        return BottleneckTensors(**vectors)
     assert part.up is not None
     assert part.up_scale is not None
     down, up = _plain(part.down, part.down_scale), _plain(part.up, part.up_scale)
     up_bias = None if part.up_bias is None else part.up_bias.bfloat16()
-    return SitePart(down[: part.rank], part.down_bias[: part.rank].bfloat16(), up[:, : part.rank], up_bias, **vectors)
+    return BottleneckTensors(
+        down[: part.rank], part.down_bias[: part.rank].bfloat16(), up[:, : part.rank], up_bias, **vectors
+    )
 
 
 def _plain(tiles: Tensor, scale: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ def _plain(tiles: Tensor, scale: Tensor) -> Tensor:
     return (tiles.permute(0, 3, 1, 2, 4).reshape(len(scale), -1) * scale[:, None]).bfloat16()
 
 
-def fits(parts: list[SitePart | None], width: int) -> bool:
+def fits(parts: list[BottleneckTensors | None], width: int) -> bool:
     """Whether the kernel covers these parts of a base whose layers are ``width`` wide."""
     if kernels() is None or width % 32 or width > MOST_WIDTH:
         return False
@@ -172,7 +174,7 @@ def fits(parts: list[SitePart | None], width: int) -> bool:
     return True
 
 
-class NativeBatch:
+class Int8Batch:
     """The kernel's arguments for a batch, made once and used at every site.
 
     Args:
@@ -184,7 +186,7 @@ class NativeBatch:
     """
 
     def __init__(
-        self, parts: list[NativeParts | None], starts: list[int], ends: list[int], factor: Tensor | None, sites: int
+        self, parts: list[Int8Bottlenecks | None], starts: list[int], ends: list[int], factor: Tensor | None, sites: int
     ) -> None:
         bare = np.zeros((sites, WORDS), dtype=np.int64)
         self._parts = parts
@@ -200,10 +202,10 @@ class NativeBatch:
         self._factor = factor
         found = kernels()
         assert found is not None
-        self._kernel = found.grouped_site
+        self._kernel = found.grouped_bottleneck
 
     def site(self, number: int, y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        """As `scions.engine.bottleneck.grouped_site`, at the base's site of this number; ``y`` is overwritten."""
+        """As `scions.engine.bottleneck.grouped_bottleneck`, at the base's site of this number; ``y`` is overwritten."""
         self._kernel(
             y.data_ptr(), residual.data_ptr(), y.data_ptr(), y.shape[1], gamma.data_ptr(), beta.data_ptr(), eps,
             self._table.ctypes.data + number * WORDS * 8, self._table.strides[0],

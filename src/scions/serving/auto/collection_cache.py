@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scions.serving.adapter_cache import Shelf
+from scions.serving.adapter_cache import AdapterCache
 from scions.serving.http.adapter_choice import Choice
 
 KEPT = 10_000  # collections; the least recently used one is decided anew when it comes again
@@ -16,7 +16,7 @@ Key = tuple[str, str]  # who asks, and what the collection is called
 
 
 @dataclass(frozen=True)
-class Decided:
+class CachedDecision:
     """``choice`` is an adapter in one version, or None for the base; ``texts`` is how many it was decided by."""
 
     choice: Choice | None
@@ -24,23 +24,23 @@ class Decided:
     texts: int
 
     def answer(self) -> dict[str, Any]:
-        """As `scions.serving.http.responses.Decision`."""
+        """As `scions.serving.http.responses.RoutingDecision`."""
         name, version = (None, None) if self.choice is None else (self.choice.name, self.choice.version)
         return {"adapter": name, "version": version, "confidence": self.confidence, "texts": self.texts}
 
 
-class KeptDecisions:
+class CollectionCache:
     """Decisions by collection, in memory. For one event loop. One whose adapter has left the shelf is none."""
 
-    def __init__(self, shelf: Shelf, most: int = KEPT) -> None:
-        self._shelf, self._most = shelf, most
-        self._kept: OrderedDict[Key, Decided] = OrderedDict()
+    def __init__(self, adapter_cache: AdapterCache, most: int = KEPT) -> None:
+        self._shelf, self._most = adapter_cache, most
+        self._kept: OrderedDict[Key, CachedDecision] = OrderedDict()
         self._pending: dict[Key, asyncio.Future[None]] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    async def get(self, key: Key, decide: Callable[[], Awaitable[Decided]]) -> Decided:
+    async def get(self, key: Key, decide: Callable[[], Awaitable[CachedDecision]]) -> CachedDecision:
         """The decision of a collection, by ``decide`` where there is none yet; others wait for one that is under way.
 
         Where it fails, it fails for its own request alone, and the next one decides.

@@ -11,7 +11,7 @@ import numpy as np
 
 from scions.errors import ScionsError
 from scions.routing.domains import Domains, fits
-from scions.serving.adapter_cache import Entry, Shelf
+from scions.serving.adapter_cache import AdapterCache, Entry
 from scions.serving.http.keys import Caller
 from scions.serving.logs import log
 from scions.store import DomainStatistics, Manifest
@@ -45,8 +45,8 @@ class DomainIndex:
         dimensions: of its vectors.
     """
 
-    def __init__(self, shelf: Shelf, base_sha256: str, dimensions: int) -> None:
-        self._shelf, self._base, self._dimensions = shelf, base_sha256, dimensions
+    def __init__(self, adapter_cache: AdapterCache, base_sha256: str, dimensions: int) -> None:
+        self._shelf, self._base, self._dimensions = adapter_cache, base_sha256, dimensions
         # By the shelf's own entry, and only for as long as that lives.
         self._known: weakref.WeakKeyDictionary[Entry, _Domain | None] = weakref.WeakKeyDictionary()
         self._table: _Table | None = None

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from scions.encoder.base_info import Weights
-from scions.routing.decision import AUTO, Decision, calibration_for, decide, decide_rows
+from scions.routing.decision import AUTO, RoutingDecision, calibration_for, decide, decide_rows
 from scions.routing.domains import Domains
-from scions.routing.sample import looked_at
-from scions.serving.adapter_cache import Shelf
-from scions.serving.auto.collection_cache import Decided, KeptDecisions
+from scions.routing.sample import sample_rows
+from scions.serving.adapter_cache import AdapterCache
+from scions.serving.auto.collection_cache import CachedDecision, CollectionCache
 from scions.serving.auto.domain_index import DomainIndex
 from scions.serving.errors import ApiError
 from scions.serving.http.adapter_choice import Choice
@@ -22,7 +22,9 @@ from scions.serving.http.keys import Caller
 from scions.serving.metrics import Metrics
 
 Encode = Callable[..., Awaitable[np.ndarray]]  # (token ids, adapters, strengths, numbers of the rows)
-Looked = Mapping[int, tuple[Sequence[int], np.ndarray]]  # by row: its token ids, and the bare base's vector of them
+RoutingSample = Mapping[
+    int, tuple[Sequence[int], np.ndarray]
+]  # by row: its token ids, and the bare base's vector of them
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,14 @@ class Routed:
     choices: list[Choice | None]
     weights: dict[Choice, Weights]
     answer: dict[str, Any]
-    looked: Looked = field(default_factory=dict)
+    looked: RoutingSample = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Found:
-    decisions: list[Decision]
+    decisions: list[RoutingDecision]
     weights: dict[str, Weights]
-    looked: Looked
+    looked: RoutingSample
 
 
 class Router:
@@ -67,13 +69,13 @@ class Router:
 
     def __init__(
         self,
-        shelf: Shelf,
+        adapter_cache: AdapterCache,
         index: DomainIndex,
         load: Callable[[list[Choice]], Awaitable[dict[Choice, Weights]]],
         most: int,
         metrics: Metrics,
     ) -> None:
-        self.kept = KeptDecisions(shelf)
+        self.kept = CollectionCache(adapter_cache)
         self._index, self._load, self._most, self._metrics = index, load, most, metrics
 
     async def route(self, asked: Asked) -> Routed:
@@ -90,16 +92,16 @@ class Router:
         self.kept.forget()
 
     async def _whole(self, asked: Asked) -> Routed:
-        looked: Looked = {}
+        looked: RoutingSample = {}
 
-        async def decided() -> Decided:
+        async def decided() -> CachedDecision:
             nonlocal looked
-            rows = looked_at(asked.rows)
+            rows = sample_rows(asked.rows)
             found = await self._found(asked, rows, lambda v, domains: [decide(v, domains, calibration_for(len(v)))])
             looked, (decision,) = found.looked, found.decisions
             name = decision.adapter
             choice = None if name is None else Choice(name, found.weights[name].version)
-            return Decided(choice, decision.confidence, len(looked))
+            return CachedDecision(choice, decision.confidence, len(looked))
 
         while True:
             if asked.collection is None:
@@ -123,14 +125,14 @@ class Router:
         return Routed(choices, {of[name]: weights for name, weights in found.weights.items()}, answer, found.looked)
 
     async def _found(
-        self, asked: Asked, rows: list[int], judge: Callable[[np.ndarray, Domains], list[Decision]]
+        self, asked: Asked, rows: list[int], judge: Callable[[np.ndarray, Domains], list[RoutingDecision]]
     ) -> _Found:
-        looked: Looked = {}
+        looked: RoutingSample = {}
         unit: np.ndarray | None = None
         while True:
             domains = await self._index.among(asked.caller)
             if domains is None:
-                return _Found([Decision(None, 1.0)], {}, {})
+                return _Found([RoutingDecision(None, 1.0)], {}, {})
             if unit is None:
                 ids = await asked.ids(rows)
                 vectors = await asked.encode(ids, [None] * len(ids), [1.0] * len(ids), rows)
@@ -157,7 +159,7 @@ async def encoded(
     ids: Sequence[Sequence[int]],
     weights: Sequence[Weights | None],
     strengths: Sequence[float],
-    looked: Looked,
+    looked: RoutingSample,
 ) -> np.ndarray:
     """``[rows, dim]``; rows of the bare base whose tokens were ``looked`` at are not encoded again."""
     known = [

@@ -17,7 +17,7 @@ from scions.serving.errors import ApiError, error_body, gone, not_found
 from scions.serving.http import responses as answers
 from scions.serving.http.adapter_choice import BASE, Choice, parse_model
 from scions.serving.http.keys import Caller, local_caller
-from scions.serving.http.middleware import NOTE, Gate
+from scions.serving.http.middleware import NOTE, RequestMiddleware
 from scions.serving.http.openapi import body_of, describe, errors
 from scions.serving.http.requests import AddAdapterRequest, EmbeddingsRequest, parse
 from scions.serving.service import Service
@@ -32,12 +32,14 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> FastAPI
 
     Args:
         service: what answers.
-        hosts: the names it may be addressed by, see `Gate`; None for any.
+        hosts: the names it may be addressed by, see `RequestMiddleware`; None for any.
     """
     app = routes()
     app.state.service = service
     limits = service.settings
-    app.add_middleware(Gate, metrics=service.metrics, max_body=limits.max_body, patience=limits.patience, hosts=hosts)
+    app.add_middleware(
+        RequestMiddleware, metrics=service.metrics, max_body=limits.max_body, patience=limits.patience, hosts=hosts
+    )
     return app
 
 
@@ -120,7 +122,7 @@ async def models(request: Request) -> Response:
 async def model(request: Request, model: str) -> Response:
     """One model: `base`, an adapter, or `adapter@version`."""
     caller, service = _caller(request), _service(request)
-    choice = parse_model(model, service.stock.id)
+    choice = parse_model(model, service.base_info.id)
     if choice is None:
         return JSONResponse(_model(model, service.started))
     known = _known(service, caller, choice)
@@ -213,7 +215,7 @@ def _model(name: str, created: int) -> dict[str, Any]:
 
 def _usable(service: Service, caller: Caller) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Each adapter that a caller may use, with its versions, when it is asked for."""
-    for name in service.shelf.names():
+    for name in service.adapter_cache.names():
         if not caller.may_use(name):
             continue
         try:

@@ -28,7 +28,7 @@ CROWDED = "scions.crowded"  # in the state of a request whose connection is one 
 _DISCARDED = 4
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware.
 
     Args:

@@ -33,7 +33,7 @@ def batches_of(train: Table, vectors_of: VectorsOf, seed: int) -> Callable[[], I
     if train.shape in (Shape.SCORED, Shape.BINARY):
         return _graded(train, vectors_of, rng)
     if train.shape is Shape.LABELLED:
-        return _labelled(train, vectors_of, rng)
+        return _labeled_rows(train, vectors_of, rng)
     return _contrastive(train, vectors_of, rng)
 
 
@@ -86,7 +86,7 @@ def _graded(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Ca
     return epoch
 
 
-def _labelled(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
+def _labeled_rows(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
     import torch
 
     vectors = torch.from_numpy(vectors_of(train.columns["text"], None))

@@ -9,7 +9,7 @@ import numpy as np
 
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
-from scions.evaluation.encoders import Encoder, Remembering, encode_texts
+from scions.evaluation.encoders import CachedEncoder, Encoder, encode_texts
 from scions.evaluation.tasks import dev_score
 from scions.training.baselines.linear_batches import batches_of
 
@@ -62,7 +62,7 @@ def fit_linear_map(
     """
     if len(train) == 0:
         raise DataError(f"{train.source}: there are no rows to learn a linear map from.")
-    frozen = Remembering(encoder)
+    frozen = CachedEncoder(encoder)
     width = frozen.of([next(train.row_texts())[0]], None, batch_size).shape[1]
     best = LinearMap(frozen, np.eye(width))
     base_score = best.dev_score = dev_score(best, dev, batch_size=batch_size, seed=seed)
@@ -88,7 +88,7 @@ def fit_linear_map(
 
 
 def _descend(
-    frozen: Remembering,
+    frozen: CachedEncoder,
     train: Table,
     rate: float,
     epochs: int,
@@ -117,8 +117,8 @@ def _descend(
 
 def _whitening(vectors: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
     mean = vectors.mean(axis=0)
-    centred = (vectors - mean).astype(np.float64)
-    covariance = centred.T @ centred / len(vectors)
+    centered = (vectors - mean).astype(np.float64)
+    covariance = centered.T @ centered / len(vectors)
     level = float(np.trace(covariance)) / len(covariance)
     values, axes = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * level * np.eye(len(covariance)))
     return (axes / np.sqrt(np.maximum(values, 1e-12))) @ axes.T, mean

@@ -11,23 +11,23 @@ from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape
 from scions.errors import Interrupted, ScionsError
-from scions.evaluation import Evaluation, Remembering, evaluate
+from scions.evaluation import CachedEncoder, Evaluation, evaluate
 from scions.store import disk_errors, load_base
 from scions.training.baselines.linear_map import fit_linear_map
 from scions.training.estimate import LINEAR_ROWS
 from scions.training.fit import Step, fit
-from scions.training.live_encoder import FastEncoder
-from scions.training.prepare import Prepared, two_sided_recipe
+from scions.training.live_encoder import LiveEncoder
+from scions.training.prepare import TrainSetup, two_sided_recipe
 from scions.training.recipe import Recipe, default_rate
-from scions.training.trainable import graft
+from scions.training.trainable import make_trainable
 
 FULL, TWO_SIDED = "full fine-tuning", "two-sided adapter"
 OnStep = Callable[[Step], None]
 
 
-def train_rivals(
+def score_baselines(
     base_model: SentenceTransformer,
-    prepared: Prepared,
+    prepared: TrainSetup,
     run: Path,
     seed: int,
     layers: int | None,
@@ -62,23 +62,23 @@ def train_rivals(
     return found
 
 
-def exact_encoder(model: SentenceTransformer) -> Remembering:
+def exact_encoder(model: SentenceTransformer) -> CachedEncoder:
     # Published figures are in float32; packing changes nothing beyond 1e-6.
-    return Remembering(FastEncoder(model, int(model.max_seq_length or 512), bf16=False))
+    return CachedEncoder(LiveEncoder(model, int(model.max_seq_length or 512), bf16=False))
 
 
-def _linear(base_model: SentenceTransformer, prepared: Prepared, seed: int) -> Evaluation:
+def _linear(base_model: SentenceTransformer, prepared: TrainSetup, seed: int) -> Evaluation:
     train = prepared.splits.train
     if len(train) > LINEAR_ROWS:
         chosen = np.random.default_rng(seed).choice(len(train), LINEAR_ROWS, replace=False)
         train = train.take(np.sort(chosen).tolist())
-    encoder = FastEncoder(base_model, int(base_model.max_seq_length or 512))
+    encoder = LiveEncoder(base_model, int(base_model.max_seq_length or 512))
     return evaluate(fit_linear_map(encoder, train, prepared.splits.dev, seed=seed), prepared.splits.test)
 
 
-def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], None] | None) -> Evaluation:
+def _full(prepared: TrainSetup, run: Path, seed: int, on_step: Callable[[Step], None] | None) -> Evaluation:
     model = load_base(prepared.base_path)
-    trained = graft(model, "full")
+    trained = make_trainable(model, "full")
     own = prepared.plan.recipe if prepared.index is None else two_sided_recipe(prepared)
     recipe = Recipe(**{**own.to_dict(), "learning_rate": default_rate("full", own.objective)})
     splits = prepared.splits
@@ -91,7 +91,7 @@ def _full(prepared: Prepared, run: Path, seed: int, on_step: Callable[[Step], No
 
 
 def _two_sided(
-    prepared: Prepared, run: Path, seed: int, layers: int | None, on_step: Callable[[Step], None] | None = None
+    prepared: TrainSetup, run: Path, seed: int, layers: int | None, on_step: Callable[[Step], None] | None = None
 ) -> Evaluation:
     """Train the same method on both sides, with the recipe it would get, and score it on the test rows.
 
@@ -103,7 +103,7 @@ def _two_sided(
     """
     model = load_base(prepared.base_path)
     method = prepared.plan.method
-    trained = graft(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
+    trained = make_trainable(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
     splits, recipe = prepared.splits, two_sided_recipe(prepared)
     fit(
         model, trained, splits.train, splits.dev, recipe,

@@ -18,7 +18,7 @@ from scions.training.preservation.importance import Importance
 from scions.training.preservation.soft_mask import scale_first_values, step_scales
 from scions.training.recipe import Recipe
 from scions.training.tokens import Tokens
-from scions.training.trainable import Trained
+from scions.training.trainable import TrainableParameters
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Preserver:
     def of(
         cls,
         model: SentenceTransformer,
-        trained: Trained,
+        trained: TrainableParameters,
         recipe: Recipe,
         *,
         importance: Importance | None,
