@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from scions.errors import ScionsError
-from scions.peft_hook import register as _register
+from scions.peft_hook import import_after as _import_after
 from scions.version import __version__
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _LAZY = {
     "train": "scions.training",
 }
 
-_register()
+_import_after("peft", "scions.adapters")
 
 
 def __getattr__(name: str) -> Any:

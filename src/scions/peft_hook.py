@@ -1,65 +1,55 @@
-"""Make PEFT know the bottleneck adapter.
+"""Import one module as soon as another has been imported.
 
-``peft.register_peft_method`` accepts only names of PEFT's own enum, so the tuner is written into the mappings that
-function fills. transformers calls ``peft_type.value.lower()`` and PEFT compares with strings: the type must be an
-``Enum`` that is a ``str`` and whose member's name equals its value. `tests/test_peft_hook.py` fails
-loudly when any of this moves.
-
-PEFT takes seconds to import, and ``import scions`` must not. So where PEFT is not loaded yet, registration waits
-for whoever imports it first.
+``import scions`` must not import PEFT, which takes seconds, and yet PEFT must know our tuner whoever imports it first.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from scions.adapters.peft_type import BOTTLENECK, PREFIX
+
+def import_after(trigger: str, module: str) -> None:
+    """Import ``module`` now if ``trigger`` is imported already, else right after it is.
+
+    Args:
+        trigger: name of a top-level module.
+        module: name of the module to import, for its side effects.
+    """
+    if trigger in sys.modules:
+        import_module(module)
+    elif not any(isinstance(finder, _Finder) and finder.names == (trigger, module) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder(trigger, module))
 
 
-def register() -> None:
-    """Register the bottleneck tuner with PEFT: now where PEFT is loaded, else as soon as it is imported."""
-    if "peft" in sys.modules:
-        _fill_mappings()
-    elif not any(isinstance(finder, _PeftFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _PeftFinder())
+class _Finder(MetaPathFinder):
+    """Finds ``trigger`` as usual, and imports ``module`` once it has been executed."""
 
-
-def _fill_mappings() -> None:
-    from peft import mapping
-
-    from scions.adapters.config import BottleneckConfig
-    from scions.adapters.tuner import BottleneckModel
-
-    mapping.PEFT_TYPE_TO_CONFIG_MAPPING[BOTTLENECK] = BottleneckConfig  # type: ignore[index]
-    mapping.PEFT_TYPE_TO_TUNER_MAPPING[BOTTLENECK] = BottleneckModel  # type: ignore[index]
-    mapping.PEFT_TYPE_TO_PREFIX_MAPPING[BOTTLENECK] = PREFIX  # type: ignore[index]
-
-
-class _PeftFinder(MetaPathFinder):
-    """Finds ``peft`` as usual, and registers the tuner once it has been executed."""
+    def __init__(self, trigger: str, module: str) -> None:
+        self.names = (trigger, module)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "peft":
+        if fullname != self.names[0]:
             return None
-        # Also called by importlib.util.find_spec, which only asks: the finder stays until PEFT is executed.
+        # Also called by importlib.util.find_spec, which only asks: the finder stays until the module is executed.
         for finder in sys.meta_path:
             # The other finders are asked too: a package installed as editable has one of its own.
             spec = None if finder is self else finder.find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
-                    spec.loader = _RegisteringLoader(spec.loader, self)
+                    spec.loader = _Loader(spec.loader, self)
                 return spec
         return None
 
 
-class _RegisteringLoader(Loader):
-    def __init__(self, loader: Loader, finder: _PeftFinder) -> None:
+class _Loader(Loader):
+    def __init__(self, loader: Loader, finder: _Finder) -> None:
         self._loader = loader
         self._finder = finder
 
@@ -74,4 +64,4 @@ class _RegisteringLoader(Loader):
         if self._finder in sys.meta_path:
             sys.meta_path.remove(self._finder)
         self._loader.exec_module(module)
-        _fill_mappings()
+        import_module(self._finder.names[1])

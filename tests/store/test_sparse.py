@@ -65,7 +65,7 @@ def test_another_pytorch_that_draws_otherwise_gives_neither_tensors_nor_a_finger
     def drawn(shapes, seed):
         return {name: other(tensor).contiguous() for name, tensor in initial_weights(shapes, seed).items()}
 
-    monkeypatch.setattr("scions.store.sparse.initial_weights", drawn)
+    monkeypatch.setattr("scions.adapters.initial.initial_weights", drawn)
     for read in (read_weights, adapter_fingerprint):
         with pytest.raises(AdapterError, match="this PyTorch draws otherwise"):
             read(folder)

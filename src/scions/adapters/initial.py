@@ -24,9 +24,6 @@ def initial_weights(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str,
             counterpart, are passed over.
         seed: ``init_seed`` of the adapter's configuration.
     """
-    import torch
-
-    pass
 
     found: dict[str, Tensor] = {}
     for name, shape in shapes.items():

@@ -6,12 +6,15 @@ from enum import Enum
 
 
 class ScionsPeftType(str, Enum):
-    """The one method Scions adds to PEFT's list."""
+    """The one method Scions adds to PEFT's list.
+
+    transformers calls ``peft_type.value.lower()`` and PEFT compares with strings: the type must be an ``Enum`` that is
+    a ``str``, and its member's name must equal its value.
+    """
 
     BOTTLENECK = "BOTTLENECK"
 
 
 BOTTLENECK = ScionsPeftType.BOTTLENECK
-
-
+# No module path of a base model may contain it: PEFT finds an adapter's tensors by it.
 PREFIX = "bottleneck_"

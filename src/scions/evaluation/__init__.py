@@ -11,10 +11,10 @@ from scions.evaluation.tasks import dev_score, evaluate
 
 __all__ = [
     "STS_TASKS",
+    "CachedEncoder",
     "Encoder",
     "Evaluation",
     "Interval",
-    "CachedEncoder",
     "dev_score",
     "drift",
     "drift_of",

@@ -9,11 +9,11 @@ from scions.serving.server import build, check_host, check_installed, listen, ru
 from scions.serving.settings import Settings
 
 __all__ = [
-    "RowBatchEncoder",
-    "Keys",
     "AdapterReader",
-    "Settings",
     "BaseInfo",
+    "Keys",
+    "RowBatchEncoder",
+    "Settings",
     "Weights",
     "build",
     "check_host",

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError
 from scions.store.tensor_check import TensorEntry, read_header
 
@@ -39,6 +38,8 @@ def write_sparse(folder: Path, tensors: Mapping[str, Tensor], seed: int) -> Path
     import numpy as np
     import torch
     from safetensors.torch import save_file
+
+    from scions.adapters.initial import initial_weights
 
     start = initial_weights({name: tuple(tensor.shape) for name, tensor in tensors.items()}, seed)
     if not start:
@@ -101,6 +102,8 @@ def read_sparse(path: Path, dtypes: tuple[str, ...]) -> dict[str, Tensor]:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
+
+    from scions.adapters.initial import initial_weights
 
     parts = check_sparse(path, dtypes)
     seed = _seed(path)

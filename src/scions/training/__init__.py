@@ -6,4 +6,4 @@ from scions.training.recipe import Recipe
 from scions.training.run import TrainResult, plan, train
 from scions.training.trainer import TrainingDiverged
 
-__all__ = ["FitResult", "Plan", "Recipe", "TrainResult", "Step", "TrainingDiverged", "plan", "train"]
+__all__ = ["FitResult", "Plan", "Recipe", "Step", "TrainResult", "TrainingDiverged", "plan", "train"]

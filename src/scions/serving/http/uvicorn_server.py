@@ -21,8 +21,8 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     of one, or never read what they asked for.
 
     Args:
-        most: connections that are served. An eighth as many again are told 503 (`RequestMiddleware`), and have a second to ask;
-            what comes beyond is closed at once.
+        most: connections that are served. An eighth as many again are told 503 (`RequestMiddleware`), with a second to
+            ask; what comes beyond is closed at once.
         patience: seconds for the client's next step; it takes up to twice as long to be seen.
     """
 
