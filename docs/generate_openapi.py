@@ -15,7 +15,7 @@ FILE = Path(__file__).parent / "openapi.json"
 
 def text() -> str:
     """The whole file."""
-    from scions.serving.http.app import routes
+    from scions.serving.app import routes
     from scions.serving.http.openapi import document
 
     return document(routes())

@@ -13,10 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from combining.workshop import Names, Workshop
 from scions.evaluation import Evaluation
 from scions.merging.signs import sign_difference
-from scions.merging.sparsity import pruned
 from scions.merging.tensor_sites import compared
 from scions.mixing.domain_weights import cluster_shares
 from scions.mixing.greedy import greedy
+from scions.mixing.prune import pruned
 from scions.mixing.select import propose
 from scions.publishing.adapter_files import write_adapter
 from scions.routing.decision import calibration_for, decide, decide_rows

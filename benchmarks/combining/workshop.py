@@ -58,7 +58,8 @@ class Workshop:
         """
         import torch
 
-        from scions.publishing.adapter_files import PEFT_PREFIX, adapter_tensors, write_adapter
+        from scions.adapters.peft_type import FILE_PREFIX
+        from scions.publishing.adapter_files import adapter_tensors, write_adapter
         from scions.store import publish
 
         parts = self.parts(name)
@@ -103,7 +104,7 @@ class Workshop:
             space_fingerprint="",
             domain=domain,
         )
-        tensors = {PEFT_PREFIX + key: value.detach() for key, value in adapter_tensors(network).items()}
+        tensors = {FILE_PREFIX + key: value.detach() for key, value in adapter_tensors(network).items()}
         publish(
             self.adapters / called, lambda folder: write_adapter(folder, tensors, config, manifest) and None, force=True
         )

@@ -9,7 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from scions.cli.train import parse_columns, parse_share
+from scions.cli.options import parse_columns
+from scions.cli.train import parse_share
 from scions.errors import DataError, Interrupted, UsageError
 from scions.evaluation import Interval
 

@@ -10,9 +10,9 @@ import scions
 from scions import BottleneckConfig
 from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError, UsageError
-from scions.merging.sparsity import pruned
 from scions.merging.tensor_sites import is_matrix
 from scions.mixing.adapters import read_member
+from scions.mixing.prune import pruned
 from scions.store import Manifest, adapter_fingerprint, list_adapters, read_weights
 
 WORDS = ["the court of law", "a pump", "the patient and the dose of a drug"]

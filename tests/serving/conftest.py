@@ -206,7 +206,7 @@ def session(make_app: Callable[..., Any]) -> Callable[..., Any]:
 @contextlib.contextmanager
 def running(app: Any) -> Iterator[str]:
     """A real server in a thread; gives its address."""
-    from scions.serving.http.uvicorn_server import Server
+    from scions.serving.uvicorn_server import Server
 
     listening = socket.create_server(("127.0.0.1", 0))
     server = Server(app)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from scions.adapters.peft_type import FILE_PREFIX
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE_PREFIX = "base_model.model."
 DOWN, UP = ".bottleneck_down.weight", ".bottleneck_up.weight"
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 
 
 class ScionsPeftType(str, Enum):
@@ -18,3 +22,7 @@ class ScionsPeftType(str, Enum):
 BOTTLENECK = ScionsPeftType.BOTTLENECK
 # No module path of a base model may contain it: PEFT finds an adapter's tensors by it.
 PREFIX = "bottleneck_"
+
+
+# What PEFT puts before the names of all tensors in an adapter's file.
+FILE_PREFIX = "base_model.model."

@@ -10,6 +10,8 @@ import typer
 from scions.cli.compare import compare
 from scions.cli.embed import embed
 from scions.cli.evaluate import evaluate
+from scions.cli.exit_codes import FAILURE, STOPPED, exit_code, report
+from scions.cli.flags import read_flags_from
 from scions.cli.importance import importance
 from scions.cli.list import list_
 from scions.cli.mix import mix
@@ -19,10 +21,8 @@ from scions.cli.reindex import reindex
 from scions.cli.select import select
 from scions.cli.serve import serve
 from scions.cli.train import train
-from scions.errors import Interrupted, ScionsError, UsageError
+from scions.errors import ScionsError
 from scions.version import __version__
-
-FAILURE, USAGE, WORSE, STOPPED = 1, 2, 3, 130
 
 app = typer.Typer(
     name="scions",
@@ -62,6 +62,7 @@ app.command("mix")(mix)
 app.command("select")(select)
 app.command("prune")(prune)
 app.command("serve")(serve)
+read_flags_from(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,16 +90,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         typer.echo(f"This is a fault of Scions. Set {DEBUG_VARIABLE}=1 to see where it arose.", err=True)
         return FAILURE
     return 0
-
-
-def report(error: ScionsError) -> None:
-    """The error's message on stderr, in red where that is a terminal."""
-    label = "Stopped: " if isinstance(error, Interrupted) else "Error: "
-    typer.secho(label + str(error), fg="red", err=True)
-
-
-def exit_code(error: ScionsError) -> int:
-    """2 for wrong usage, 130 for Ctrl-C, 1 for everything else."""
-    if isinstance(error, Interrupted):
-        return STOPPED
-    return USAGE if isinstance(error, UsageError) else FAILURE

@@ -66,8 +66,8 @@ def evaluate(
       scions evaluate legal --sts sts/ --output-json figures.json
       scions evaluate legal-q --data nfcorpus/ --vectors index.npy
     """
+    from scions.cli.options import parse_columns
     from scions.cli.progress import status
-    from scions.cli.train import parse_columns
     from scions.evaluation.sts import read_sts
 
     if data is None and sts is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scions.cli.options import AdaptersFolder
+from scions.cli.options import AdaptersFolder, parse_columns
 from scions.errors import AdapterError, Interrupted, ScionsError, UsageError
 
 if TYPE_CHECKING:
@@ -186,19 +186,6 @@ def parse_share(text: str | None) -> float | None:
     return share
 
 
-def parse_columns(given: list[str] | None) -> dict[str, str] | None:
-    """``["anchor=q,positive=a"]`` as a mapping. Raises UsageError for a part that is no ``name=column``."""
-    mapping: dict[str, str] = {}
-    for part in (part for text in given or () for part in text.split(",")):
-        canonical, equals, column = (piece.strip() for piece in part.partition("="))
-        if not (canonical and equals and column):
-            raise UsageError(f"--columns {part!r}: write name=column, as in anchor=q,positive=a")
-        if canonical in mapping:
-            raise UsageError(f"--columns names {canonical!r} twice")
-        mapping[canonical] = column
-    return mapping or None
-
-
 def _check_names(names: list[str], output: Path | None) -> Path:
     """All names at once: the third's mistake should not show after two trainings."""
     from scions.store import check_name, default_root
@@ -230,7 +217,7 @@ def _show_plans(data: list[str], names: list[str], settings: dict[str, Any]) -> 
 
 
 def _train_all(data: list[str], names: list[str], settings: dict[str, Any], root: Path) -> int:
-    from scions.cli.app import exit_code, report
+    from scions.cli.exit_codes import exit_code, report
     from scions.cli.progress import TrainingBar
     from scions.cli.render import print_stage
     from scions.cli.training_tables import Ended, print_result, print_summary

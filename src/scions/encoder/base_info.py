@@ -14,8 +14,6 @@ from scions.store import DomainStatistics, Manifest, adapter_fingerprint, base_f
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from scions.encoder.domain_encoder import DomainEncoder
-
 
 @dataclass(frozen=True)
 class VectorSpace:
@@ -151,7 +149,7 @@ class BaseInfo:
     positions: int | None = None
 
     @classmethod
-    def of(cls, encoder: DomainEncoder) -> BaseInfo:
+    def of(cls, encoder: Any) -> BaseInfo:
         """Read off an encoder.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from scions.adapters.peft_type import FILE_PREFIX
 from scions.errors import AdapterError, ScionsError
-
-FILE_PREFIX = "base_model.model."
-_SHOWN = 4
+from scions.store.tensor_check import check_tensors
 
 
 @dataclass(frozen=True)
@@ -151,27 +150,6 @@ def _slots(layers: Mapping[str, Any], name: str) -> Iterator[tuple[str, _Slot]]:
                 place, _, leaf = path.rpartition(".")
                 owner = item.get_submodule(place) if place else item
                 yield f"{key}.{part}.{path}", _Slot(owner, leaf, tuple(parameter.shape), layer)
-
-
-def check_tensors(name: str, given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
-    """Raises AdapterError where names or shapes are not those expected; names them."""
-    other = [
-        f"{key} is {list(given[key].shape)}, expected {list(shape)}"
-        for key, shape in expected.items()
-        if key in given and tuple(given[key].shape) != tuple(shape)
-    ]
-    problems = (
-        ("missing", [key for key in expected if key not in given]),
-        ("that have no place in this base", [key for key in given if key not in expected]),
-        ("of another shape", other),
-    )
-    told = [
-        f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''}"
-        for what, keys in problems
-        if keys
-    ]
-    if told or not expected:
-        raise AdapterError(f"adapter {name!r}: its tensors do not fit the base: {'; '.join(told) or 'there are none'}")
 
 
 @torch.no_grad()

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from scions.encoder.read_adapter import AdapterFolder
 from scions.engine.adapted_forward import order_rows, run_rows, segments_of
-from scions.engine.adapter_weights import AdapterWeights, file_layers, in_memory
+from scions.engine.adapter_weights import AdapterWeights, in_memory
 from scions.engine.attention import Pack
 from scions.engine.forward import supports
 from scions.engine.layers import Stack, prepare, stamp
+from scions.engine.read_layers import read_layers
 from scions.engine.token_pooling import pool, poolable
 from scions.errors import ScionsError
 
@@ -56,7 +57,7 @@ class PackedEngine:
     def prepare(self, published: AdapterFolder) -> AdapterWeights:
         """An adapter ready for `vectors`. Raises AdapterError where the packed loop has no place for it."""
         network = self.model[0].auto_model
-        layers = file_layers(published.name, published.config, network, self.stack(), published.tensors)
+        layers = read_layers(published.name, published.config, network, self.stack(), published.tensors)
         return AdapterWeights(**published.described(), **in_memory(layers, self.stack()))
 
     def moved(self, weights: AdapterWeights) -> AdapterWeights:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scions.adapters.peft_type import FILE_PREFIX
 from scions.encoder.read_adapter import AdapterFolder
 from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
@@ -59,7 +60,7 @@ class SharedModel:
             if any(part in key for part in _SCALED):
                 scaled[key] = tensor * strength
             elif _MIXED in key:
-                own = base[key.removeprefix("base_model.model.").replace(_MIXED, ".")].detach().to("cpu", tensor.dtype)
+                own = base[key.removeprefix(FILE_PREFIX).replace(_MIXED, ".")].detach().to("cpu", tensor.dtype)
                 scaled[key] = torch.lerp(own, tensor, strength)
             elif any(part in key for part in _UNTOUCHED):
                 scaled[key] = tensor

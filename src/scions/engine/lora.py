@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from scions.encoder.inject import check_tensors
-from scions.engine.adapter_weights import LayerPart, LoraTensors
+from scions.engine.adapter_tensors import LayerTensors, LoraTensors
 from scions.engine.layers import Stack
 from scions.errors import AdapterError
+from scions.store.tensor_check import check_tensors
 
 # What these change goes beyond `x A^T B^T * alpha / rank`.
 _UNCOVERED = (
@@ -22,8 +22,8 @@ _UNCOVERED = (
 
 def lora_layers(
     name: str, config: Any, network: Any, stack: Stack, given: Mapping[str, Tensor]
-) -> tuple[LayerPart, ...]:
-    """LoRA's tensors by layer; see `scions.engine.adapter_weights.file_layers`.
+) -> tuple[LayerTensors, ...]:
+    """LoRA's tensors by layer; see `scions.engine.read_layers.read_layers`.
 
     Raises:
         AdapterError: a variant that is more than a product of two matrices, a target that is no projection of a
@@ -61,11 +61,11 @@ def lora_layers(
         n, what = stack.places[path]
         down, up = given[f"{path}.lora_A.weight"], given[f"{path}.lora_B.weight"].float() * scale
         parts[n][what] = LoraTensors(down.to(*place), up.to(*place))
-    return tuple(LayerPart(low_rank=part) for part in parts)
+    return tuple(LayerTensors(low_rank=part) for part in parts)
 
 
 def add_lora(
-    y: Tensor, x: Tensor, spans: Sequence[tuple[LayerPart, int, int, Tensor | None]], what: Sequence[str]
+    y: Tensor, x: Tensor, spans: Sequence[tuple[LayerTensors, int, int, Tensor | None]], what: Sequence[str]
 ) -> None:
     """Add to ``y`` ``[tokens, out]`` what LoRA makes of ``x`` ``[tokens, in]``, in place.
 

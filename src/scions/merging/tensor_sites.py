@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from scions.adapters.initial import DOWN, FILE_PREFIX, UP
+from scions.adapters.initial import DOWN, UP
+from scions.adapters.peft_type import FILE_PREFIX
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scions.errors import UsageError
+from scions.errors import AdapterError, UsageError
 from scions.evaluation import Interval, evaluate, interval
-from scions.merging.sparsity import Pruned, pruned
-from scions.mixing.adapters import Member, read_member
+from scions.merging.sparsity import layers_of, prune_layers, prune_neurons, prune_values
+from scions.mixing.adapters import UNITS, Member, first_weights, read_member
 from scions.mixing.compatibility import check_mixable
 from scions.mixing.holdout import Measured, measure, read_rows
 from scions.mixing.provenance import derived
@@ -21,10 +21,35 @@ from scions.store.atomic import refuse_existing
 from scions.store.weights import weights_path
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from scions.data import Table
     from scions.mixing.trial import TrialBase
 
+STRATEGIES = ("magnitude", "sign-aware", "neurons", "layers")
 CURVE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """An adapter with parts taken out.
+
+    Attributes:
+        tensors: by the names of an adapter's file.
+        config: the content of its ``adapter_config.json``.
+        sparse: whether it is to be stored as what differs from the first values.
+        sparsity: share of the bottlenecks' matrix values that are gone.
+        initialisation: the id of its first weights: another one where its units are no longer those of other adapters.
+        rank, layers: where they changed.
+    """
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    sparse: bool
+    sparsity: float
+    initialisation: str
+    rank: int | None = None
+    layers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +112,7 @@ def prune(
     Args:
         name_or_path: the adapter.
         name: of the pruned one; its folder is ``output/name``.
-        sparsity, strategy: see `scions.merging.sparsity.pruned`.
+        sparsity, strategy: see `pruned`.
         against: adapters whose signs count, for ``sign-aware``.
         data: rows to measure both on: nothing is chosen by them.
         curve: score several sparsities on ``data`` too.
@@ -162,6 +187,65 @@ def prune(
     )
 
 
+def pruned(member: Member, sparsity: float, strategy: str, against: Sequence[Member] = ()) -> Pruned:
+    """Take ``sparsity`` (0 to below 1) of an adapter's bottlenecks out; layer norms and biases stay.
+
+    Args:
+        member: a bottleneck adapter.
+        sparsity: share of the matrices' values; units and layers are whole, so theirs is the nearest share that
+            leaves at least one.
+        strategy: ``magnitude``: of each matrix the values that training moved least; ``sign-aware``: the same, but what
+            ``against`` contradict in sign counts for less; ``neurons``: the units that add least, as many at every
+            site, so that the rank becomes smaller; ``layers``: all that lies in the lower layers, norms too.
+        against: adapters of the same base, places and first weights, for ``sign-aware``.
+
+    Raises:
+        UsageError: a sparsity or strategy out of range, or ``against`` where it does not belong.
+        AdapterError: not a bottleneck, one that has fewer units or layers than pruning needs, or one whose first
+            values are not known because units were taken out before.
+    """
+    if strategy not in STRATEGIES:
+        raise UsageError(f"strategy {strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
+    if not 0 < sparsity < 1:
+        raise UsageError(f"sparsity must lie between 0 and 1 (0.9 takes nine of ten values out), found {sparsity}")
+    if bool(against) != (strategy == "sign-aware"):
+        needed = "needs adapters to compare signs with (--against)" if not against else "takes no --against"
+        raise UsageError(f"strategy {strategy!r} {needed}")
+    if not member.is_bottleneck:
+        raise AdapterError(f"{member.name}: is {member.manifest.method}; only bottleneck adapters can be pruned")
+    if strategy == "neurons":
+        return _fewer_neurons(member, sparsity)
+    if strategy == "layers":
+        return _fewer_layers(member, sparsity)
+    tensors, gone = prune_values(member.tensors, first_weights(member), sparsity, [m.tensors for m in against])
+    return Pruned(tensors, dict(member.config), True, gone, member.manifest.initialisation.id)
+
+
+def _fewer_neurons(member: Member, sparsity: float) -> Pruned:
+    rank = int(member.config["rank"])
+    keep = max(1, round(rank * (1 - sparsity)))
+    if keep >= rank:
+        raise AdapterError(f"{member.name}: has rank {rank}: a sparsity of {sparsity:g} takes no whole unit out of it")
+    # Units of different adapters no longer lie over each other, so it must not be mixed.
+    start = f"{UNITS}{member.fingerprint[:16]}"
+    tensors = prune_neurons(member.tensors, keep)
+    return Pruned(tensors, {**member.config, "rank": keep}, False, 1 - keep / rank, start, rank=keep)
+
+
+def _fewer_layers(member: Member, sparsity: float) -> Pruned:
+    if member.config.get("target_modules") is not None:
+        raise AdapterError(f"{member.name}: its places are named one by one, so no layers can be left out")
+    layers = layers_of(member.tensors)
+    keep = max(1, round(len(layers) * (1 - sparsity)))
+    if keep >= len(layers):
+        raise AdapterError(
+            f"{member.name}: sits in {len(layers)} layers: a sparsity of {sparsity:g} takes no whole layer out of them"
+        )
+    tensors, gone = prune_layers(member.tensors, layers[-keep:])
+    start = member.manifest.initialisation.id
+    return Pruned(tensors, {**member.config, "layers": keep}, False, gone, start, layers=keep)
+
+
 def _manifest(name: str, member: Member, made: Pruned, strategy: str, against: list[str]) -> Manifest:
     record: dict[str, Any] = {
         "of": member.name,
@@ -202,8 +286,6 @@ def _curve(
     say: Callable[[str], None],
 ) -> list[Point]:
     import tempfile
-
-    from scions.errors import AdapterError
 
     points: list[Point] = []
     for sparsity in CURVE:

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from sentence_transformers import SentenceTransformer
 
+from scions.adapters.peft_type import FILE_PREFIX
 from scions.encoder.inject import inject_adapter
 from scions.store import Manifest, adapter_fingerprint, load_base, read_weights, space_fingerprint
 from scions.store.sparse import write_sparse
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-PEFT_PREFIX = "base_model.model."
 
 
 def write_weights(model: SentenceTransformer, method: str, base_id: str, folder: Path) -> None:
@@ -35,7 +33,7 @@ def write_weights(model: SentenceTransformer, method: str, base_id: str, folder:
     transformer: Any = model[0].auto_model
     # With PEFT's own prefix: without it `PeftModel.from_pretrained` would warn and go on with fresh weights.
     tensors = {
-        PEFT_PREFIX + key: value.detach().float().contiguous() for key, value in adapter_tensors(transformer).items()
+        FILE_PREFIX + key: value.detach().float().contiguous() for key, value in adapter_tensors(transformer).items()
     }
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = transformer.peft_config["default"]
@@ -49,7 +47,7 @@ def write_weights(model: SentenceTransformer, method: str, base_id: str, folder:
 
 
 def adapter_tensors(transformer: Any) -> dict[str, Any]:
-    """The tensors of the adapter ``default`` under the names of PEFT's file format, less `PEFT_PREFIX`."""
+    """The tensors of the adapter ``default`` under the names of PEFT's file format, less `FILE_PREFIX`."""
     from peft import get_peft_model_state_dict
 
     return get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)

@@ -56,7 +56,7 @@ def build(
         UsageError: ``adapters`` is no folder, ``host`` needs keys, or the extra ``serve`` is not installed.
     """
     check_installed()
-    from scions.serving.http.app import create_app
+    from scions.serving.app import create_app
     from scions.serving.service import Service
 
     check_host(host, keys)
@@ -93,7 +93,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(app: Any, listening: socket.socket) -> None:
     """Serve until SIGTERM or Ctrl-C; then take no new requests and finish what runs, ``Settings.drain`` at most."""
-    from scions.serving.http.uvicorn_server import Server
+    from scions.serving.uvicorn_server import Server
 
     server = Server(app)
     if threading.current_thread() is threading.main_thread():

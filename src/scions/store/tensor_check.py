@@ -6,12 +6,15 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from scions.errors import AdapterError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_HEADER = 16 * 2**20  # bytes; an adapter's is a few kB, a base model's with 10 000 tensors about 1 MB
 
@@ -109,3 +112,27 @@ def _entry(path: Path, name: str, value: Any) -> TensorEntry:
 
 def _natural(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+_SHOWN = 4
+
+
+def check_tensors(name: str, given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
+    """Raises AdapterError where names or shapes are not those expected; names them."""
+    other = [
+        f"{key} is {list(given[key].shape)}, expected {list(shape)}"
+        for key, shape in expected.items()
+        if key in given and tuple(given[key].shape) != tuple(shape)
+    ]
+    problems = (
+        ("missing", [key for key in expected if key not in given]),
+        ("that have no place in this base", [key for key in given if key not in expected]),
+        ("of another shape", other),
+    )
+    told = [
+        f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''}"
+        for what, keys in problems
+        if keys
+    ]
+    if told or not expected:
+        raise AdapterError(f"adapter {name!r}: its tensors do not fit the base: {'; '.join(told) or 'there are none'}")
