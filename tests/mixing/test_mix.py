@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -87,7 +89,7 @@ def test_what_was_measured_is_told_and_kept(three, pairs):
 
 def test_greedy_chooses_members_on_the_data(three, pairs, monkeypatch):
     scores = iter([50.0, 51.0, 49.0])
-    monkeypatch.setattr("scions.mixing.mix.dev_score", lambda encoder, table: next(scores))
+    monkeypatch.setattr(sys.modules["scions.mixing.mix"], "dev_score", lambda encoder, table: next(scores))
     done = scions.mix(["legal", "medical", "engines"], "soup", strategy="greedy", data=pairs, target="engines")
     assert [trial.score for trial in done.search.trials] == [50.0, 51.0, 49.0]
     assert len(done.weights) == 2
@@ -117,7 +119,7 @@ def test_domains_of_other_dimensions_are_refused(publish):
 
 def test_greedy_publishes_nothing_where_none_helps(three, pairs, monkeypatch, adapters_aside):
     scores = iter([50.0, 49.0])
-    monkeypatch.setattr("scions.mixing.mix.dev_score", lambda encoder, table: next(scores))
+    monkeypatch.setattr(sys.modules["scions.mixing.mix"], "dev_score", lambda encoder, table: next(scores))
     done = scions.mix(["legal", "medical", "engines"], "soup", strategy="greedy", data=pairs, target="legal")
     assert done.path is None
     assert done.weights == {"legal": 1.0}

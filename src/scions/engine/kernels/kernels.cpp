@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "attention.h"
-#include "site.h"
+#include "bottleneck.h"
 
 extern "C" {
 
@@ -67,7 +67,7 @@ void attend(const bf16 *projected, bf16 *out, int64_t width, int64_t heads, cons
 
 // y, residual, out: [tokens][width]; out may be y. parts: rows of the table lie `stride` bytes apart. factor: [tokens] or
 // null. spans have at most 32 tokens each. width is a multiple of 32 and at most 4096, ranks are at most 1024.
-void grouped_site(const bf16 *y, const bf16 *residual, bf16 *out, int64_t width, const float *gamma, const float *beta,
+void grouped_bottleneck(const bf16 *y, const bf16 *residual, bf16 *out, int64_t width, const float *gamma, const float *beta,
                   float eps, const char *parts, int64_t stride, const Span *spans, int64_t count, const float *factor,
                   int threads) {
 #pragma omp parallel num_threads(threads) if (count > 1)
