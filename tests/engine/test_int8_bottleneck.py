@@ -233,7 +233,7 @@ def test_it_works_in_as_many_threads_as_torch():
     script = """
 import os, threading
 import numpy as np, torch
-from scions.encoder.native_attention import attend
+from scions.engine.kernels.native_attention import attend
 torch.set_num_threads(1)
 projected, lengths = torch.zeros(640, 96).bfloat16(), np.full(64, 10)
 starts = np.cumsum(lengths) - lengths
