@@ -13,7 +13,7 @@ DEMO_FLAGS ?= --limit 1500 --epochs 1
 help:
 	@echo "make demo    train an adapter on the built-in corpus and see what it gains"
 	@echo "make test    run the tests"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy and import-linter"
 	@echo "make docs    write what is generated: docs/cli.md, docs/openapi.json and the table in README.md"
 	@echo "make env     install into $(VENV); the others do so by themselves"
 	@echo "make clean   remove caches, build products and the demo's adapter; $(VENV) stays"
@@ -21,7 +21,7 @@ help:
 env: $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/scions train --data docstrings --name docstrings-demo --force --output demo-adapters $(DEMO_FLAGS)
+	$(BIN)/scions train --data docstrings --name docstrings-demo --force --adapters demo-adapters $(DEMO_FLAGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest

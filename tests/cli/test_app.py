@@ -30,7 +30,22 @@ def test_no_command_shows_the_help(run):
     assert "evaluate" in out
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["list", "--nope"], ["embed"], ["train", "--data", "x"]])
+@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "reindex", "importance", "compare", "mix", "prune"])
+def test_a_command_that_needs_arguments_shows_its_help_without_any(run, command):
+    code, out, _ = run(command)
+    assert code == 2
+    assert f"scions {command}" in out.split("Example")[1]
+
+
+def test_output_is_still_accepted_for_the_folder_of_adapters(run, tmp_path):
+    code, out, err = run("list", "--adapters", tmp_path)
+    assert (code, err) == (0, "")
+    for old in (["--output", tmp_path], [f"--output={tmp_path}"]):
+        assert run("list", *old) == (0, out, "Warning: --output is deprecated; use --adapters\n")
+    assert "--output" not in run("list", "--help")[1]
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["list", "--nope"], ["embed", "x"], ["train", "--data", "x"]])
 def test_wrong_usage_is_two(run, arguments):
     code, out, err = run(*arguments)
     assert code == 2

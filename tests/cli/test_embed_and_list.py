@@ -85,10 +85,10 @@ def test_list_shows_scores_and_what_is_broken(run, publish_adapter, adapters_asi
 
 
 def test_list_of_nothing(run, tmp_path):
-    code, out, _ = run("list", "--output", tmp_path / "none")
+    code, out, _ = run("list", "--adapters", tmp_path / "none")
     assert code == 0
     assert "holds no adapters" in out
-    assert run("list", "--output", tmp_path / "none", "--json")[1] == "[]\n"
+    assert run("list", "--adapters", tmp_path / "none", "--json")[1] == "[]\n"
 
 
 @pytest.mark.parametrize("scores", [{}, {"metric": 3, "metrics": []}, {"metric": "map", "metrics": {"map": None}}])

@@ -296,7 +296,7 @@ def test_dry_run_trains_nothing(run, training):
         ("--data a --name ../x", 2, "would lead to another folder"),
         ("--data a --data b --name one --name attention", 2, "part of the model's module paths"),
         ("--data a --name one --trainable-share 3.6", 2, "did you mean 3.6%?"),
-        ("--data a --name one --columns anchor", 2, "write name=column"),
+        ("--data a --name one --columns anchor", 2, "write role=column"),
         ("--data= --name one", 2, "--data is empty"),
     ],
 )

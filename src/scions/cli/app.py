@@ -15,6 +15,7 @@ from scions.cli.flags import read_flags_from
 from scions.cli.importance import importance
 from scions.cli.list import list_
 from scions.cli.mix import mix
+from scions.cli.options import OutputRenamed
 from scions.cli.prune import prune
 from scions.cli.quiet import DEBUG_VARIABLE, debugging, silence
 from scions.cli.reindex import reindex
@@ -51,16 +52,16 @@ def scions(
     """
 
 
-app.command("train")(train)
-app.command("evaluate")(evaluate)
-app.command("embed")(embed)
-app.command("reindex")(reindex)
-app.command("list")(list_)
-app.command("importance")(importance)
-app.command("compare")(compare)
-app.command("mix")(mix)
-app.command("select")(select)
-app.command("prune")(prune)
+app.command("train", cls=OutputRenamed, no_args_is_help=True)(train)
+app.command("evaluate", cls=OutputRenamed, no_args_is_help=True)(evaluate)
+app.command("embed", no_args_is_help=True)(embed)
+app.command("reindex", no_args_is_help=True)(reindex)
+app.command("list", cls=OutputRenamed)(list_)
+app.command("importance", no_args_is_help=True)(importance)
+app.command("compare", cls=OutputRenamed, no_args_is_help=True)(compare)
+app.command("mix", cls=OutputRenamed, no_args_is_help=True)(mix)
+app.command("select", cls=OutputRenamed, no_args_is_help=True)(select)
+app.command("prune", cls=OutputRenamed, no_args_is_help=True)(prune)
 app.command("serve")(serve)
 read_flags_from(app)
 

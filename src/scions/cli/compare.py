@@ -31,7 +31,7 @@ def compare(
     base: Annotated[
         str | None, typer.Option(help="The base, for --effects: a folder or an id.", show_default="the adapters' own")
     ] = None,
-    output: AdaptersFolder = None,
+    folder: AdaptersFolder = None,
 ) -> None:
     """Show how often adapters' weights contradict each other in sign, and who can be mixed with whom.
 
@@ -55,7 +55,7 @@ def compare(
         from scions.mixing import compare as run
 
         chosen = None if not effects else _texts(texts)
-        found = run(adapters, texts=chosen, base=base, root=output)
+        found = run(adapters, texts=chosen, base=base, root=folder)
     _print(found, by)
     for note in found.notes:
         print_note(note)

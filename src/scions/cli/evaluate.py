@@ -50,7 +50,7 @@ def evaluate(
         typer.Option(help="Vectors of the corpus' documents, in its order, with their record.", show_default=False),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
-    output: AdaptersFolder = None,
+    adapters: AdaptersFolder = None,
     output_json: Annotated[
         Path | None, typer.Option(help="Write all figures to this file too.", show_default=False)
     ] = None,
@@ -84,17 +84,17 @@ def evaluate(
         if sts is not None:
             read_sts(sts)
         known = None if vectors is None else _document_vectors(vectors, table)
-    reference, targets = _targets(given, base, no_base, output)
+    reference, targets = _targets(given, base, no_base, adapters)
     if table is not None:
         _warn_of_training_rows(table, targets)
     both = [*([reference] if reference else []), *targets]
     if known is not None:
         with status("checking the vectors"):
             for target in both:  # all of them before any is scored
-                known.checked(_loaded(target, output), target)
+                known.checked(_loaded(target, adapters), target)
     for target in both:
         with status(f"scoring {target.label}"):
-            _score(target, table, sts, shots, batch_size, output, known)
+            _score(target, table, sts, shots, batch_size, adapters, known)
     _print(reference, targets, table)
     if output_json is not None:
         _write(output_json, reference, targets, table, sts)

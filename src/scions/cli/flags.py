@@ -1,4 +1,4 @@
-"""Turn the parameter names in a library's message into the command line's flags.
+"""Replace the parameter names in a message of the library by the command line's flags.
 
 Library code knows no flags: its messages name parameters as Python has them, ``force=True`` or ``learning_rate=0.1``.
 """
@@ -11,31 +11,32 @@ import re
 import typer
 import typer.main
 
-# Parameters of the library that commands call otherwise.
+# Parameters of the library whose flag has another name.
 _RENAMED = {"root": "--adapters"}
+# A value is True, ... (none), a quoted string or a plain word; a longer path (``seed=1/part.csv``) is no parameter.
+_PARAMETER = re.compile(r"""(?<![\w"'.?&/-])(?P<name>[a-z][a-z_]*)=(?P<value>\.\.\.|'[^']*'|[\w.+-]*\w)(?![\w/=])""")
 _apps: list[typer.Typer] = []
 
 
 def read_flags_from(app: typer.Typer) -> None:
-    """Take the options of this app's commands as the flags there are."""
+    """Use the options of this app's commands as the known flags."""
     _apps[:] = [app]
     _flags.cache_clear()
 
 
 def with_flags(message: str) -> str:
-    """``message`` with ``force=True`` as ``--force`` and ``max_length=256`` as ``--max-length 256``.
+    """Return ``message`` with ``force=True`` as ``--force`` and ``max_length=256`` as ``--max-length 256``.
 
-    Only names that are options of some command are replaced, so that other text with an equals sign stays as it is.
+    Only names that are options of some command are replaced; other text with an equals sign stays as it is.
     """
 
     def flag(match: re.Match[str]) -> str:
-        flags = _flags()
-        if match["name"] not in flags:
+        name = _flags().get(match["name"])
+        if name is None:
             return match[0]
-        value = match["value"] or ""
-        return flags[match["name"]] + ("" if value in ("", "True", "...") else f" {value}")
+        return name if match["value"] in ("True", "...") else f"{name} {match['value']}"
 
-    return re.sub(r"(?<![\w\"'.-])(?P<name>[a-z][a-z_]*)=(?P<value>True\b|\.\.\.|[\w.+/-]*\w)?(?!=)", flag, message)
+    return _PARAMETER.sub(flag, message)
 
 
 @functools.cache

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from scions.cli.options import AdaptersFolder
+
 
 def list_(
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", help="The folder that holds them.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    adapters: AdaptersFolder = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the adapters there are: base, method, scores, verdict; broken ones with what is wrong.
@@ -26,7 +25,7 @@ def list_(
     """
     from scions.store import default_root, list_adapters
 
-    place = output or default_root()
+    place = adapters or default_root()
     rows = [_described(entry) for entry in list_adapters(place)]
     if json:
         import json as format

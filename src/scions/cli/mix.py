@@ -44,7 +44,7 @@ def mix(
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapters' own")
     ] = None,
-    output: AdaptersFolder = None,
+    folder: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
     """Average adapters of one base into a new one; says first what to expect, and then what it measured.
@@ -74,7 +74,7 @@ def mix(
         shape=shape,
         seed=seed,
         base=base,
-        root=output,
+        root=folder,
         force=force,
         on_expectation=lambda expected: print_stage(f"expected: {expected.sentence}"),
         on_stage=print_stage,

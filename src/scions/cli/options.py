@@ -1,34 +1,46 @@
-"""Options that several commands have, so that they are called and explained alike."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from scions.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
-
 AdaptersFolder = Annotated[
     Path | None,
-    typer.Option(help="The folder that holds the adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
+    typer.Option("--adapters", help="The folder of adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
 ]
 DataShape = Annotated[
     str | None, typer.Option("--shape", help="The shape of the data.", show_default="recognised by the columns")
 ]
 
 
+class OutputRenamed(TyperCommand):
+    """A command that still accepts ``--output``, the name of ``--adapters`` before version 0.2, and warns."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        renamed = [word.replace("--output", "--adapters", 1) if _is_output(word) else word for word in args[:end]]
+        if renamed != args[:end]:
+            typer.secho("Warning: --output is deprecated; use --adapters", fg="yellow", err=True)
+        return super().parse_args(ctx, renamed + args[end:])
+
+
+def _is_output(word: str) -> bool:
+    return word == "--output" or word.startswith("--output=")
+
+
 def parse_columns(given: list[str] | None) -> dict[str, str] | None:
-    """``["anchor=q,positive=a"]`` as a mapping. Raises UsageError for a part that is no ``name=column``."""
+    """``["anchor=q,positive=a"]`` as a mapping. Raises UsageError for a part that is not ``role=column``."""
     mapping: dict[str, str] = {}
     for part in (part for text in given or () for part in text.split(",")):
         canonical, equals, column = (piece.strip() for piece in part.partition("="))
         if not (canonical and equals and column):
-            raise UsageError(f"--columns {part!r}: write name=column, as in anchor=q,positive=a")
+            raise UsageError(f"--columns {part!r}: write role=column, as in anchor=q,positive=a")
         if canonical in mapping:
             raise UsageError(f"--columns names {canonical!r} twice")
         mapping[canonical] = column

@@ -20,7 +20,7 @@ def select(
     base: Annotated[
         str | None, typer.Option(help="Only adapters of this base.", show_default="the base most of them have")
     ] = None,
-    output: AdaptersFolder = None,
+    adapters: AdaptersFolder = None,
 ) -> None:
     """Rank the adapters there are for texts of a domain that has none of its own, and propose what to use.
 
@@ -35,7 +35,7 @@ def select(
         from scions.data import read
         from scions.mixing import select as run
 
-        found = run(read(texts).texts(), by=by, most=most, base=base, root=output)
+        found = run(read(texts).texts(), by=by, most=most, base=base, root=adapters)
     rows = [
         (c.name, f"{c.cosine:.3f}", percent(c.share), f"{c.evidence:+.1f}", _weight(found.weights.get(c.name)))
         for c in found.ranked

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
+from scions.cli.options import AdaptersFolder
+
 _GPU_BATCH_TOKENS = 16_384  # a GPU is idle at the few that keep a processor busy
 
 
 def serve(
-    adapters: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds them.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
-    ] = None,
+    adapters: AdaptersFolder = None,
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="all-MiniLM-L6-v2")
     ] = None,

@@ -67,7 +67,7 @@ def train(
         typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognised by name"),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on so many rows.", show_default="all rows")] = None,
-    output: AdaptersFolder = None,
+    adapters: AdaptersFolder = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an adapter of that name; keep one that is worse than the base.")
@@ -149,7 +149,7 @@ def train(
         "shape": shape,
         "columns": parse_columns(columns),
         "limit": limit,
-        "output": output,
+        "output": adapters,
         "resume": resume,
         "force": force,
         "compare_full": compare_full,
@@ -161,7 +161,7 @@ def train(
         "general_texts": general_texts,
         "max_general_loss": max_general_loss,
     }
-    root = _check_names(name, output)
+    root = _check_names(name, adapters)
     if dry_run:
         _show_plans(data, name, settings)
         return
@@ -186,7 +186,7 @@ def parse_share(text: str | None) -> float | None:
     return share
 
 
-def _check_names(names: list[str], output: Path | None) -> Path:
+def _check_names(names: list[str], adapters: Path | None) -> Path:
     """All names at once: the third's mistake should not show after two trainings."""
     from scions.store import check_name, default_root
 
@@ -195,7 +195,7 @@ def _check_names(names: list[str], output: Path | None) -> Path:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"--name {twice[0]!r} is given twice; each adapter needs its own")
-    return output or default_root()
+    return adapters or default_root()
 
 
 def _refuse_taken(names: list[str], root: Path, force: bool) -> None:
