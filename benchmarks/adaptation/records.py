@@ -124,7 +124,7 @@ def provenance() -> dict[str, Any]:
     import torch
     import transformers
 
-    from scions.training.precision import has_bf16
+    from scions.engine.precision import has_bf16
     from scions.version import __version__
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

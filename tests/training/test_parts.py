@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from scions.data import Shape
+from scions.engine.precision import autocast, frozen_in_bf16, without_dropout
 from scions.errors import UsageError
 from scions.evaluation.scores import MeanOfUnits, concluded
 from scions.evaluation.verdict import BETTER, SAME, WORSE, judge
 from scions.training.best_epoch import BestEpoch
 from scions.training.live_encoder import LiveEncoder
-from scions.training.precision import autocast, frozen_in_bf16, without_dropout
 from scions.training.trainable import make_trainable
 
 

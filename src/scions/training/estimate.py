@@ -19,12 +19,12 @@ from sentence_transformers import SentenceTransformer
 from scions.data import Shape, Table
 from scions.engine.batches import BATCH_TOKENS
 from scions.engine.forward import supports
+from scions.engine.precision import has_bf16
 from scions.store import load_base
 from scions.training.examples import OF_TEXTS, to_examples
 from scions.training.fit import fit, sample_for_selection
 from scions.training.frozen_prefix import MOST_BYTES
 from scions.training.live_encoder import LiveEncoder
-from scions.training.precision import has_bf16
 from scions.training.prepare import TrainSetup, two_sided_recipe
 from scions.training.preservation import measure_importance
 from scions.training.preservation.distillation import MAX_LENGTH, ROWS

@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from scions.data import Shape, Table
 from scions.encoder.query_side import QuerySideEncoder
 from scions.engine.forward import packed_forward, supports
+from scions.engine.precision import autocast, frozen_in_bf16, has_bf16, without_dropout
 from scions.errors import Interrupted
 from scions.evaluation import CachedEncoder, dev_score
 from scions.training.batches import PlannedSteps, plan_batches
@@ -28,7 +29,6 @@ from scions.training.frozen_prefix import FrozenPrefix
 from scions.training.hard_negatives import mine_negatives
 from scions.training.live_encoder import LiveEncoder, prompt
 from scions.training.objectives.token_deletion import DeletionSteps
-from scions.training.precision import autocast, frozen_in_bf16, has_bf16, without_dropout
 from scions.training.preservation import Importance, Preserver, measure_importance
 from scions.training.preservation.distillation import ROWS
 from scions.training.preservation.texts import general_texts

@@ -13,7 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from scions.engine.forward import Pack, run_layers
-from scions.training.precision import autocast
+from scions.engine.precision import autocast
 from scions.training.tokens import Tokens
 
 # Beyond this the states are computed anew in every step: memory is what small machines lack first.

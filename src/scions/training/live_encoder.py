@@ -10,7 +10,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.engine.forward import packed_forward, supports
-from scions.training.precision import autocast
+from scions.engine.precision import autocast
 from scions.training.tokens import Tokens, encode_all
 
 

@@ -17,11 +17,11 @@ from scions.data.texts import iter_texts
 from scions.encoder.base_info import space_of
 from scions.encoder.query_side import KnownDocuments
 from scions.encoder.tokenization import limit_of
+from scions.engine.precision import frozen_in_bf16
 from scions.errors import UsageError
 from scions.training.batches import PlannedSteps
 from scions.training.examples import Examples
 from scions.training.live_encoder import LiveEncoder, prompt
-from scions.training.precision import frozen_in_bf16
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.tokens import Tokens
 from scions.vectors.reader import VectorFile, known_documents, read_vectors

@@ -19,11 +19,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback
 
+from scions.engine.precision import autocast
 from scions.errors import ScionsError
 from scions.training.batches import PlannedSteps
 from scions.training.best_epoch import BestEpoch
 from scions.training.objectives import contrastive_loss, cosent_loss, retrieval_loss
-from scions.training.precision import autocast
 from scions.training.preservation.preserver import Preserver
 from scions.training.preservation.soft_mask import ScaledSteps
 from scions.training.recipe import Recipe

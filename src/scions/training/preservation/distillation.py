@@ -14,8 +14,8 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from scions.engine.precision import autocast, without_dropout
 from scions.training.live_encoder import prompt
-from scions.training.precision import autocast, without_dropout
 from scions.training.tokens import Tokens, encode_all, encode_pieces
 
 ROWS = 32
