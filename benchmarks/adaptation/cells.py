@@ -18,7 +18,7 @@ from scions.data import Table
 from scions.evaluation import evaluate, evaluate_sts
 from scions.store import load_base
 from scions.training.baselines.linear_map import fit_linear_map
-from scions.training.fit import fit, sample_for_selection
+from scions.training.fit import fit, sample_dev_rows
 from scions.training.live_encoder import LiveEncoder
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.trainable import DEFAULT_SHARE, make_trainable
@@ -123,7 +123,7 @@ def _encoder(task: Task, domain: Domain, parts: Parts, record: dict[str, Any]) -
         model = load_base()
         start = time.perf_counter()
         encoder = LiveEncoder(model, SCORING_LENGTH)
-        mapped = fit_linear_map(encoder, parts.train, sample_for_selection(parts.dev, task.seed), seed=task.seed)
+        mapped = fit_linear_map(encoder, parts.train, sample_dev_rows(parts.dev, task.seed), seed=task.seed)
         total = sum(p.numel() for p in model.parameters())
         record["trained"] = {"values": mapped.weight.size, "share": mapped.weight.size / total, "rank": 0}
         record["fit"] = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from scions.data import Shape, Table, read, read_splits
 from scions.data.leaks import without, without_duplicates
-from scions.training.fit import sample_for_selection
+from scions.training.fit import sample_dev_rows
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def load(name: str, data: Path, rows: int, held_out: int) -> Parts:
     chosen = np.random.default_rng(0).permutation(len(train))[: min(rows, domain.rows)].tolist()
     return Parts(
         train.take(chosen),
-        sample_for_selection(dev, 0, held_out, DOCUMENTS),
-        sample_for_selection(test, 1, held_out, DOCUMENTS),
+        sample_dev_rows(dev, 0, held_out, DOCUMENTS),
+        sample_dev_rows(test, 1, held_out, DOCUMENTS),
     )
 
 

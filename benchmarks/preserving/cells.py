@@ -20,7 +20,7 @@ from adaptation.records import packed, summary
 from scions.data import read
 from scions.evaluation import dev_score, evaluate, evaluate_sts
 from scions.store import load_base
-from scions.training.fit import fit, sample_for_selection
+from scions.training.fit import fit, sample_dev_rows
 from scions.training.live_encoder import LiveEncoder
 from scions.training.preservation import measure_importance
 from scions.training.trainable import make_trainable
@@ -101,7 +101,7 @@ def run(
         "recipe": {key: value for key, value in recipe.to_dict().items() if key not in ("reasons", "general_texts")},
         "training_rows": len(parts.train),
         "seconds": round(done.seconds, 1),
-        "dev": dev_score(encoder, sample_for_selection(parts.dev, 0)),
+        "dev": dev_score(encoder, sample_dev_rows(parts.dev, 0)),
         "general_dev": evaluate(encoder, read(str(limits.data / "sts" / "general_dev.jsonl"))).value,
     }
     units: dict[str, np.ndarray] = {}

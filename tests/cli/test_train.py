@@ -40,7 +40,7 @@ def _plan():
         steps=9,
         seconds=75.0,
         scoring_seconds=20.0,
-        rival_seconds=None,
+        baseline_seconds=None,
         memory_bytes=1_200_000_000,
         base="org/tiny",
         truncated=3,
@@ -66,7 +66,7 @@ def _result(name, outcome="better", path=None):
             "difference": asdict(Interval(-2.8, -3.9, -1.7)),
         },
         drift=91.5,
-        rivals={"linear map": Interval(62.0, 57.0, 67.0)},
+        baselines={"linear map": Interval(62.0, 57.0, 67.0)},
         reindexing=None,
         refused=outcome == "worse",
     )

@@ -18,7 +18,7 @@ import scions.training.run as run
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.store import list_adapters
 from scions.training import train
-from scions.training.checkpoints import SETTINGS, find_checkpoint, tidied
+from scions.training.checkpoints import SETTINGS, clean_up_on_error, find_checkpoint
 from scions.training.trainer import COMPLETE, AdapterTrainer
 
 
@@ -70,7 +70,7 @@ def test_a_place_that_can_no_longer_be_written(write, short, adapters_aside, mon
 
 
 def test_other_errors_pass_as_they_are(tmp_path):
-    with pytest.raises(ValueError, match="a fault"), tidied(tmp_path / "run", 1):
+    with pytest.raises(ValueError, match="a fault"), clean_up_on_error(tmp_path / "run", 1):
         raise ValueError("a fault")
 
 
@@ -104,7 +104,7 @@ print(os.listdir(sys.argv[3]))
     assert done.stdout.endswith("[]\n")
 
 
-def test_a_rival_that_fills_the_disk_costs_nothing(write, short, adapters_aside, monkeypatch):
+def test_a_baseline_that_fills_the_disk_costs_nothing(write, short, adapters_aside, monkeypatch):
     def full(*_):
         (adapters_aside / ".training-legal" / "full").mkdir()
         raise FULL
@@ -112,12 +112,12 @@ def test_a_rival_that_fills_the_disk_costs_nothing(write, short, adapters_aside,
     monkeypatch.setattr(rivals, "_full", full)
     stages = []
     result = train(write("pairs"), "legal", compare_full=True, force=True, on_stage=stages.append, **short)
-    assert set(result.verdict.rivals) == {"linear map"}
+    assert set(result.verdict.baselines) == {"linear map"}
     assert any("full fine-tuning, was left out" in stage and "No space left" in stage for stage in stages)
     assert os.listdir(adapters_aside) == ["legal"]
 
 
-def test_ctrl_c_in_a_rival_leaves_it_out(write, short, monkeypatch):
+def test_ctrl_c_in_a_baseline_leaves_it_out(write, short, monkeypatch):
     monkeypatch.setattr(rivals, "_full", lambda *_: (_ for _ in ()).throw(Interrupted("go on with --resume")))
     result = train(write("pairs"), "legal", compare_full=True, force=True, **short)
     assert result.path is not None

@@ -16,13 +16,13 @@ def test_time_has_its_parts_and_memory_is_the_process(write, short):
     made = plan(data, **short)
     assert made.seconds > 0
     assert made.scoring_seconds > 0
-    assert made.rival_seconds is None
+    assert made.baseline_seconds is None
     assert made.memory_bytes > 0.5 * held
     # A second plan in the same process, whose peak no longer rises, says as much.
     again = plan(data, compare_full=True, **short)
-    assert again.rival_seconds > 0
+    assert again.baseline_seconds > 0
     assert again.memory_bytes > 0.5 * made.memory_bytes
-    assert plan(data, compare_full=True, **{**short, "rank": None, "method": "full"}).rival_seconds is None
+    assert plan(data, compare_full=True, **{**short, "rank": None, "method": "full"}).baseline_seconds is None
 
 
 def test_a_step_is_measured_without_the_first(write, short, monkeypatch):
@@ -74,7 +74,7 @@ def test_preservation_counts_with_its_steps_and_before_the_first(write, short, m
     before = 0.5 * 512 + 0.25 * min(4000, 32 * kept.steps)
     assert kept.seconds == pytest.approx(plain.seconds + before)
     dev, test, drift = 2 * kept.rows["dev"], 2 * kept.rows["test"], 6
-    assert kept.rival_seconds == pytest.approx(kept.seconds + 0.25 * (3 * dev + test + drift))
+    assert kept.baseline_seconds == pytest.approx(kept.seconds + 0.25 * (3 * dev + test + drift))
 
 
 def test_memory_counts_the_vectors_that_are_remembered_of_base_and_adapter(write, short, monkeypatch):

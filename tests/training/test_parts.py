@@ -210,11 +210,11 @@ def test_the_interval_of_the_difference_decides(change, outcome):
     assert verdict.to_dict()["summary"] == verdict.summary
 
 
-def test_a_rival_that_does_better_is_told():
-    rivals = {"linear map": _scored(BASE + 0.3), "full fine-tuning": _scored(BASE + 0.2)}
-    verdict = judge(_scored(BASE), _scored(BASE + 0.1), rivals=rivals, drift=91.0)
+def test_a_baseline_that_does_better_is_told():
+    baselines = {"linear map": _scored(BASE + 0.3), "full fine-tuning": _scored(BASE + 0.2)}
+    verdict = judge(_scored(BASE), _scored(BASE + 0.1), baselines=baselines, drift=91.0)
     assert verdict.summary.endswith(f"A linear map does better still: {100 * (BASE + 0.3).mean():.2f}.")
-    assert "still" not in judge(_scored(BASE), _scored(BASE + 0.4), rivals=rivals).summary
+    assert "still" not in judge(_scored(BASE), _scored(BASE + 0.4), baselines=baselines).summary
     assert verdict.to_dict()["drift"] == 91.0
 
 

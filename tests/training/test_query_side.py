@@ -277,8 +277,8 @@ def test_the_report_says_gain_and_cost_of_either_way(write, short):
     assert "0 documents embedded anew" in alone.sentences[0]
     assert "--compare-two-sided" in alone.sentences[1]
     both = train(path, "two", force=True, query_side=True, compare_two_sided=True, **short)
-    assert "two-sided adapter" in both.verdict.rivals
-    gain = both.verdict.rivals["two-sided adapter"].value - both.verdict.base.value
+    assert "two-sided adapter" in both.verdict.baselines
+    gain = both.verdict.baselines["two-sided adapter"].value - both.verdict.base.value
     assert both.verdict.reindexing.two_sided.value == pytest.approx(gain)
     assert both.manifest.scores["reindexing"]["documents"] == 60
     card = (both.path / "README.md").read_text()
@@ -290,7 +290,7 @@ def test_planning_says_what_stays(write, short):
     made = plan(str(write("retrieval")), query_side=True, compare_two_sided=True, **short)
     assert (made.query_side, made.documents) == (True, 60)
     assert made.seconds > 0
-    assert made.rival_seconds > 0
+    assert made.baseline_seconds > 0
 
 
 def test_it_is_scored_with_the_bases_documents(write, short, tiny_base):

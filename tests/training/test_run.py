@@ -141,12 +141,12 @@ def test_the_card_holds_the_figures(write, short, tiny_base):
     assert manifest.initialisation.seed == 0
 
 
-def test_a_general_set_and_the_full_rival(write, short):
+def test_a_general_set_and_the_full_baseline(write, short):
     general = write("scored", 20, "general")
     result = train(write("pairs"), "legal", general=general, compare_full=True, force=True, **short)
     assert result.verdict.general["metric"] == "spearman"
     assert result.verdict.drift is None
-    assert set(result.verdict.rivals) == {"linear map", "full fine-tuning"}
+    assert set(result.verdict.baselines) == {"linear map", "full fine-tuning"}
 
 
 def test_a_broken_general_set_is_found_before_the_training(write, short, tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_a_training_that_diverges_publishes_nothing(write, short, adapters_aside
     assert os.listdir(adapters_aside) == []
 
 
-def test_a_rival_that_diverges_costs_nothing(write, short, monkeypatch):
+def test_a_baseline_that_diverges_costs_nothing(write, short, monkeypatch):
     real = rivals._full
 
     def full(*args):
@@ -239,7 +239,7 @@ def test_a_rival_that_diverges_costs_nothing(write, short, monkeypatch):
 
     monkeypatch.setattr(rivals, "_full", full)
     result = train(write("pairs"), "legal", compare_full=True, force=True, **short)
-    assert set(result.verdict.rivals) == {"linear map"}
+    assert set(result.verdict.baselines) == {"linear map"}
     assert any("full fine-tuning, was left out: training diverged" in note for note in result.notes)
 
 

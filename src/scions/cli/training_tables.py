@@ -64,7 +64,7 @@ def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
     if plan.truncated:
         rows.append(("truncated", f"{plan.truncated} texts", "longer than max length: cut there"))
     if plan.seconds is not None:
-        parts = {"training": plan.seconds, "scoring": plan.scoring_seconds, "trained rivals": plan.rival_seconds}
+        parts = {"training": plan.seconds, "scoring": plan.scoring_seconds, "trained baselines": plan.baseline_seconds}
         known = {part: seconds for part, seconds in parts.items() if seconds is not None}
         told = ", ".join(f"{part} {duration(seconds)}" for part, seconds in known.items())
         rows.append(("time", f"about {duration(sum(known.values()))}", f"{told}; from a few steps and texts"))
@@ -89,8 +89,8 @@ def print_result(result: Any) -> None:
         deciding = metric == verdict.metric
         difference = signed(verdict.difference) if deciding else signed(adapter.value - base.value)
         rows.append((Text(metric, style="bold" if deciding else ""), figure(base), figure(adapter), difference))
-    for rival, score in verdict.rivals.items():
-        rows.append((f"{verdict.metric}, {rival}", "", figure(score), signed(score.value - verdict.base.value)))
+    for baseline, score in verdict.baselines.items():
+        rows.append((f"{verdict.metric}, {baseline}", "", figure(score), signed(score.value - verdict.base.value)))
     if verdict.general is not None:
         before, after, change = (_interval(verdict.general[key]) for key in ("before", "after", "difference"))
         rows.append((f"general: {verdict.general['metric']}", figure(before), figure(after), signed(change)))

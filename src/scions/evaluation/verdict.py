@@ -38,7 +38,7 @@ class Verdict:
         metrics: ``(name, base, adapter)`` of every metric shown.
         general: the same on a general set, where one was given: ``metric``, ``before``, ``after``, ``difference``.
         drift: Spearman x100 between the base's and the adapter's similarities of general pairs, where none was.
-        rivals: other ways to the same end, on the same rows.
+        baselines: scores of the linear map, full fine-tuning or a two-sided adapter on the same rows.
         reindexing: of a query-side training: its gain, that of embedding every document anew, and what that costs.
     """
 
@@ -50,7 +50,7 @@ class Verdict:
     metrics: list[tuple[str, Interval, Interval]]
     general: dict[str, Any] | None = None
     drift: float | None = None
-    rivals: dict[str, Interval] = field(default_factory=dict)
+    baselines: dict[str, Interval] = field(default_factory=dict)
     reindexing: Reindexing | None = None
 
     @property
@@ -78,7 +78,7 @@ class Verdict:
             "--max-general-loss allows. On held-out rows",
         }
         sentence = f"{words[self.outcome]}: {figures}."
-        best = max(self.rivals.items(), key=lambda item: item[1].value, default=None)
+        best = max(self.baselines.items(), key=lambda item: item[1].value, default=None)
         if best is not None and best[1].value > self.adapter.value:
             sentence += f" A {best[0]} does better still: {best[1].value:.2f}."
         return sentence + self._general_loss()
@@ -105,7 +105,7 @@ class Verdict:
             "metrics": {name: {"base": asdict(b), "adapter": asdict(a)} for name, b, a in self.metrics},
             "general": self.general,
             "drift": self.drift,
-            "rivals": {name: asdict(value) for name, value in self.rivals.items()},
+            "rivals": {name: asdict(value) for name, value in self.baselines.items()},
             **({} if self.reindexing is None else {"reindexing": self.reindexing.to_dict()}),
             "summary": self.summary,
         }
@@ -117,7 +117,7 @@ def judge(
     *,
     general: tuple[Evaluation, Evaluation] | None = None,
     drift: float | None = None,
-    rivals: dict[str, Evaluation] | None = None,
+    baselines: dict[str, Evaluation] | None = None,
     max_general_loss: float | None = None,
 ) -> Verdict:
     """Draw the verdict from evaluations on the same rows (paired bootstrap, 1000 samples).
@@ -127,7 +127,7 @@ def judge(
         adapter: of the published adapter, reloaded.
         general: base and adapter on a general set.
         drift: see `Verdict`.
-        rivals: evaluations of other ways.
+        baselines: evaluations of these on the same rows.
         max_general_loss: the most that `Verdict.general_loss` may be.
     """
     difference = paired_difference(base, adapter)
@@ -143,7 +143,7 @@ def judge(
         metrics,
         _general(general),
         drift,
-        {name: interval(evaluation) for name, evaluation in (rivals or {}).items()},
+        {name: interval(evaluation) for name, evaluation in (baselines or {}).items()},
     )
     lost = verdict.general_loss
     if outcome != WORSE and max_general_loss is not None and lost is not None and lost > max_general_loss:

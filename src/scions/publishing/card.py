@@ -30,7 +30,7 @@ def adapter_card(manifest: Manifest, verdict: Verdict) -> str:
     lines += [f"**{verdict.summary}**", "", f"![base against adapter]({SCORES})", ""]
     lines += ["| held-out rows | base | adapter |", "|---|---|---|"]
     lines += [f"| {name} | {before} | {after} |" for name, before, after in verdict.metrics]
-    lines += [f"| {name} ({verdict.metric}) | | {value} |" for name, value in verdict.rivals.items()]
+    lines += [f"| {name} ({verdict.metric}) | | {value} |" for name, value in verdict.baselines.items()]
     lines += ["", "Values x100 with 95 % bootstrap intervals.", ""]
     if verdict.reindexing is not None:
         lines += [*(f"- {sentence}" for sentence in verdict.reindexing.sentences), ""]

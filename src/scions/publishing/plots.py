@@ -33,7 +33,7 @@ def check_picture(path: Path, force: bool) -> None:
 def draw_scores(verdict: Verdict) -> bytes:
     """Draw base, adapter and baselines as bars with 95 % intervals. Returns a PNG."""
     bars = [("base", verdict.base, _BASE), ("adapter", verdict.adapter, _ADAPTER)]
-    bars += [(name, value, _BASELINE) for name, value in verdict.rivals.items()]
+    bars += [(name, value, _BASELINE) for name, value in verdict.baselines.items()]
     figure, axes = _figure(5.2, 3.2)
     for place, (_name, value, color) in enumerate(bars):
         low, high = _errors([value])

@@ -18,7 +18,7 @@ from scions.training.trainer import COMPLETE, TrainingDiverged, newest_checkpoin
 SETTINGS = "settings.json"
 
 
-def settings_of(prepared: TrainSetup, seed: int, layers: int | None) -> dict[str, Any]:
+def checkpoint_settings(prepared: TrainSetup, seed: int, layers: int | None) -> dict[str, Any]:
     """What must be the same for a training to go on from a checkpoint."""
     plan = prepared.plan
     return {
@@ -81,7 +81,7 @@ def find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bo
     return checkpoint
 
 
-def begin(run: Path, settings: dict[str, Any]) -> None:
+def start_run_folder(run: Path, settings: dict[str, Any]) -> None:
     """An empty folder for the checkpoints of a training with ``settings``."""
     shutil.rmtree(run, ignore_errors=True)
     disk_errors.make_folder(run)
@@ -89,7 +89,7 @@ def begin(run: Path, settings: dict[str, Any]) -> None:
 
 
 @contextmanager
-def tidied(run: Path, checkpoint_bytes: int) -> Iterator[None]:
+def clean_up_on_error(run: Path, checkpoint_bytes: int) -> Iterator[None]:
     """Meanwhile, whatever ends the training early leaves ``run`` with whole checkpoints only, or not at all.
 
     Args:
@@ -106,18 +106,18 @@ def tidied(run: Path, checkpoint_bytes: int) -> Iterator[None]:
         shutil.rmtree(run, ignore_errors=True)
         raise
     except KeyboardInterrupt:
-        kept = _only_whole(run)
+        kept = remove_incomplete(run)
         if kept is None:
             raise
         raise Interrupted(f"stopped; {kept.name} is kept in {run}. Go on with the same command and --resume") from None
     except ScionsError:
-        _only_whole(run)
+        remove_incomplete(run)
         raise
     except Exception as error:
         full, words = disk_errors.is_full(error), disk_errors.refused(error, run)
         if not full and words is None:
             raise
-        kept = _only_whole(run)
+        kept = remove_incomplete(run)
         why = f"cannot be written: {words}"
         if full:  # what is free is looked at now: what was cut short is gone, and what is free was not enough
             why = f"the disk is full: a checkpoint takes about {disk_errors.amount(checkpoint_bytes)}, free are "
@@ -126,7 +126,7 @@ def tidied(run: Path, checkpoint_bytes: int) -> Iterator[None]:
         raise ScionsError(f"{run}: {why}. {left}, and nothing was published") from error
 
 
-def _only_whole(run: Path) -> Path | None:
+def remove_incomplete(run: Path) -> Path | None:
     """The newest whole checkpoint, with those cut short removed; where there is none, all of ``run`` is."""
     for path in run.glob("checkpoint-*"):
         if not (path / COMPLETE).exists():

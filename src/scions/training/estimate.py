@@ -22,7 +22,7 @@ from scions.engine.forward import supports
 from scions.engine.precision import has_bf16
 from scions.store import load_base
 from scions.training.examples import OF_TEXTS, to_examples
-from scions.training.fit import fit, sample_for_selection
+from scions.training.fit import fit, sample_dev_rows
 from scions.training.frozen_prefix import MOST_BYTES
 from scions.training.live_encoder import LiveEncoder
 from scions.training.prepare import TrainSetup, two_sided_recipe
@@ -71,7 +71,7 @@ def estimate(
         fast = LiveEncoder(prepared.model, plan.recipe.max_length)
         exact = LiveEncoder(prepared.model, int(prepared.model.max_seq_length or 512), bf16=False)
         encode_train = _encoding(fast, texts)
-        dev = sample_for_selection(splits.dev, seed)
+        dev = sample_dev_rows(splits.dev, seed)
         scorings = 1 + math.ceil(plan.recipe.epochs)
         every = _encoding(fast, dev.texts())
         choosing = every * scorings
@@ -106,7 +106,7 @@ def estimate(
         if two_sided_layers != NO_TWO_SIDED:
             rivals.append(_two_sided(prepared, run / "two-sided", seed, two_sided_layers) + both + judging)
             rivals[-1] += every * scorings
-        plan.rival_seconds = sum(rivals) if rivals else None
+        plan.baseline_seconds = sum(rivals) if rivals else None
     weights = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
     models = 2  # beside the one that was measured: the bare base, and the adapter as it was published
     # Of training texts the base's, of general ones the teacher's; of what is scored the base's and the adapter's.

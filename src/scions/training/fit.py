@@ -188,7 +188,7 @@ def _base_vectors(
 def _dev_score(
     model: SentenceTransformer, dev: Table, recipe: Recipe, bf16: bool, seed: int, index: DocumentVectors | None
 ) -> Callable[[], float]:
-    rows = sample_for_selection(dev, seed)
+    rows = sample_dev_rows(dev, seed)
     encoder: Any = LiveEncoder(model, recipe.max_length, bf16)
     if index is not None:  # documents do not change: they are encoded for the first epoch alone
         encoder = QuerySideEncoder(encoder, CachedEncoder(index.encoder(bf16)))
@@ -199,7 +199,7 @@ def _dev_score(
     return score
 
 
-def sample_for_selection(dev: Table, seed: int, rows: int = 1000, documents: int = 1500) -> Table:
+def sample_dev_rows(dev: Table, seed: int, rows: int = 1000, documents: int = 1500) -> Table:
     """Few enough rows to score after every epoch; a retrieval corpus keeps all that is relevant, and distractors."""
     rng = np.random.default_rng(seed)
     if dev.shape is Shape.RETRIEVAL:

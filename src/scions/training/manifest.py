@@ -30,7 +30,7 @@ from scions.training.live_encoder import LiveEncoder
 from scions.training.prepare import TrainSetup
 
 
-def manifest_of(
+def build_manifest(
     name: str,
     prepared: TrainSetup,
     fitted: FitResult,

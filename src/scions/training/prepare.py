@@ -57,7 +57,7 @@ class Plan:
     truncated: int
     seconds: float | None = None
     scoring_seconds: float | None = None
-    rival_seconds: float | None = None
+    baseline_seconds: float | None = None
     memory_bytes: int | None = None
     query_side: bool = False
     documents: int | None = None

@@ -23,10 +23,10 @@ from scions.publishing.plots import SCORES, draw_scores
 from scions.store import Manifest, check_name, default_root, disk_errors, load_base, publish
 from scions.store.atomic import refuse_existing
 from scions.training.baselines.rivals import FULL, TWO_SIDED, exact_encoder, score_baselines
-from scions.training.checkpoints import begin, find_checkpoint, settings_of, tidied
+from scions.training.checkpoints import checkpoint_settings, clean_up_on_error, find_checkpoint, start_run_folder
 from scions.training.estimate import NO_TWO_SIDED, estimate
 from scions.training.fit import FitResult, Step, fit
-from scions.training.manifest import manifest_of
+from scions.training.manifest import build_manifest
 from scions.training.prepare import OPTIONS, Plan, TrainSetup, parse_overrides, prepare
 from scions.training.query_side import documents_of
 from scions.training.trainer import TrainingDiverged
@@ -76,7 +76,7 @@ def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
         with _noted(prepared.plan.notes):
             refuse_existing(root / name, force)
         with _noted(prepared.plan.notes):
-            find_checkpoint(root / f".training-{name}", settings_of(prepared, seed, layers), resume, force)
+            find_checkpoint(root / f".training-{name}", checkpoint_settings(prepared, seed, layers), resume, force)
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -218,7 +218,7 @@ def train(
         prepared.plan.notes += [f"general: {note}" for note in general_rows.notes]
     if on_recipe is not None:
         on_recipe(prepared.plan)
-    settings = settings_of(prepared, seed, layers)
+    settings = checkpoint_settings(prepared, seed, layers)
     checkpoint = find_checkpoint(run, settings, resume, force)
     if resume and checkpoint is None:
         say(f"nothing to resume for {name}: starting from the beginning")
@@ -229,9 +229,9 @@ def train(
     few = prepared.splits.train if prepared.splits.test.shape is Shape.LABELLED else None
     base_scores = evaluate(before, prepared.splits.test, few_shot=few)
     base_general = None if general_rows is None else evaluate(before, general_rows)
-    with tidied(run, BYTES_A_VALUE * prepared.plan.trainable_parameters + BYTES_BESIDE):
+    with clean_up_on_error(run, BYTES_A_VALUE * prepared.plan.trainable_parameters + BYTES_BESIDE):
         if checkpoint is None:
-            begin(run, settings)
+            start_run_folder(run, settings)
         say("training" if checkpoint is None else f"training, from {checkpoint.name}")
         fitted = _fit(prepared, run, seed, checkpoint, on_step)
         say("scoring the adapter on held-out rows")
@@ -253,22 +253,22 @@ def train(
                 f"Try a lower --learning-rate (now {prepared.plan.recipe.learning_rate:g})"
             )
         wanted = {TWO_SIDED: compare_two_sided, FULL: compare_full and method != "full"}
-        rivals = score_baselines(base_model, prepared, run, seed, layers, wanted, say, on_step)
+        baselines = score_baselines(base_model, prepared, run, seed, layers, wanted, say, on_step)
         verdict = judge(
             base_scores,
             scores,
             general=general_scores,
             drift=drifted,
-            rivals=rivals,
+            baselines=baselines,
             max_general_loss=max_general_loss,
         )
         if index is not None:
             say("measuring what embedding every document anew would cost")
             texts = list(index.texts) or documents_of(prepared.splits)
-            both = rivals.get(TWO_SIDED)
+            both = baselines.get(TWO_SIDED)
             cost = reindexing_of(adapted, texts, index.documents, base_scores, verdict.difference, both)
             verdict = replace(verdict, reindexing=cost)
-        manifest = manifest_of(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
+        manifest = build_manifest(name, prepared, fitted, verdict, base_model, candidate, seed, layers)
         examples = example_queries(prepared.splits.test, before, after)
         path = None
         if not verdict.refused or force:
