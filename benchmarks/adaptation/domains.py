@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scions.data import Table, read
-from scions.data.groups import normalise
+from scions.data.groups import normalize
 from scions.data.leaks import without, without_duplicates
 
 
@@ -98,8 +98,8 @@ def load(domain: Domain, data: Path, rows: int, test_rows: int | None = None) ->
 
 def overlap_counts(train: Table, test: Table) -> tuple[int, int, np.ndarray]:
     """Distinct texts of test, how many of them occur in train, and the test rows ``[m]`` none of whose texts does."""
-    known = {normalise(text) for texts in train.row_texts() for text in texts}
-    rows = [[normalise(text) for text in texts] for texts in test.row_texts()]
+    known = {normalize(text) for texts in train.row_texts() for text in texts}
+    rows = [[normalize(text) for text in texts] for texts in test.row_texts()]
     distinct = {text for row in rows for text in row}
     unseen = [i for i, row in enumerate(rows) if not any(text in known for text in row)]
     return len(distinct), len(distinct & known), np.array(unseen, dtype=np.int64)

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError
-from scions.store.sparse import FILE_NAME, write_sparse
+from scions.store.names import SPARSE_WEIGHTS_FILE
+from scions.store.sparse import write_sparse
 from scions.store.weights import adapter_fingerprint, check_weights, read_weights, weights_path
 
 SITE = "base_model.model.encoder.layer.0.output.dense"
@@ -35,7 +36,7 @@ def folder(tmp_path, tensors):
 
 def changed(folder, **parts):
     """Write the file anew with some parts exchanged (None: left out)."""
-    held = load_file(folder / FILE_NAME)
+    held = load_file(folder / SPARSE_WEIGHTS_FILE)
     for key, value in parts.items():
         name = {"mask": f"{DOWN}.mask", "values": f"{DOWN}.values", "shape": f"{DOWN}.shape", "start": "start.sum"}.get(
             key, key
@@ -43,14 +44,14 @@ def changed(folder, **parts):
         held.pop(name, None)
         if value is not None:
             held[name] = value
-    save_file(held, folder / FILE_NAME)
+    save_file(held, folder / SPARSE_WEIGHTS_FILE)
 
 
 def test_it_stands_for_the_dense_tensors(folder, tensors):
     found = read_weights(folder)
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
-    assert load_file(folder / FILE_NAME)[f"{DOWN}.values"].tolist() == tensors[DOWN][1, 2:5].tolist()
+    assert load_file(folder / SPARSE_WEIGHTS_FILE)[f"{DOWN}.values"].tolist() == tensors[DOWN][1, 2:5].tolist()
 
 
 def test_its_fingerprint_is_that_of_the_tensors(folder, tensors, tmp_path):
@@ -109,7 +110,7 @@ def test_parts_that_contradict_each_other_are_refused(folder, parts, said):
 
 
 def test_a_file_cut_short_is_refused(folder):
-    path = folder / FILE_NAME
+    path = folder / SPARSE_WEIGHTS_FILE
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(AdapterError, match="cut short"):
         read_weights(folder)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from scions.store.names import BASE
+
 
 def embed(
     texts: Annotated[Path, typer.Argument(help="txt, jsonl, csv, tsv or parquet, each also .gz.", show_default=False)],
@@ -69,7 +71,7 @@ def embed(
         from scions.encoder.base_info import space_of
         from scions.encoder.loading import adapter_folder, load_encoder
 
-        folder = None if adapter in (None, "base") else adapter_folder(str(adapter))[0]
+        folder = None if adapter in (None, BASE) else adapter_folder(str(adapter))[0]
         if folder is not None and not (queries or prompt == "query"):
             _refuse_documents(str(adapter), folder)
         encoder = load_encoder(adapter, base=base)

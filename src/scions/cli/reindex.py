@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from scions.store.names import BASE
+
 
 def reindex(
     vectors: Annotated[
@@ -50,7 +52,7 @@ def reindex(
 
     recover(vectors)
     old, _, _ = read_outline(vectors)  # before a model is loaded for nothing
-    if adapter == "base" and base is None:  # the one that these vectors are of, not the default
+    if adapter == BASE and base is None:  # the one that these vectors are of, not the default
         base = str(old["base"]) if old.get("base") else None
     with status("loading the model"):
         from scions.vectors.reindex import document_encoder, migrate, plan_migration, rows_per_second, sample_of
@@ -60,7 +62,7 @@ def reindex(
     plan = plan_migration(vectors, texts, space, adapter=name, output=output, column=column)
     called = _called(old)
     if not plan.needed:
-        query_side = adapter != "base" and space.adapter is None
+        query_side = adapter != BASE and space.adapter is None
         why = f": {adapter} is query-side and leaves documents to the base" if query_side else ""
         print_line(f"Nothing to do: the {plan.rows} vectors of {vectors} lie in {called} already{why}.")
         return

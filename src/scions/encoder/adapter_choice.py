@@ -11,8 +11,7 @@ from scions.encoder.bank import find
 from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import UsageError
 from scions.routing.decision import AUTO, AUTO_ROWS
-
-BASE = "base"
+from scions.store.names import BASE
 
 
 class _SetAdapter:

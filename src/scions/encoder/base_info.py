@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from scions.errors import UsageError
-from scions.store import DomainStatistics, Manifest, adapter_fingerprint, base_fingerprint, base_id, space_fingerprint
+from scions.store import (
+    DomainStatistics,
+    Manifest,
+    adapter_fingerprint,
+    base_fingerprint,
+    base_id,
+    is_whole_model,
+    space_fingerprint,
+)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -60,11 +68,6 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
     called = None if adapter is None else adapter.name
     version = None if second is None else second[:12]
     return VectorSpace(fingerprint, base_id(name), called, pooling, dimensions, query_side, version)
-
-
-def is_whole_model(adapter: Path) -> bool:
-    """Whether a published folder holds all weights of a model (method ``full``) instead of an adapter's."""
-    return (adapter / "modules.json").is_file() and Manifest.read(adapter).method == "full"
 
 
 def pooling_of(encoder: SentenceTransformer) -> str:

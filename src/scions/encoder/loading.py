@@ -16,12 +16,11 @@ from scions.store import (
     read_adapter,
     resolve_base,
 )
-from scions.store.manifest import FILE_NAME
+from scions.store.base import is_model_folder
+from scions.store.names import BASE, MANIFEST_FILE
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-BASE = "base"
 
 
 def load_encoder(
@@ -71,12 +70,12 @@ def adapter_folder(name_or_path: str | Path, root: Path | None = None) -> tuple[
         folder = find_adapter(name_or_path, root)
     except AdapterError as error:
         return None, str(error)
-    if (folder / FILE_NAME).is_file():
+    if (folder / MANIFEST_FILE).is_file():
         return folder, None
-    if (folder / "modules.json").is_file() or (folder / "config.json").is_file():
+    if is_model_folder(folder):
         return None, None
     read_adapter(folder)
-    raise AdapterError(f"{folder}: no {FILE_NAME}")
+    raise AdapterError(f"{folder}: no {MANIFEST_FILE}")
 
 
 def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> SentenceTransformer:

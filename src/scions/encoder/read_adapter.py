@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scions.encoder.base_info import is_whole_model
 from scions.errors import AdapterError
-from scions.store import Manifest, read_adapter
+from scions.store import Manifest, is_whole_model, read_adapter
 from scions.store.fingerprint import state_fingerprint
 
 if TYPE_CHECKING:

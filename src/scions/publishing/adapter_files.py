@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from scions.adapters.peft_type import FILE_PREFIX
 from scions.encoder.inject import inject_adapter
 from scions.store import Manifest, adapter_fingerprint, load_base, read_weights, space_fingerprint
+from scions.store.names import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from scions.store.sparse import write_sparse
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ def write_weights(model: SentenceTransformer, method: str, base_id: str, folder:
     tensors = {
         FILE_PREFIX + key: value.detach().float().contiguous() for key, value in adapter_tensors(transformer).items()
     }
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config = transformer.peft_config["default"]
     # Where the base lay on this machine is nobody's business; its id is what others can load.
     config.base_model_name_or_path = base_id
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    written = json.loads((folder / "adapter_config.json").read_text())
+    written = json.loads((folder / CONFIG_FILE).read_text())
     written["base_model_name_or_path"] = base_id
-    (folder / "adapter_config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
 
 
 def adapter_tensors(transformer: Any) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def reload(folder: Path, method: str, base: str, name: str) -> SentenceTransform
     if method == "full":
         return load_base(str(folder), device="cpu")
     model = load_base(base)
-    config = json.loads((folder / "adapter_config.json").read_text())
+    config = json.loads((folder / CONFIG_FILE).read_text())
     inject_adapter(model, name, config, read_weights(folder))
     return model
 
@@ -80,16 +81,16 @@ def write_adapter(
     """
     from safetensors.torch import save_file
 
-    (folder / "adapter_config.json").write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+    (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
     if sparse:
         write_sparse(folder, tensors, int(config["init_seed"]))
     else:
         dense = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
-        save_file(dense, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(dense, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     dimensions = len(manifest.domain.mean) if manifest.domain else manifest.base.hidden_size
     # A query-side adapter's vectors are searched among the base's.
     weights = None if manifest.query_side else adapter_fingerprint(folder)
     space = space_fingerprint(manifest.base.weights_sha256, weights, pooling=manifest.pooling, dimensions=dimensions)
     settled = replace(manifest, space_fingerprint=space)
-    (folder / "scions.json").write_text(settled.to_json(), encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(settled.to_json(), encoding="utf-8")
     return settled

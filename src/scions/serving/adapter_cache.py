@@ -19,8 +19,8 @@ from scions.errors import AdapterError, ScionsError, UsageError
 from scions.serving.errors import ApiError, busy, not_found
 from scions.serving.protocols import AdapterReader
 from scions.store import check_name
+from scions.store.names import CONFIG_FILE
 
-_CONFIG = "adapter_config.json"
 _LOADERS = 2
 Result = TypeVar("Result")
 
@@ -87,7 +87,7 @@ class AdapterCache:
                 folder = self._folder(name)
             except ScionsError:
                 continue
-            if (folder / _CONFIG).is_file():
+            if (folder / CONFIG_FILE).is_file():
                 with self._lock:
                     self._names[name] = [Entry(folder, folder.stat().st_mtime)]
                     self.revision += 1

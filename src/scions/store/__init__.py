@@ -6,13 +6,13 @@ from scions.store.atomic import publish, write_file
 from scions.store.base import base_fingerprint, base_id, load_base, resolve_base
 from scions.store.manifest import Base, DataRecord, DomainStatistics, Initialization, Manifest
 from scions.store.names import check_name
-from scions.store.registry import AdapterEntry, default_root, find_adapter, list_adapters, read_adapter
+from scions.store.registry import AdapterEntry, default_root, find_adapter, is_whole_model, list_adapters, read_adapter
 from scions.store.space import check_same_space, space_fingerprint
 from scions.store.weights import adapter_fingerprint, read_weights
 
 __all__ = [
     "AdapterEntry", "Base", "DataRecord", "DomainStatistics", "Initialization", "Manifest",
     "adapter_fingerprint", "base_fingerprint", "base_id", "check_name", "check_same_space", "default_root",
-    "find_adapter", "list_adapters", "load_base", "publish", "read_adapter", "read_weights", "resolve_base",
-    "space_fingerprint", "write_file",
+    "find_adapter", "is_whole_model", "list_adapters", "load_base", "publish", "read_adapter", "read_weights",
+    "resolve_base", "space_fingerprint", "write_file",
 ]  # fmt: skip

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from scions.errors import AdapterError, ScionsError
 from scions.store import disk_errors
-from scions.store.names import NameRefused
+from scions.store.names import CONFIG_FILE, MANIFEST_FILE, MODULES_FILE, NameRefused
 
 # `force` deletes what it replaces, so it only replaces what can be told to be a published model.
-MARKERS = ("scions.json", "adapter_config.json", "modules.json")
+MARKERS = (MANIFEST_FILE, CONFIG_FILE, MODULES_FILE)
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>partial|old)-(?P<pid>\d+)-(?P<place>[0-9a-f]{8})[0-9a-f]{8}")
 _FOREIGN_AGE = 24 * 3600.0  # seconds after which what another machine left behind counts as abandoned

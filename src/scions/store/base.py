@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scions.errors import ScionsError
 from scions.store.fingerprint import file_sha256, state_fingerprint, weights_fingerprint
+from scions.store.names import MODULES_FILE
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,7 +44,7 @@ def base_id(name: str | Path | None = None) -> str:
     offline = _package_folder()
     if offline is not None and Path(text).expanduser().resolve() == offline.resolve():
         return DEFAULT_BASE
-    if _is_model(Path(text).expanduser()):
+    if is_model_folder(Path(text).expanduser()):
         return text
     if text.lower() in (DEFAULT_BASE.lower(), DEFAULT_BASE.lower().rpartition("/")[2]):
         return DEFAULT_BASE
@@ -62,7 +63,7 @@ def resolve_base(name: str | Path | None = None) -> str:
     """
     if name is not None:
         folder = Path(name).expanduser()
-        if _is_model(folder):
+        if is_model_folder(folder):
             return str(folder)
         if _looks_like_path(os.fspath(name)):
             state = "holds neither modules.json nor config.json" if folder.exists() else "no such folder"
@@ -128,7 +129,7 @@ def weight_files(folder: str | Path) -> list[Path]:
     """
     root = Path(folder).expanduser()
     places = [root]
-    modules = root / "modules.json"
+    modules = root / MODULES_FILE
     if modules.is_file():
         first = _read_json(modules)
         if isinstance(first, list) and first and isinstance(first[0], dict):
@@ -162,8 +163,9 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(set(mapping.values()))]
 
 
-def _is_model(folder: Path) -> bool:
-    return (folder / "modules.json").is_file() or (folder / "config.json").is_file()
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder holds a model for sentence-transformers or transformers."""
+    return (folder / MODULES_FILE).is_file() or (folder / "config.json").is_file()
 
 
 def _looks_like_path(text: str) -> bool:
@@ -189,7 +191,7 @@ def _cached(repository: str, revision: str | None = None) -> str | None:
 
 def _complete(folder: Path, repository: str, revision: str | None) -> bool:
     # A cache may hold a part: what another program asked for, or what came before a download broke off.
-    modules = folder / "modules.json"
+    modules = folder / MODULES_FILE
     first = folder
     if modules.is_file():
         listed = _read_json(modules)
@@ -203,7 +205,7 @@ def _complete(folder: Path, repository: str, revision: str | None) -> bool:
         # Without modules.json the pooling would be guessed: fine only if the repository has none for sure.
         from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
-        if try_to_load_from_cache(repository, "modules.json", revision=revision) is not _CACHED_NO_EXIST:
+        if try_to_load_from_cache(repository, MODULES_FILE, revision=revision) is not _CACHED_NO_EXIST:
             return False
     if not (first / "config.json").is_file():
         return False

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from scions.errors import AdapterError
+from scions.store.names import MANIFEST_FILE
 from scions.store.records import FieldError, from_object, to_object
 
-FILE_NAME = "scions.json"
 FORMAT_VERSION = 1
 # A reader of version 1 would apply a query-side adapter to documents too, so such a manifest says 2: it must refuse.
 QUERY_SIDE_VERSION = NEWEST_VERSION = 2
@@ -109,11 +109,11 @@ class Manifest:
             value = to_object(self)
             _check(self)
         except FieldError as error:
-            raise AdapterError(f"{FILE_NAME} of adapter {self.name!r}: {error}") from error
+            raise AdapterError(f"{MANIFEST_FILE} of adapter {self.name!r}: {error}") from error
         return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes, source: str = FILE_NAME) -> Manifest:
+    def from_json(cls, text: str | bytes, source: str = MANIFEST_FILE) -> Manifest:
         """Read a file's text; `source` is what messages call it.
 
         Raises:
@@ -146,11 +146,11 @@ class Manifest:
         Raises:
             AdapterError: as `from_json`, or there is no such file.
         """
-        path = Path(folder) / FILE_NAME
+        path = Path(folder) / MANIFEST_FILE
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise AdapterError(f"{folder}: no {FILE_NAME}") from None
+            raise AdapterError(f"{folder}: no {MANIFEST_FILE}") from None
         except OSError as error:
             raise AdapterError(f"{path}: cannot be read: {error.strerror}") from error
         return cls.from_json(content, source=str(path))

@@ -1,4 +1,4 @@
-"""Names of adapters: one string that is safe as a folder, as a PEFT adapter and in an API's `model` field."""
+"""Names of adapters, safe as a folder, as a PEFT adapter and in an API's `model` field, and of an adapter's files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from scions.errors import AdapterError, UsageError
 
 MAX_LENGTH = 64
 
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+# Not PEFT's name: its loader would find none of the names it looks for, and go on with fresh weights.
+SPARSE_WEIGHTS_FILE = "adapter_model.sparse.safetensors"
+MANIFEST_FILE = "scions.json"
+MODULES_FILE = "modules.json"  # of sentence-transformers: in the folder of a whole model
+
+BASE = "base"  # where a name can stand: the base without an adapter
+
 # Words that mean something else where a name can stand (`adapter="auto"`, `--adapter all`, JSON's null …);
 # `default` is the name PEFT gives to an adapter that was never named.
-RESERVED = frozenset({"base", "auto", "auto-rows", "default", "none", "null", "all"})
+RESERVED = frozenset({BASE, "auto", "auto-rows", "default", "none", "null", "all"})
 
 # PEFT leaves another adapter's tensors out of a saved file by looking for `.<its name>.` anywhere in their
 # keys. With an adapter called `attention` loaded beside `legal`, every tensor of `legal` whose path runs

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from scions.errors import AdapterError, ScionsError
 from scions.store.base import weight_files
-from scions.store.manifest import FILE_NAME, Manifest
-from scions.store.names import check_name
+from scions.store.manifest import Manifest
+from scions.store.names import CONFIG_FILE, MANIFEST_FILE, MODULES_FILE, check_name
 from scions.store.tensor_check import read_header
 from scions.store.weights import check_weights, read_weights, weights_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG_NAME = "adapter_config.json"
 ROOT_VARIABLE = "SCIONS_ADAPTERS"
 
 
@@ -73,7 +72,7 @@ def find_adapter(name_or_path: str | Path, root: str | Path | None = None) -> Pa
     is_name = path.name == text and not text.startswith(".")
     if is_name and (place / text).is_dir():
         return place / text
-    if path.is_dir() and ((path / CONFIG_NAME).is_file() or not is_name):
+    if path.is_dir() and ((path / CONFIG_FILE).is_file() or not is_name):
         return path
     names = [entry.name for entry in list_adapters(place)]
     close = difflib.get_close_matches(path.name, names, n=3)
@@ -99,8 +98,8 @@ def read_adapter(
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such folder")
     config = read_config(folder)
-    if not (folder / FILE_NAME).is_file():
-        raise AdapterError(f"{folder}: no {FILE_NAME}: it is a PEFT adapter that Scions did not publish")
+    if not (folder / MANIFEST_FILE).is_file():
+        raise AdapterError(f"{folder}: no {MANIFEST_FILE}: it is a PEFT adapter that Scions did not publish")
     manifest = Manifest.read(folder)
     if base_sha256 is not None and base_sha256 != manifest.base.weights_sha256:
         other = (
@@ -119,11 +118,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         AdapterError: it is missing, no JSON object or names no `peft_type`.
     """
-    path = folder / CONFIG_NAME
+    path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise AdapterError(f"{folder}: no {CONFIG_NAME}") from None
+        raise AdapterError(f"{folder}: no {CONFIG_FILE}") from None
     except OSError as error:
         raise AdapterError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -135,26 +134,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _holds_whole_model(folder: Path) -> bool:
-    """Whether all weights of a model were published (method ``full``), and not those of an adapter."""
-    if (folder / CONFIG_NAME).is_file() or not (folder / "modules.json").is_file():
+def is_whole_model(folder: Path) -> bool:
+    """Whether a published folder holds all weights of a model (method `full`) instead of an adapter's."""
+    if (folder / CONFIG_FILE).is_file() or not (folder / MODULES_FILE).is_file():
         return False
-    return (folder / FILE_NAME).is_file() and Manifest.read(folder).method == "full"
+    return (folder / MANIFEST_FILE).is_file() and Manifest.read(folder).method == "full"
 
 
 def _entry(folder: Path) -> AdapterEntry:
     manifest = None
     try:
         check_name(folder.name)
-        if _holds_whole_model(folder):
+        if is_whole_model(folder):
             manifest = Manifest.read(folder)
             for file in weight_files(folder):
                 read_header(file)
             return AdapterEntry(folder.name, folder, manifest, None)
         read_config(folder)
         check_weights(weights_path(folder))
-        if not (folder / FILE_NAME).is_file():
-            return AdapterEntry(folder.name, folder, None, f"no {FILE_NAME}")
+        if not (folder / MANIFEST_FILE).is_file():
+            return AdapterEntry(folder.name, folder, None, f"no {MANIFEST_FILE}")
         manifest = Manifest.read(folder)
     except ScionsError as error:
         # The folder stands in the entry already: the problem need not repeat it.

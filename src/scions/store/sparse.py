@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scions.errors import AdapterError
+from scions.store.names import CONFIG_FILE, SPARSE_WEIGHTS_FILE
 from scions.store.tensor_check import TensorEntry, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Not PEFT's name: its loader would find none of the names it looks for, and go on with fresh weights.
-FILE_NAME = "adapter_model.sparse.safetensors"
 MASK, VALUES, SHAPE = ".mask", ".values", ".shape"
 START = "start.sum"
 # A last digit that is rounded otherwise here and there stays below; other draws change the sum by some 1e-3 of it.
@@ -54,7 +53,7 @@ def write_sparse(folder: Path, tensors: Mapping[str, Tensor], seed: int) -> Path
         out[name + MASK] = torch.from_numpy(np.packbits(given.numpy()))
         out[name + VALUES] = dense.reshape(-1)[given].clone()
         out[name + SHAPE] = torch.tensor(dense.shape, dtype=torch.int64)
-    path = folder / FILE_NAME
+    path = folder / SPARSE_WEIGHTS_FILE
     save_file(out, path, metadata={"format": "pt"})
     return path
 
@@ -163,7 +162,7 @@ def _opened(path: Path, name: str, mask: Tensor, values: Tensor, shape: Tensor) 
 
 
 def _seed(path: Path) -> int:
-    config = path.parent / "adapter_config.json"
+    config = path.parent / CONFIG_FILE
     try:
         seed = json.loads(config.read_bytes())["init_seed"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

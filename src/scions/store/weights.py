@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from scions.errors import AdapterError
 from scions.store.fingerprint import state_fingerprint, weights_fingerprint
-from scions.store.sparse import FILE_NAME as SPARSE_NAME
+from scions.store.names import SPARSE_WEIGHTS_FILE, WEIGHTS_FILE
 from scions.store.sparse import check_sparse, read_sparse
 from scions.store.tensor_check import TensorEntry, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE_NAME = "adapter_model.safetensors"
 DTYPES = ("F32", "F16", "BF16")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _SHOWN = 4
@@ -35,7 +34,7 @@ def read_weights(folder: str | Path, expected: Mapping[str, Sequence[int]] | Non
             is of another dtype, missing, unexpected or of another shape, or holds a value that is not finite.
     """
     path = weights_path(folder)
-    tensors = read_sparse(path, DTYPES) if path.name == SPARSE_NAME else _read_dense(path)
+    tensors = read_sparse(path, DTYPES) if path.name == SPARSE_WEIGHTS_FILE else _read_dense(path)
     if expected is not None:
         _compare(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected)
 
@@ -72,21 +71,21 @@ def weights_path(folder: str | Path) -> Path:
         AdapterError: there is none; a pickle in its place is named.
     """
     root = Path(folder)
-    for path in (root / FILE_NAME, root / SPARSE_NAME):
+    for path in (root / WEIGHTS_FILE, root / SPARSE_WEIGHTS_FILE):
         if path.is_file():
             return path
     pickles = sorted(found.name for pattern in _PICKLES for found in root.glob(pattern))
     if pickles:
         raise AdapterError(
             f"{root}: its weights are a pickle ({', '.join(pickles)}), which can run any code when it is "
-            f"opened and is not read; save the adapter again as {FILE_NAME} (PEFT: save_pretrained)"
+            f"opened and is not read; save the adapter again as {WEIGHTS_FILE} (PEFT: save_pretrained)"
         )
-    raise AdapterError(f"{root}: no {FILE_NAME}" if root.is_dir() else f"{root}: no such folder")
+    raise AdapterError(f"{root}: no {WEIGHTS_FILE}" if root.is_dir() else f"{root}: no such folder")
 
 
 def check_weights(path: Path) -> list[TensorEntry]:
     """Check a file's header and size without reading its tensors; see `read_weights` for the errors."""
-    if path.name == SPARSE_NAME:
+    if path.name == SPARSE_WEIGHTS_FILE:
         check_sparse(path, DTYPES)
         return read_header(path)
     entries = read_header(path)
@@ -104,7 +103,7 @@ def adapter_fingerprint(folder: str | Path) -> str:
     A sparse file has the fingerprint of the tensors it stands for. Raises AdapterError as `read_weights`.
     """
     path = weights_path(folder)
-    if path.name == SPARSE_NAME:
+    if path.name == SPARSE_WEIGHTS_FILE:
         return state_fingerprint(read_sparse(path, DTYPES))
     return weights_fingerprint([path])
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from scions.data import Shape
 from scions.errors import UsageError
+from scions.store.manifest import METHODS
 from scions.training.examples import OF_TEXTS
-
-METHODS = ("houlsby", "pfeiffer", "parallel", "lora", "full")
 
 # Of the rates every domain was tried with, the one that lost least to each domain's own best on dev, in the mean over
 # patents, stackoverflow, banking77 and medquad (benchmarks/domain_adaptation.py, stage grid). The best differ much:

@@ -22,6 +22,7 @@ from scions.publishing.card import adapter_card
 from scions.publishing.plots import SCORES, draw_scores
 from scions.store import Manifest, check_name, default_root, disk_errors, load_base, publish
 from scions.store.atomic import refuse_existing
+from scions.store.names import MANIFEST_FILE
 from scions.training.baselines.rivals import FULL, TWO_SIDED, exact_encoder, score_baselines
 from scions.training.checkpoints import checkpoint_settings, clean_up_on_error, find_checkpoint, start_run_folder
 from scions.training.estimate import NO_TWO_SIDED, estimate
@@ -347,4 +348,4 @@ def _write(staging: Path, candidate: Path, manifest: Manifest, verdict: Verdict)
     shutil.copytree(candidate, staging, dirs_exist_ok=True)
     (staging / SCORES).write_bytes(draw_scores(verdict))
     (staging / "README.md").write_text(adapter_card(manifest, verdict), encoding="utf-8")
-    (staging / "scions.json").write_text(manifest.to_json(), encoding="utf-8")
+    (staging / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")

@@ -8,8 +8,7 @@ from typing import Any
 from scions.routing.decision import AUTO, AUTO_ROWS
 from scions.serving.errors import ApiError, not_found
 from scions.serving.http.requests import EmbeddingsRequest
-
-BASE = "base"
+from scions.store.names import BASE
 
 
 @dataclass(frozen=True)
