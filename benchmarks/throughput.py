@@ -180,10 +180,10 @@ def load(encoder: Any, folder: Path, names: Mapping[int, Sequence[str]]) -> None
 
 def spread(encoder: Any, texts: Sequence[str], names: Sequence[str]) -> list[str]:
     """The adapter of each row, so that every batch of 64 rows (they are cut by length) has all of ``names`` in it."""
-    from scions.engine.batches import cut
+    from scions.engine.batches import batches_by_length
 
     chosen = [""] * len(texts)
-    for batch in cut(np.array([len(ids) for ids in encoder.tokenize_rows(texts)[0]]), ROWS):
+    for batch in batches_by_length(np.array([len(ids) for ids in encoder.tokenize_rows(texts)[0]]), ROWS):
         for place, row in enumerate(batch.tolist()):
             chosen[row] = names[place % len(names)]
     return chosen
@@ -200,12 +200,12 @@ def encoder_sides(texts: Sequence[str], encoder: Any, names: Mapping[int, Sequen
 
 def turns(texts: Sequence[str], encoder: Any, names: Mapping[int, Sequence[str]], before: str = "") -> dict[str, float]:
     """Rows a second with 64 rows a batch, by rank and number of adapters in a batch: all take each batch in turn."""
-    from scions.engine.batches import cut
+    from scions.engine.batches import batches_by_length
 
     lengths = np.array([len(ids) for ids in encoder.tokenize_rows(texts)[0]])
     sides = list(itertools.product(RANKS, COUNTS))
     seconds = dict.fromkeys(sides, 0.0)
-    for number, batch in enumerate(cut(lengths, ROWS)):
+    for number, batch in enumerate(batches_by_length(lengths, ROWS)):
         some = [texts[row] for row in batch.tolist()]
         for place in range(len(sides)):
             rank, count = sides[(number + place) % len(sides)]

@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig
 
 from scions import BottleneckConfig, DomainEncoder
-from scions.engine.adapted_forward import order_rows
-from scions.engine.batches import cut
-from scions.engine.bottleneck import BottleneckTensors, Span, grouped_bottleneck
+from scions.engine.adapted_forward import order_by_adapter
+from scions.engine.batches import batches_by_length
+from scions.engine.bottleneck import BottleneckSpan, BottleneckTensors, grouped_bottleneck
 from scions.store import load_base
 
 KINDS = ("bert", "roberta", "distilbert", "mpnet", "electra")
@@ -210,7 +210,7 @@ def test_a_site_by_hand():
         torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]), torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, -3.0]),
         torch.tensor([2.0, 2.0]), torch.tensor([1.0, 1.0]), "relu",
     )  # fmt: skip
-    spans = [Span(None, 0, 1), Span(part, 1, 3, torch.tensor([[1.0], [0.5]]))]
+    spans = [BottleneckSpan(None, 0, 1), BottleneckSpan(part, 1, 3, torch.tensor([[1.0], [0.5]]))]
     found = grouped_bottleneck(y, residual, torch.ones(2), torch.zeros(2), 0.0, spans)
     # Row 1: y + [2, -3] + 1 = [4, 1]: 2 * [1, -1] + 1. Row 2: y + [1.5, -1.5] + 1 = [4.5, -0.5]: gamma 1.5, beta 0.5.
     torch.testing.assert_close(found, torch.tensor([[-1.0, 1.0], [3.0, -1.0], [2.0, -1.0]]))
@@ -218,15 +218,15 @@ def test_a_site_by_hand():
 
 def test_rows_of_an_adapter_stand_together():
     a, b = object(), object()
-    assert order_rows([a, None, b, a, None, b]).tolist() == [1, 4, 0, 3, 2, 5]  # type: ignore[list-item]
+    assert order_by_adapter([a, None, b, a, None, b]).tolist() == [1, 4, 0, 3, 2, 5]  # type: ignore[list-item]
 
 
 def test_batches_are_of_like_length_and_bounded():
     lengths = np.array([3, 50, 7, 50, 8, 200])
-    batches = cut(lengths, tokens=100)
+    batches = batches_by_length(lengths, tokens=100)
     assert [batch.tolist() for batch in batches] == [[5], [1, 3], [4, 2, 0]]
-    assert [len(batch) for batch in cut(lengths, rows=2, tokens=1000)] == [2, 2, 2]
-    assert cut(np.array([], dtype=np.int64)) == []
+    assert [len(batch) for batch in batches_by_length(lengths, rows=2, tokens=1000)] == [2, 2, 2]
+    assert batches_by_length(np.array([], dtype=np.int64)) == []
 
 
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

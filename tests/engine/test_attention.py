@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from scions.engine import attention
-from scions.engine.attention import BLOCK, LEAST_STEP, Pack
+from scions.engine.attention import BLOCK, LEAST_STEP, PackedLayout
 from scions.engine.kernels.build import float_attention, kernels
 from scions.engine.kernels.native_attention import attend
 
@@ -20,12 +20,12 @@ LONG = [300, 12, 290, 3, 70, 1, *[100] * 18, 64, 65]
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=60))
 def test_every_token_has_one_place_and_sees_its_text_alone(lengths):
-    pack = Pack.of(torch.tensor(lengths))
+    layout = PackedLayout.of(torch.tensor(lengths))
     text = np.repeat(np.arange(len(lengths)), lengths)
-    assert pack.positions.tolist() == [i for length in lengths for i in range(length)]
-    assert sorted(torch.cat([group.tokens for group in pack.groups]).tolist()) == list(range(sum(lengths)))
-    assert pack.tokens == sum(lengths) <= pack.rows < pack.tokens + max(LEAST_STEP, pack.tokens / 16)
-    for group in pack.groups:
+    assert layout.positions.tolist() == [i for length in lengths for i in range(length)]
+    assert sorted(torch.cat([group.tokens for group in layout.groups]).tolist()) == list(range(sum(lengths)))
+    assert layout.tokens == sum(lengths) <= layout.rows < layout.tokens + max(LEAST_STEP, layout.tokens / 16)
+    for group in layout.groups:
         assert torch.equal(group.places[group.real], group.tokens)
         assert len(group.places) == group.blocks * group.size
         of_place = np.full(len(group.places), -1)
@@ -39,9 +39,9 @@ def test_every_token_has_one_place_and_sees_its_text_alone(lengths):
 
 
 def test_short_texts_share_blocks_and_long_ones_are_not_padded_to_the_longest():
-    pack = Pack.of(torch.tensor([6] * 100))
-    assert [(group.blocks, group.size) for group in pack.groups] == [(10, BLOCK)]
-    sizes = [group.size for group in Pack.of(torch.tensor([500] * 20 + [100] * 20)).groups]
+    layout = PackedLayout.of(torch.tensor([6] * 100))
+    assert [(group.blocks, group.size) for group in layout.groups] == [(10, BLOCK)]
+    sizes = [group.size for group in PackedLayout.of(torch.tensor([500] * 20 + [100] * 20)).groups]
     assert sizes == [512, 128]
 
 
@@ -50,17 +50,17 @@ def test_short_texts_share_blocks_and_long_ones_are_not_padded_to_the_longest():
 def test_results_and_gradients_are_those_of_plain_attention(lengths, probabilities, monkeypatch):
     monkeypatch.setattr(attention, "PROBABILITIES", probabilities)
     heads, width = 2, 8
-    pack = Pack.of(torch.tensor(lengths))
+    layout = PackedLayout.of(torch.tensor(lengths))
     generator = torch.Generator().manual_seed(0)
-    projected = torch.randn(pack.rows, 3 * width, generator=generator, requires_grad=True)
-    outer = torch.randn(pack.tokens, width, generator=generator)
-    found = pack.attend(projected, heads, torch.nn.Dropout(0.0))
-    (found[: pack.tokens] * outer).sum().backward()
+    projected = torch.randn(layout.rows, 3 * width, generator=generator, requires_grad=True)
+    outer = torch.randn(layout.tokens, width, generator=generator)
+    found = layout.attend(projected, heads, torch.nn.Dropout(0.0))
+    (found[: layout.tokens] * outer).sum().backward()
     gradient, projected.grad = projected.grad, None
-    wanted = torch.cat([_plain(part, heads) for part in projected[: pack.tokens].split(lengths)])
+    wanted = torch.cat([_plain(part, heads) for part in projected[: layout.tokens].split(lengths)])
     (wanted * outer).sum().backward()
-    assert torch.allclose(found[: pack.tokens], wanted, atol=1e-5)
-    assert not found[pack.tokens :].any()
+    assert torch.allclose(found[: layout.tokens], wanted, atol=1e-5)
+    assert not found[layout.tokens :].any()
     assert torch.allclose(gradient, projected.grad, atol=1e-5)
 
 
@@ -74,13 +74,13 @@ def test_the_compiled_kernel_gives_what_plain_attention_gives(lengths, heads, he
     kernel, tolerance = KERNELS[dtype]
     if kernel() is None:
         pytest.skip("no compiled kernel on this machine")
-    pack = Pack.of(torch.tensor(lengths))
-    projected = 3 * torch.randn(pack.rows, 3 * heads * head, generator=torch.Generator().manual_seed(0)).to(dtype)
-    found = attend(projected, heads, pack.starts, pack.sizes)
-    wanted = torch.cat([_plain(part, heads) for part in projected[: pack.tokens].float().split(lengths)])
-    assert torch.allclose(found[: pack.tokens].float(), wanted, atol=3 * tolerance)
-    assert not found[pack.tokens :].any()
-    alone = attend(projected[: lengths[0]].contiguous(), heads, pack.starts[:1], pack.sizes[:1])
+    layout = PackedLayout.of(torch.tensor(lengths))
+    projected = 3 * torch.randn(layout.rows, 3 * heads * head, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = attend(projected, heads, layout.starts, layout.sizes)
+    wanted = torch.cat([_plain(part, heads) for part in projected[: layout.tokens].float().split(lengths)])
+    assert torch.allclose(found[: layout.tokens].float(), wanted, atol=3 * tolerance)
+    assert not found[layout.tokens :].any()
+    alone = attend(projected[: lengths[0]].contiguous(), heads, layout.starts[:1], layout.sizes[:1])
     assert torch.equal(alone, found[: lengths[0]])
 
 
@@ -88,11 +88,11 @@ def test_the_compiled_kernel_reads_what_lies_otherwise_in_memory():
     if kernels() is None:
         pytest.skip("no compiled kernel on this machine")
     lengths = torch.tensor([3, 9, 5, 9])[::2].int()
-    pack = Pack.of(lengths)
-    projected = torch.randn(192, pack.rows, generator=torch.Generator().manual_seed(0)).bfloat16().t()
-    found = attend(projected, 2, pack.starts, pack.sizes)
-    wanted = torch.cat([_plain(part.contiguous(), 2) for part in projected[: pack.tokens].float().split([3, 5])])
-    assert torch.allclose(found[: pack.tokens].float(), wanted, atol=2e-2)
+    layout = PackedLayout.of(lengths)
+    projected = torch.randn(192, layout.rows, generator=torch.Generator().manual_seed(0)).bfloat16().t()
+    found = attend(projected, 2, layout.starts, layout.sizes)
+    wanted = torch.cat([_plain(part.contiguous(), 2) for part in projected[: layout.tokens].float().split([3, 5])])
+    assert torch.allclose(found[: layout.tokens].float(), wanted, atol=2e-2)
 
 
 @pytest.mark.parametrize(

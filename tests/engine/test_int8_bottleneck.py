@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from scions.engine.bottleneck import BottleneckTensors, Span, grouped_bottleneck
+from scions.engine.bottleneck import BottleneckSpan, BottleneckTensors, grouped_bottleneck
 from scions.engine.kernels import build
 from scions.engine.kernels.build import kernels
 from scions.engine.kernels.int8_bottleneck import Int8Batch, Int8Bottlenecks, fits
@@ -67,7 +67,7 @@ def test_sites_are_those_of_plain_operators(with_factor):
     own = [None if part is None else Int8Bottlenecks([None, part]) for part in parts]
     rounded = [None if part is None else part.parts()[1] for part in own]
     spans = [
-        Span(_exact(part), start, end, None if factor is None else factor[start:end, None])
+        BottleneckSpan(_exact(part), start, end, None if factor is None else factor[start:end, None])
         for part, start, end in zip(rounded, starts, ends, strict=True)
     ]
     wanted = grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, spans)

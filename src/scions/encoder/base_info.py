@@ -161,13 +161,13 @@ class BaseInfo:
         """
         from scions.encoder import pooling_of
         from scions.encoder.tokenization import limit_of
-        from scions.engine.layers import capacity
+        from scions.engine.layers import max_positions
 
         prompts = {name: text or "" for name, text in (encoder.prompts or {}).items()}
         if any(prompts.values()) and any(not getattr(module, "include_prompt", True) for module in encoder):
             raise UsageError(f"base {encoder.base_name!r}: its pooling leaves prompts out, which the server cannot do")
         network = encoder.transformers_model
-        positions = capacity(network)
+        positions = max_positions(network)
         limit = limit_of(encoder) or _stated(network.config)
         return cls(
             id=encoder.base_name,

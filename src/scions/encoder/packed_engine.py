@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from scions.encoder.read_adapter import AdapterFolder
-from scions.engine.adapted_forward import order_rows, run_rows, segments_of
-from scions.engine.adapter_weights import AdapterWeights, in_memory
-from scions.engine.attention import Pack
+from scions.engine.adapted_forward import adapter_spans, order_by_adapter, run_adapted_layers
+from scions.engine.adapter_weights import AdapterWeights, tensor_fields
+from scions.engine.attention import PackedLayout
 from scions.engine.forward import supports
-from scions.engine.layers import Stack, prepare, stamp
+from scions.engine.layers import BaseLayers, read_base_layers, weights_version
 from scions.engine.read_layers import read_layers
 from scions.engine.token_pooling import pool, poolable
 from scions.errors import ScionsError
@@ -31,38 +31,38 @@ class PackedEngine:
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         self.model, self.dtype = model, dtype
-        self._held: tuple[Any, Stack] | None = None
+        self._held: tuple[Any, BaseLayers] | None = None
 
     @classmethod
     def of(cls, model: Any, dtype: torch.dtype) -> PackedEngine | None:
         """The engine for a SentenceTransformer, None where the packed loop does not cover it."""
-        if not supports(model) or not poolable(model) or prepare(model[0].auto_model, dtype) is None:
+        if not supports(model) or not poolable(model) or read_base_layers(model[0].auto_model, dtype) is None:
             return None
         return cls(model, dtype)
 
-    def stack(self) -> Stack:
+    def base_layers(self) -> BaseLayers:
         """The base's layers as they are now."""
-        now = stamp(self.model[0].auto_model)
+        now = weights_version(self.model[0].auto_model)
         held = self._held
         if held is None or held[0] != now:
-            stack = prepare(self.model[0].auto_model, self.dtype)
-            if stack is None:
+            base_layers = read_base_layers(self.model[0].auto_model, self.dtype)
+            if base_layers is None:
                 raise ScionsError(
                     "the encoder's layers are no longer the plain ones it was built with (was a PEFT adapter put into "
                     "them?); build a new DomainEncoder"
                 )
-            held = self._held = (now, stack)
+            held = self._held = (now, base_layers)
         return held[1]
 
     def prepare(self, published: AdapterFolder) -> AdapterWeights:
         """An adapter ready for `vectors`. Raises AdapterError where the packed loop has no place for it."""
         network = self.model[0].auto_model
-        layers = read_layers(published.name, published.config, network, self.stack(), published.tensors)
-        return AdapterWeights(**published.described(), **in_memory(layers, self.stack()))
+        layers = read_layers(published.name, published.config, network, self.base_layers(), published.tensors)
+        return AdapterWeights(**published.described(), **tensor_fields(layers, self.base_layers()))
 
     def moved(self, weights: AdapterWeights) -> AdapterWeights:
         """``weights`` where the base is now."""
-        return weights.to(self.stack())
+        return weights.to(self.base_layers())
 
     def vectors(
         self,
@@ -73,16 +73,16 @@ class PackedEngine:
     ) -> Tensor:
         """``[rows, dimensions]`` float32, in the order given; see `DomainEncoder.encode_rows`."""
         with torch.inference_mode():
-            stack, device = self.stack(), self.model.device
-            order = order_rows(adapters)
+            base_layers, device = self.base_layers(), self.model.device
+            order = order_by_adapter(adapters)
             ids = [token_ids[i] for i in order]
             sizes = np.fromiter(map(len, ids), np.int64, len(ids))
             flat = np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(sizes.sum()))
-            segments = segments_of([adapters[i] for i in order], [strengths[i] for i in order], sizes, device)
-            pack = Pack.of(torch.from_numpy(sizes).to(device))
+            spans = adapter_spans([adapters[i] for i in order], [strengths[i] for i in order], sizes, device)
+            layout = PackedLayout.of(torch.from_numpy(sizes).to(device))
             network = self.model[0].auto_model
-            hidden = run_rows(network, stack, torch.from_numpy(flat).to(device), pack, segments)
-            pooled = pool(self.model, hidden, pack, self.model.dtype)
+            hidden = run_adapted_layers(network, base_layers, torch.from_numpy(flat).to(device), layout, spans)
+            pooled = pool(self.model, hidden, layout, self.model.dtype)
             result = torch.empty_like(pooled)
             result[torch.from_numpy(order).to(device)] = pooled
             return result

@@ -16,8 +16,8 @@ from scions.encoder.packed_engine import PackedEngine
 from scions.encoder.peft_engine import PeftEngine
 from scions.encoder.tokenization import RowTokenizer, limit_of, only_fast
 from scions.engine.adapter_weights import AdapterWeights
-from scions.engine.batches import BATCH_TOKENS, FLOAT_BATCH_TOKENS, cut
-from scions.engine.layers import capacity
+from scions.engine.batches import BATCH_TOKENS, FLOAT_BATCH_TOKENS, batches_by_length
+from scions.engine.layers import max_positions
 from scions.errors import AdapterError, UsageError
 from scions.routing.sample import RoutingSample
 
@@ -79,7 +79,7 @@ class RowEncoder:
             result[known] = looked.of(known)
             todo = np.setdiff1d(todo, known)
             on_rows(len(known))
-        for part in cut(lengths[todo], 1 if self.deterministic else batch_size, tokens):
+        for part in batches_by_length(lengths[todo], 1 if self.deterministic else batch_size, tokens):
             batch = todo[part]
             rows = batch.tolist()
             chosen = [[values[i] for i in rows] for values in (token_ids, used, strengths, prompts)]
@@ -103,7 +103,7 @@ class RowEncoder:
     @property
     def positions(self) -> int | None:
         """Tokens of a row that the base has places for; None where it sets no bound."""
-        return capacity(getattr(self.model[0], "auto_model", None))
+        return max_positions(getattr(self.model[0], "auto_model", None))
 
     @property
     def dimensions(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scions.engine.adapter_weights import AdapterWeights
-from scions.engine.layers import capacity
+from scions.engine.layers import max_positions
 
 # Beyond this a tokeniser's longest input only says that it knows none.
 _NO_LIMIT = 10**9
@@ -18,7 +18,7 @@ def limit_of(model: Any, task: str | None = None) -> int | None:
     limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
     stated = int(limit) if limit and limit < _NO_LIMIT else None
     # Of RoBERTa's kind, config and tokeniser count two more than there are positions for tokens.
-    positions = capacity(getattr(model[0], "auto_model", None))
+    positions = max_positions(getattr(model[0], "auto_model", None))
     return min((one for one in (stated, positions) if one is not None), default=None)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from scions.engine.bottleneck import BottleneckTensors
-from scions.engine.layers import Stack
+from scions.engine.layers import BaseLayers
 
 
 class LoraTensors(NamedTuple):
@@ -31,8 +31,8 @@ def tensors_of(layer: LayerTensors) -> list[Tensor]:
     return sites + [tensor for pair in layer.low_rank.values() for tensor in pair]
 
 
-def moved(layer: LayerTensors, stack: Stack) -> LayerTensors:
-    device = stack.device
+def moved(layer: LayerTensors, base: BaseLayers) -> LayerTensors:
+    device = base.device
 
     def site(part: BottleneckTensors | None) -> BottleneckTensors | None:
         if part is None:
@@ -41,7 +41,7 @@ def moved(layer: LayerTensors, stack: Stack) -> LayerTensors:
         placed = part._replace(**changed)
         if placed.gamma is None or placed.beta is None:
             return placed
-        return placed._replace(gamma=placed.gamma.to(stack.norm_dtype), beta=placed.beta.to(stack.norm_dtype))
+        return placed._replace(gamma=placed.gamma.to(base.norm_dtype), beta=placed.beta.to(base.norm_dtype))
 
     low_rank = {key: LoraTensors(pair.down.to(device), pair.up.to(device)) for key, pair in layer.low_rank.items()}
     return LayerTensors(site(layer.attention), site(layer.feedforward), low_rank)

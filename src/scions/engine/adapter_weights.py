@@ -12,7 +12,7 @@ import torch
 from scions.engine.adapter_tensors import LayerTensors, moved, tensors_of
 from scions.engine.bottleneck import BottleneckTensors
 from scions.engine.kernels.int8_bottleneck import Int8Bottlenecks, fits
-from scions.engine.layers import Stack
+from scions.engine.layers import BaseLayers
 from scions.store import DomainStatistics
 
 
@@ -66,21 +66,21 @@ class AdapterWeights:
             return self.native.parts()
         return [part for layer in self.layers for part in (layer.attention, layer.feedforward)]
 
-    def to(self, stack: Stack) -> AdapterWeights:
-        """The same with its tensors where ``stack`` is."""
+    def to(self, base: BaseLayers) -> AdapterWeights:
+        """The same with its tensors where ``base`` is."""
         sites = self.sites()
         layers = tuple(
-            moved(layer._replace(attention=sites[2 * n], feedforward=sites[2 * n + 1]), stack)
+            moved(layer._replace(attention=sites[2 * n], feedforward=sites[2 * n + 1]), base)
             for n, layer in enumerate(self.layers)
         )
-        return replace(self, **in_memory(layers, stack))
+        return replace(self, **tensor_fields(layers, base))
 
 
-def in_memory(layers: Sequence[LayerTensors], stack: Stack) -> dict[str, Any]:
+def tensor_fields(layers: Sequence[LayerTensors], base: BaseLayers) -> dict[str, Any]:
     """What an `AdapterWeights` holds of these layers: in the compiled kernel's form where that covers them."""
     parts = [part for layer in layers for part in (layer.attention, layer.feedforward)]
     native = None
-    if stack.dtype == torch.bfloat16 and any(parts) and fits(parts, stack.width):
+    if base.dtype == torch.bfloat16 and any(parts) and fits(parts, base.width):
         native = Int8Bottlenecks(parts)
         layers = [layer._replace(attention=None, feedforward=None) for layer in layers]
     size = sum(tensor.nbytes for layer in layers for tensor in tensors_of(layer))

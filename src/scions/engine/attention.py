@@ -37,7 +37,7 @@ PROBABILITIES = 2**21
 
 
 @dataclass
-class Group:
+class BlockGroup:
     """Blocks of one size.
 
     Attributes:
@@ -69,7 +69,7 @@ class Group:
 
 
 @dataclass
-class Pack:
+class PackedLayout:
     """How packed tokens map to texts and to attention's blocks.
 
     Attributes:
@@ -87,7 +87,7 @@ class Pack:
     rows: int
 
     @classmethod
-    def of(cls, lengths: torch.Tensor) -> Pack:
+    def of(cls, lengths: torch.Tensor) -> PackedLayout:
         """Pack texts of ``lengths``, in any order."""
         # The compiled kernel reads them where they lie.
         sizes = np.ascontiguousarray(lengths.cpu().numpy(), dtype=np.int64)
@@ -96,7 +96,7 @@ class Pack:
         return cls(lengths, torch.from_numpy(positions).to(lengths.device), sizes, starts, _filled_up(len(positions)))
 
     @cached_property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[BlockGroup]:
         """Where attention in blocks sees the tokens."""
         device = self.lengths.device
         return [_group(blocks, size, self.sizes, self.starts, device) for size, blocks in _layout(self.sizes)]
@@ -160,7 +160,9 @@ def _layout(sizes: np.ndarray) -> list[tuple[int, list[list[int]]]]:
     return groups
 
 
-def _group(blocks: list[list[int]], size: int, sizes: np.ndarray, starts: np.ndarray, device: torch.device) -> Group:
+def _group(
+    blocks: list[list[int]], size: int, sizes: np.ndarray, starts: np.ndarray, device: torch.device
+) -> BlockGroup:
     flat = np.array([text for block in blocks for text in block])
     first = np.array([block[0] for block in blocks])
     block = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
@@ -184,10 +186,10 @@ def _group(blocks: list[list[int]], size: int, sizes: np.ndarray, starts: np.nda
         key[real] = owner[real]
         mask = torch.from_numpy(owner.reshape(-1, 1, size, 1) == key.reshape(-1, 1, 1, size)).to(device)
     on_device = [torch.from_numpy(array).to(device) for array in (places, real, tokens)]
-    return Group(len(blocks), size, on_device[0], on_device[1], on_device[2], mask)
+    return BlockGroup(len(blocks), size, on_device[0], on_device[1], on_device[2], mask)
 
 
-def _split(rows: torch.Tensor, group: Group, heads: int) -> torch.Tensor:
+def _split(rows: torch.Tensor, group: BlockGroup, heads: int) -> torch.Tensor:
     """``[3, blocks, heads, size, width of a head]`` of ``[blocks * size, 3 * width]``."""
     return rows.view(group.blocks, group.size, 3, heads, -1).permute(2, 0, 3, 1, 4)
 
@@ -199,15 +201,17 @@ def _joined(context: torch.Tensor) -> torch.Tensor:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, projected: torch.Tensor, pack: Pack, heads: int, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any, projected: torch.Tensor, layout: PackedLayout, heads: int, bias: torch.Tensor | None
+    ) -> torch.Tensor:
         ctx.save_for_backward(projected)
-        ctx.pack, ctx.heads, ctx.bias = pack, heads, bias
-        native = attend(projected, heads, pack.starts, pack.sizes) if bias is None else None
+        ctx.layout, ctx.heads, ctx.bias = layout, heads, bias
+        native = attend(projected, heads, layout.starts, layout.sizes) if bias is None else None
         if native is not None:
             return native
         context = projected.new_empty(len(projected), projected.shape[1] // 3)
-        context[pack.tokens :] = 0
-        for group in pack.groups:
+        context[layout.tokens :] = 0
+        for group in layout.groups:
             query, key, value = _split(projected.index_select(0, group.places), group, heads)
             result = F.scaled_dot_product_attention(query, key, value, attn_mask=group.added(query.dtype, bias))
             context.index_copy_(0, group.tokens, _joined(result).index_select(0, group.real))
@@ -218,8 +222,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         (projected,) = ctx.saved_tensors
         result = torch.empty_like(projected)
-        result[ctx.pack.tokens :] = 0
-        for group in ctx.pack.groups:
+        result[ctx.layout.tokens :] = 0
+        for group in ctx.layout.groups:
             split = _split(projected.index_select(0, group.places), group, ctx.heads)
             # Nothing flows back from padded places.
             outer = gradient.new_zeros(len(group.places), gradient.shape[1])

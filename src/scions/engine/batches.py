@@ -10,7 +10,7 @@ BATCH_TOKENS = 8192
 FLOAT_BATCH_TOKENS = 2048
 
 
-def cut(lengths: np.ndarray, rows: int | None = None, tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
+def batches_by_length(lengths: np.ndarray, rows: int | None = None, tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
     """Numbers of the rows of each batch: sorted by length, longest first, so that a batch's rows are alike.
 
     Args:

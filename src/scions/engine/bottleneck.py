@@ -35,7 +35,7 @@ class BottleneckTensors(NamedTuple):
     reads_residual: bool = False
 
 
-class Span(NamedTuple):
+class BottleneckSpan(NamedTuple):
     """Neighbouring tokens of one adapter, from ``start`` to before ``end``.
 
     ``factor`` is ``[end - start, 1]`` float32, how strongly the adapter acts on each token; None: 1 for all.
@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 
 def grouped_bottleneck(
-    y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float, spans: Sequence[Span]
+    y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float, spans: Sequence[BottleneckSpan]
 ) -> Tensor:
     """``norm(y + factor * up(act(down(y))) + residual)``, each span with its own bottleneck and norm.
 
@@ -83,7 +83,7 @@ def grouped_bottleneck(
     return torch.cat([_normed(y[span.start : span.end], span, gamma, beta, eps) for span in spans])
 
 
-def _normed(z: Tensor, span: Span, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+def _normed(z: Tensor, span: BottleneckSpan, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
     part, width = span.part, (z.shape[1],)
     if part is None or part.gamma is None:
         return F.layer_norm(z, width, gamma, beta, eps)

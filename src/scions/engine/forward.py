@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from scions.engine.attention import Pack
+from scions.engine.attention import PackedLayout
 from scions.engine.fused_sublayer import fused_sublayer
 from scions.engine.prepacked import PrepackedLayers, is_frozen
 
@@ -51,11 +51,11 @@ def packed_forward(model: Any, first: int = 0) -> Iterator[None]:
     frozen = PrepackedLayers()
 
     def forward(features: dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
-        pack = Pack.of(features["lengths"])
+        layout = PackedLayout.of(features["lengths"])
         known = features.get("hidden")
         start = 0 if known is None else first
-        hidden = run_layers(model[0].auto_model, features["input_ids"], pack, start, hidden=known, frozen=frozen)
-        output, mask = unpack(hidden, pack)
+        hidden = run_layers(model[0].auto_model, features["input_ids"], layout, start, hidden=known, frozen=frozen)
+        output, mask = unpack(hidden, layout)
         result = {"token_embeddings": output, "attention_mask": mask}
         for module in list(model)[1:]:
             result = module(result)
@@ -75,7 +75,7 @@ def packed_forward(model: Any, first: int = 0) -> Iterator[None]:
 def run_layers(
     transformer: Any,
     token_ids: torch.Tensor,
-    pack: Pack,
+    layout: PackedLayout,
     first: int = 0,
     last: int | None = None,
     hidden: torch.Tensor | None = None,
@@ -85,7 +85,7 @@ def run_layers(
 
     Args:
         transformer: a supported transformers model.
-        token_ids: ``[tokens]``, packed as ``pack`` says.
+        token_ids: ``[tokens]``, packed as ``layout`` says.
         pack: the layout.
         first: start at this layer, from ``hidden``.
         last: stop before this layer.
@@ -93,66 +93,70 @@ def run_layers(
         frozen: what to remember of frozen weights from call to call.
     """
     layers, run = _LAYERS[transformer.config.model_type]
-    x = embed(transformer, token_ids, pack) if hidden is None else hidden
-    x = F.pad(x, (0, 0, 0, pack.rows - pack.tokens))
-    extra = position_bias(transformer, pack)
+    x = embed(transformer, token_ids, layout) if hidden is None else hidden
+    x = F.pad(x, (0, 0, 0, layout.rows - layout.tokens))
+    extra = position_bias(transformer, layout)
     frozen = PrepackedLayers() if frozen is None else frozen
     for layer in layers(transformer)[first:last]:
-        x = run(layer, x, pack, frozen, extra)
-    return x[: pack.tokens]
+        x = run(layer, x, layout, frozen, extra)
+    return x[: layout.tokens]
 
 
-def embed(transformer: Any, token_ids: torch.Tensor, pack: Pack) -> torch.Tensor:
+def embed(transformer: Any, token_ids: torch.Tensor, layout: PackedLayout) -> torch.Tensor:
     """The input of the first layer, ``[tokens, width]``."""
     # RoBERTa and MPNet count positions from the padding token's number on.
     counted = transformer.config.model_type in _POSITIONS_AFTER_PADDING
     offset = int(transformer.embeddings.padding_idx) + 1 if counted else 0
-    positions = (pack.positions + offset)[None]
+    positions = (layout.positions + offset)[None]
     x = transformer.embeddings(input_ids=token_ids[None], position_ids=positions)[0]
     project = getattr(transformer, "embeddings_project", None)
     return x if project is None else project(x)
 
 
-def position_bias(transformer: Any, pack: Pack) -> torch.Tensor | None:
+def position_bias(transformer: Any, layout: PackedLayout) -> torch.Tensor | None:
     """MPNet's, ``[1, heads, widest, widest]``, which all its layers share; None: the model has none."""
     if transformer.config.model_type != "mpnet":
         return None
-    return transformer.encoder.compute_position_bias(torch.zeros(1, pack.widest, 1, device=pack.lengths.device))
+    return transformer.encoder.compute_position_bias(torch.zeros(1, layout.widest, 1, device=layout.lengths.device))
 
 
-def unpack(hidden: torch.Tensor, pack: Pack) -> tuple[torch.Tensor, torch.Tensor]:
+def unpack(hidden: torch.Tensor, layout: PackedLayout) -> tuple[torch.Tensor, torch.Tensor]:
     """``([texts, longest, width], [texts, longest])``: padded hidden states with their attention mask."""
-    longest = int(pack.lengths.max())
-    inside = torch.arange(longest, device=pack.lengths.device)
-    real = inside[None] < pack.lengths[:, None]
-    starts = torch.cumsum(pack.lengths, 0) - pack.lengths
+    longest = int(layout.lengths.max())
+    inside = torch.arange(longest, device=layout.lengths.device)
+    real = inside[None] < layout.lengths[:, None]
+    starts = torch.cumsum(layout.lengths, 0) - layout.lengths
     places = torch.where(real, starts[:, None] + inside[None], starts[:, None])
     return hidden[places], real.long()
 
 
-def _bert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: PrepackedLayers, extra: Any) -> torch.Tensor:
+def _bert_layer(layer: Any, x: torch.Tensor, layout: PackedLayout, frozen: PrepackedLayers, extra: Any) -> torch.Tensor:
     attention, out, feedforward = layer.attention.self, layer.attention.output, layer.output
     projected = _project(frozen, x, attention.query, attention.key, attention.value)
-    context = pack.attend(projected, attention.num_attention_heads, attention.dropout)
+    context = layout.attend(projected, attention.num_attention_heads, attention.dropout)
     x = fused_sublayer(frozen, context, x, out.dense, out.dropout, out.LayerNorm)
     inner = layer.intermediate.intermediate_act_fn(_dense(frozen, x, layer.intermediate.dense))
     return fused_sublayer(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)
 
 
-def _distilbert_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: PrepackedLayers, extra: Any) -> torch.Tensor:
+def _distilbert_layer(
+    layer: Any, x: torch.Tensor, layout: PackedLayout, frozen: PrepackedLayers, extra: Any
+) -> torch.Tensor:
     attention, feedforward = layer.attention, layer.ffn
     projected = _project(frozen, x, attention.q_lin, attention.k_lin, attention.v_lin)
-    context = pack.attend(projected, attention.n_heads, attention.dropout)
+    context = layout.attend(projected, attention.n_heads, attention.dropout)
     x = fused_sublayer(frozen, context, x, attention.out_lin, None, layer.sa_layer_norm)
     inner = feedforward.activation(_dense(frozen, x, feedforward.lin1))
     return fused_sublayer(frozen, inner, x, feedforward.lin2, feedforward.dropout, layer.output_layer_norm)
 
 
-def _mpnet_layer(layer: Any, x: torch.Tensor, pack: Pack, frozen: PrepackedLayers, extra: Any) -> torch.Tensor:
+def _mpnet_layer(
+    layer: Any, x: torch.Tensor, layout: PackedLayout, frozen: PrepackedLayers, extra: Any
+) -> torch.Tensor:
     block, feedforward = layer.attention, layer.output
     attention = block.attn
     projected = _project(frozen, x, attention.q, attention.k, attention.v)
-    context = pack.attend(projected, attention.num_attention_heads, attention.dropout, extra)
+    context = layout.attend(projected, attention.num_attention_heads, attention.dropout, extra)
     x = fused_sublayer(frozen, context, x, attention.o, block.dropout, block.LayerNorm)
     inner = layer.intermediate.intermediate_act_fn(_dense(frozen, x, layer.intermediate.dense))
     return fused_sublayer(frozen, inner, x, feedforward.dense, feedforward.dropout, feedforward.LayerNorm)

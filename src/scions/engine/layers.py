@@ -19,7 +19,7 @@ PROJECTIONS = ("query", "key", "value", "attention", "inner", "feedforward")
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerWeights:
     """One layer: its projections, queries, keys and values ``joined``, and its norms ``[width]``.
 
     ``activation`` None: exact GELU, which comes with the inner projection.
@@ -35,7 +35,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Stack:
+class BaseLayers:
     """All layers, their projections in ``dtype``.
 
     On a CPU norms stay in float32 whatever ``dtype`` is: that costs nothing there and keeps digits.
@@ -43,7 +43,7 @@ class Stack:
     (``attention`` or ``feedforward``).
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerWeights, ...]
     heads: int
     dtype: torch.dtype
     places: dict[str, tuple[int, str]]
@@ -81,7 +81,7 @@ _NAMES = {
 }
 
 
-def prepare(network: Any, dtype: torch.dtype) -> Stack | None:
+def read_base_layers(network: Any, dtype: torch.dtype) -> BaseLayers | None:
     """The layers of a transformers model; None where one of its parts is not the plain module it should be.
 
     In float32 most tensors are the network's own; otherwise the network keeps its weights and these are copies.
@@ -106,10 +106,10 @@ def prepare(network: Any, dtype: torch.dtype) -> Stack | None:
         places |= {prefix + path: (n, what) for path, what in zip(paths, PROJECTIONS, strict=True)}
         norms |= {prefix + sites.attention_norm: (n, "attention"), prefix + sites.feedforward_norm: (n, "feedforward")}
     layers = tuple(_layer(parts, dtype) for parts in found)
-    return Stack(layers, int(network.config.num_attention_heads), dtype, places, norms)
+    return BaseLayers(layers, int(network.config.num_attention_heads), dtype, places, norms)
 
 
-def capacity(network: Any) -> int | None:
+def max_positions(network: Any) -> int | None:
     """How many tokens of a text the embeddings have positions for; None where they have no table of positions."""
     positions = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
     if positions is None:
@@ -118,7 +118,7 @@ def capacity(network: Any) -> int | None:
     return int(positions.num_embeddings) - (0 if positions.padding_idx is None else int(positions.padding_idx) + 1)
 
 
-def stamp(network: nn.Module) -> list[int]:
+def weights_version(network: nn.Module) -> list[int]:
     """Changes whenever a weight does: moved, replaced, or written in place (a step of training)."""
     found: list[int] = []
     # Asked for every batch: `parameters()` takes three times as long.
@@ -156,7 +156,7 @@ def _plain(parts: dict[str, Any]) -> bool:
 
 
 @torch.no_grad()
-def _layer(parts: dict[str, Any], dtype: torch.dtype) -> Layer:
+def _layer(parts: dict[str, Any], dtype: torch.dtype) -> LayerWeights:
     norm_dtype = torch.float32 if parts["query"].weight.device.type == "cpu" else dtype
 
     def norm(name: str) -> tuple[Tensor, Tensor, float]:
@@ -169,7 +169,7 @@ def _layer(parts: dict[str, Any], dtype: torch.dtype) -> Layer:
             *(kept[0].to(dtype) if len(names) == 1 else torch.cat(kept).to(dtype) for kept in (weights, biases))
         )
 
-    return Layer(
+    return LayerWeights(
         linear("query", "key", "value"),
         linear("attention"),
         norm("attention_norm"),

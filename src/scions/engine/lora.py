@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from scions.engine.adapter_tensors import LayerTensors, LoraTensors
-from scions.engine.layers import Stack
+from scions.engine.layers import BaseLayers
 from scions.errors import AdapterError
 from scions.store.tensor_check import check_tensors
 
@@ -21,7 +21,7 @@ _UNCOVERED = (
 
 
 def lora_layers(
-    name: str, config: Any, network: Any, stack: Stack, given: Mapping[str, Tensor]
+    name: str, config: Any, network: Any, base: BaseLayers, given: Mapping[str, Tensor]
 ) -> tuple[LayerTensors, ...]:
     """LoRA's tensors by layer; see `scions.engine.read_layers.read_layers`.
 
@@ -41,7 +41,7 @@ def lora_layers(
         )
     modules = dict(network.named_modules())
     targets = [path for path in modules if path and check_target_module_exists(config, path)]
-    unknown = [path for path in targets if path not in stack.places]
+    unknown = [path for path in targets if path not in base.places]
     if unknown:
         raise AdapterError(
             f"adapter {name!r}: LoRA on {', '.join(unknown[:4])}{', …' if len(unknown) > 4 else ''} cannot be chosen "
@@ -54,11 +54,11 @@ def lora_layers(
         expected[f"{path}.lora_B.weight"] = (width_out, config.r)
     check_tensors(name, given, expected)
 
-    place = (stack.device, stack.dtype)
+    place = (base.device, base.dtype)
     scale = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
-    parts: list[dict[str, LoraTensors]] = [{} for _ in stack.layers]
+    parts: list[dict[str, LoraTensors]] = [{} for _ in base.layers]
     for path in targets:
-        n, what = stack.places[path]
+        n, what = base.places[path]
         down, up = given[f"{path}.lora_A.weight"], given[f"{path}.lora_B.weight"].float() * scale
         parts[n][what] = LoraTensors(down.to(*place), up.to(*place))
     return tuple(LayerTensors(low_rank=part) for part in parts)

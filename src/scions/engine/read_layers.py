@@ -10,14 +10,14 @@ from torch import Tensor
 from scions.adapters.peft_type import FILE_PREFIX
 from scions.engine.adapter_tensors import LayerTensors
 from scions.engine.bottleneck import BottleneckTensors
-from scions.engine.layers import Stack
+from scions.engine.layers import BaseLayers
 from scions.engine.lora import lora_layers
 from scions.errors import AdapterError
 from scions.store.tensor_check import check_tensors
 
 
 def read_layers(
-    name: str, config: Any, network: Any, stack: Stack, tensors: Mapping[str, Tensor]
+    name: str, config: Any, network: Any, base: BaseLayers, tensors: Mapping[str, Tensor]
 ) -> tuple[LayerTensors, ...]:
     """An adapter's tensors, as its file names them, by layer.
 
@@ -35,14 +35,14 @@ def read_layers(
     given = {key.removeprefix(FILE_PREFIX): tensor for key, tensor in tensors.items()}
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind == "BOTTLENECK":
-        return _bottleneck_layers(name, config, network, stack, given)
+        return _bottleneck_layers(name, config, network, base, given)
     if kind == "LORA":
-        return lora_layers(name, config, network, stack, given)
+        return lora_layers(name, config, network, base, given)
     raise AdapterError(f"adapter {name!r} is of the method {kind}; adapters per row are bottlenecks or LoRA")
 
 
 def _bottleneck_layers(
-    name: str, config: Any, network: Any, stack: Stack, given: Mapping[str, Tensor]
+    name: str, config: Any, network: Any, base: BaseLayers, given: Mapping[str, Tensor]
 ) -> tuple[LayerTensors, ...]:
     from scions.adapters.placement import find_sites, site_width
 
@@ -50,7 +50,7 @@ def _bottleneck_layers(
     modules = dict(network.named_modules())
     expected: dict[str, tuple[int, ...]] = {}
     for site in sites.bottlenecks:
-        if stack.places.get(site, (0, ""))[1] not in ("attention", "feedforward"):
+        if base.places.get(site, (0, ""))[1] not in ("attention", "feedforward"):
             raise AdapterError(
                 f"adapter {name!r} sits at {site}; per row it can sit behind the output projections of attention and "
                 "feed-forward block only"
@@ -67,10 +67,10 @@ def _bottleneck_layers(
         expected |= {f"{norm}.bottleneck_norm.weight": (width,), f"{norm}.bottleneck_norm.bias": (width,)}
     check_tensors(name, given, expected)
 
-    place = (stack.device, stack.dtype)
-    parts: list[dict[str, BottleneckTensors]] = [{} for _ in stack.layers]
+    place = (base.device, base.dtype)
+    parts: list[dict[str, BottleneckTensors]] = [{} for _ in base.layers]
     for site in sites.bottlenecks:
-        n, what = stack.places[site]
+        n, what = base.places[site]
         down, down_bias, up, up_bias = (
             given[f"{site}.bottleneck_{half}.{leaf}"].to(*place)
             for half in ("down", "up")
@@ -80,9 +80,9 @@ def _bottleneck_layers(
             down, down_bias, up, up_bias, activation=config.activation, reads_residual=site in sites.inputs
         )
     for norm in sites.norms:
-        n, what = stack.norms[norm]
+        n, what = base.norms[norm]
         gamma, beta = (
-            given[f"{norm}.bottleneck_norm.{leaf}"].to(stack.device, stack.norm_dtype) for leaf in ("weight", "bias")
+            given[f"{norm}.bottleneck_norm.{leaf}"].to(base.device, base.norm_dtype) for leaf in ("weight", "bias")
         )
         parts[n][what] = parts[n].get(what, BottleneckTensors())._replace(gamma=gamma, beta=beta)
     return tuple(LayerTensors(part.get("attention"), part.get("feedforward")) for part in parts)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from scions.engine.attention import Pack
+from scions.engine.attention import PackedLayout
 from scions.engine.forward import unpack
 
 _AFTER_POOLING = ("Normalize", "Dense", "LayerNorm", "Dropout")
@@ -23,7 +23,7 @@ def poolable(model: Any) -> bool:
     return kinds[0] == "Pooling" and tail[0].include_prompt and all(kind in _AFTER_POOLING for kind in kinds[1:])
 
 
-def pool(model: Any, hidden: Tensor, pack: Pack, dtype: torch.dtype) -> Tensor:
+def pool(model: Any, hidden: Tensor, layout: PackedLayout, dtype: torch.dtype) -> Tensor:
     """One vector a text, ``[texts, dimensions]`` float32.
 
     Args:
@@ -33,18 +33,18 @@ def pool(model: Any, hidden: Tensor, pack: Pack, dtype: torch.dtype) -> Tensor:
         dtype: of the modules' own weights.
     """
     pooling, *later = list(model)[1:]
-    ends = torch.cumsum(pack.lengths, 0)
-    starts = ends - pack.lengths
+    ends = torch.cumsum(layout.lengths, 0)
+    starts = ends - layout.lengths
     features: dict[str, Any]
     if pooling.pooling_mode == "mean":
         # A sum over neighbouring rows, which is what an embedding bag is; padding would cost as much as the tokens.
         places = torch.arange(len(hidden), device=hidden.device)
         total = F.embedding_bag(places, hidden.float(), starts, mode="sum")
-        features = {"sentence_embedding": total / pack.lengths[:, None]}
+        features = {"sentence_embedding": total / layout.lengths[:, None]}
     elif pooling.pooling_mode == "cls":
         features = {"sentence_embedding": hidden[starts]}
     else:
-        tokens, mask = unpack(hidden.float(), pack)
+        tokens, mask = unpack(hidden.float(), layout)
         features = pooling({"token_embeddings": tokens, "attention_mask": mask})
     features["sentence_embedding"] = features["sentence_embedding"].to(dtype)
     for module in later:

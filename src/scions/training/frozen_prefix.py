@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from scions.engine.forward import Pack, run_layers
+from scions.engine.forward import PackedLayout, run_layers
 from scions.engine.precision import autocast
 from scions.training.tokens import Tokens
 
@@ -42,7 +42,9 @@ class FrozenPrefix:
         with torch.no_grad(), autocast(model.device, bf16):
             for piece in tokens.pieces(np.arange(len(tokens.ids))):
                 features = {k: v.to(model.device) for k, v in tokens.features(piece, packed=True).items()}
-                hidden = run_layers(transformer, features["input_ids"], Pack.of(features["lengths"]), last=first)
+                hidden = run_layers(
+                    transformer, features["input_ids"], PackedLayout.of(features["lengths"]), last=first
+                )
                 self._states[self._places(piece)] = hidden.to("cpu", kind)
 
     @staticmethod

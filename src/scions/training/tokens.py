@@ -15,7 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from scions.engine.batches import BATCH_TOKENS, cut
+from scions.engine.batches import BATCH_TOKENS, batches_by_length
 
 
 class Tokens:
@@ -51,7 +51,7 @@ class Tokens:
 
     def pieces(self, places: np.ndarray, piece_tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
         """``places`` (numbers of texts) sorted by length and cut into pieces; as positions into ``places``."""
-        return cut(self.lengths[places], tokens=piece_tokens)
+        return batches_by_length(self.lengths[places], tokens=piece_tokens)
 
     def features(self, places: np.ndarray, packed: bool) -> dict[str, torch.Tensor]:
         """Model input for the texts at ``places``, which stand longest first.
