@@ -5,12 +5,14 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
 from scions.evaluation import evaluate
-from scions.training.baselines.linear_batches import cosent, info_nce, same_label_nce
+from scions.training.baselines.linear_batches import same_label_nce
 from scions.training.baselines.linear_map import LinearMap, fit_linear_map
+from scions.training.objectives import retrieval_loss
 
 CODE = 8
 
@@ -146,11 +148,13 @@ def test_losses_by_hand():
     same, across = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     both = torch.cat([same, across])
     # The higher-scored row has cosine 0, the lower cosine 1: log(1 + e^20).
-    assert cosent(both, torch.cat([across, across]), torch.tensor([1.0, 0.0])).item() == pytest.approx(20, abs=1e-3)
-    assert cosent(both, both, torch.tensor([1.0, 1.0])).item() == 0
+    cosent = CoSENTLoss(None, scale=20.0).compute_loss_from_embeddings
+    assert cosent([both, torch.cat([across, across])], torch.tensor([1.0, 0.0])).item() == pytest.approx(20, abs=1e-3)
+    assert cosent([both, both], torch.tensor([1.0, 1.0])).item() == 0
     nothing = torch.zeros(2, 2, dtype=torch.bool)
-    assert info_nce(both, both.flip(0), nothing).item() == pytest.approx(20, abs=1e-3)
-    assert info_nce(both, both.flip(0), ~torch.eye(2, dtype=torch.bool)).item() == 0
+    own = torch.arange(2)
+    assert retrieval_loss(both, both.flip(0), own, nothing, 20.0).item() == pytest.approx(20, abs=1e-3)
+    assert retrieval_loss(both, both.flip(0), own, ~torch.eye(2, dtype=torch.bool), 20.0).item() == 0
     vectors = torch.cat([same, same, across, across])
     assert same_label_nce(vectors, torch.tensor([0, 0, 1, 1])).item() == pytest.approx(0, abs=1e-3)
     assert same_label_nce(vectors, torch.tensor([0, 1, 0, 1])).item() == pytest.approx(20, abs=1e-3)

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch.nn import functional as F
 
-from scions.training.objectives import contrastive_loss, cosent_loss
+from scions.training.objectives import contrastive_loss
 
 
 def _columns(columns: int, rows: int = 6, seed: int = 0) -> torch.Tensor:
@@ -41,7 +42,7 @@ def test_a_masked_candidate_counts_for_nothing():
 @pytest.mark.parametrize("columns", [2, 3, 4])
 @pytest.mark.parametrize("scale", [20.0, 5.0])
 def test_contrastive_is_multiple_negatives_ranking(model, columns, scale):
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     vectors = _columns(columns).requires_grad_(True)
     theirs = MultipleNegativesRankingLoss(model, scale=scale).compute_loss_from_embeddings(list(vectors), None)
@@ -51,14 +52,25 @@ def test_contrastive_is_multiple_negatives_ranking(model, columns, scale):
     assert torch.allclose(torch.autograd.grad(ours, vectors)[0], gradient, atol=1e-5)
 
 
-@pytest.mark.parametrize("scores", [[0.1, 0.5, 0.9, 0.3, 0.3, 0.0], [0, 1, 0, 1, 1, 0]])
-def test_cosent_is_that_of_sentence_transformers(model, scores):
-    from sentence_transformers.losses import CoSENTLoss
+def _cosent(columns: torch.Tensor, scores: torch.Tensor, scale: float) -> torch.Tensor:
+    """CoSENT as it is defined: over all pairs of rows with score i < score j."""
+    cosine = scale * F.cosine_similarity(columns[0], columns[1], dim=-1)
+    gaps = (cosine[:, None] - cosine[None, :]).masked_fill(scores[:, None] >= scores[None, :], float("-inf"))
+    return torch.logsumexp(torch.cat([gaps.new_zeros(1), gaps.flatten()]), dim=0)
 
-    vectors, labels = _columns(2).requires_grad_(True), torch.tensor(scores, dtype=torch.float32)
-    theirs = CoSENTLoss(model, scale=20.0).compute_loss_from_embeddings(list(vectors), labels)
+
+def _library_cosent(columns: torch.Tensor, scores: torch.Tensor, scale: float) -> torch.Tensor:
+    return CoSENTLoss(None, scale=scale).compute_loss_from_embeddings(list(columns), scores)
+
+
+@pytest.mark.parametrize(
+    "scores", [[0.1, 0.5, 0.9, 0.3, 0.3, 0.0], [0, 1, 0, 1, 1, 0], [1] * 6, [i * i % 7 for i in range(64)]]
+)
+@pytest.mark.parametrize("scale", [20.0, 3.0])
+def test_cosent_is_that_of_sentence_transformers(scores, scale):
+    vectors, labels = _columns(2, len(scores)).requires_grad_(True), torch.tensor(scores, dtype=torch.float32)
+    theirs, ours = _library_cosent(vectors, labels, scale), _cosent(vectors, labels, scale)
     (gradient,) = torch.autograd.grad(theirs, vectors)
-    ours = cosent_loss(vectors, labels, 20.0)
     assert float(ours.detach()) == pytest.approx(float(theirs.detach()), abs=1e-5)
     assert torch.allclose(torch.autograd.grad(ours, vectors)[0], gradient, atol=1e-5)
 
@@ -69,5 +81,5 @@ def test_cosent_by_hand_and_by_order_alone():
     pairs = [(0, 1), (0, 2), (1, 2)]  # (lower, higher) by these scores
     expected = math.log(1 + sum(math.exp(3 * (cosine[i] - cosine[j])) for i, j in pairs))
     for scores in ([0.0, 0.5, 1.0], [-100.0, 3.0, 4.0]):
-        assert float(cosent_loss(vectors, torch.tensor(scores), 3.0)) == pytest.approx(expected, abs=1e-5)
-    assert float(cosent_loss(vectors, torch.ones(3), 3.0)) == 0.0
+        assert float(_library_cosent(vectors, torch.tensor(scores), 3.0)) == pytest.approx(expected, abs=1e-5)
+    assert float(_library_cosent(vectors, torch.ones(3), 3.0)) == 0.0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback
@@ -23,7 +24,7 @@ from scions.engine.precision import autocast
 from scions.errors import ScionsError
 from scions.training.batches import PlannedSteps
 from scions.training.best_epoch import BestEpoch
-from scions.training.objectives import contrastive_loss, cosent_loss, retrieval_loss
+from scions.training.objectives import contrastive_loss, retrieval_loss
 from scions.training.preservation.preserver import Preserver
 from scions.training.preservation.soft_mask import ScaledSteps
 from scions.training.recipe import Recipe
@@ -109,7 +110,8 @@ class AdapterTrainer(SentenceTransformerTrainer):
             documents, positives, mask = inputs["documents"], inputs["positives"], inputs["mask"]
             loss = retrieval_loss(columns[0], documents, positives, mask, self.recipe.scale)
         elif "scores" in inputs:
-            loss = cosent_loss(columns, inputs["scores"], self.recipe.scale)
+            cosent = CoSENTLoss(None, scale=self.recipe.scale)  # without a model: it is given the embeddings
+            loss = cosent.compute_loss_from_embeddings(list(columns), inputs["scores"])
         else:
             loss = contrastive_loss(columns, inputs["mask"], self.recipe.scale)
         for term in self.preserver.terms:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
+from scions.training.objectives import retrieval_loss
 
-if TYPE_CHECKING:
-    import torch
-
-    Mapped = Callable[[torch.Tensor], torch.Tensor]
-    Loss = Callable[[Mapped], torch.Tensor]
+Mapped = Callable[[torch.Tensor], torch.Tensor]
+Loss = Callable[[Mapped], torch.Tensor]
 
 LARGEST_BATCH = 256
 SMALLEST_BATCH = 16
@@ -37,34 +36,11 @@ def batches_of(train: Table, vectors_of: VectorsOf, seed: int) -> Callable[[], I
     return _contrastive(train, vectors_of, rng)
 
 
-def cosent(first: torch.Tensor, second: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
-    """log(1 + sum of exp(scale (cos_i - cos_j)) over rows with gold_i < gold_j). Unit `[n, d]` twice, gold `[n]`."""
-    import torch
-
-    cosine = SCALE * (first * second).sum(dim=1)
-    gap = cosine[:, None] - cosine[None, :]
-    gap = gap[gold[:, None] < gold[None, :]]
-    return torch.logsumexp(torch.cat([gap.new_zeros(1), gap]), dim=0)
-
-
-def info_nce(queries: torch.Tensor, documents: torch.Tensor, ignored: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of finding document i for query i among all documents that are not ignored.
-
-    queries: unit `[n, d]`; documents: unit `[m >= n, d]`; ignored: bool `[n, m]`, never true at (i, i).
-    """
-    import torch
-
-    scores = (SCALE * queries @ documents.T).masked_fill(ignored, float("-inf"))
-    return torch.nn.functional.cross_entropy(scores, torch.arange(len(queries)))
-
-
 def same_label_nce(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Supervised contrast (Khosla et al., 2020): mean log-likelihood of the rows that share one's label.
 
     vectors: unit `[n, d]`; labels: `[n]`, each at least twice.
     """
-    import torch
-
     self_pairs = torch.eye(len(vectors), dtype=torch.bool)
     likely = (SCALE * vectors @ vectors.T).masked_fill(self_pairs, float("-inf")).log_softmax(dim=1)
     same = (labels[:, None] == labels[None, :]) & ~self_pairs
@@ -72,23 +48,22 @@ def same_label_nce(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _graded(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
-    import torch
-
     first = torch.from_numpy(vectors_of(train.columns["sentence1"], None))
     second = torch.from_numpy(vectors_of(train.columns["sentence2"], None))
     gold_column = train.columns["score" if train.shape is Shape.SCORED else "label"]
     gold = torch.tensor([float(x) for x in gold_column])
+    cosent = CoSENTLoss(None, scale=SCALE)
 
     def epoch() -> Iterator[Loss]:
         for rows in _chunks(rng.permutation(len(gold))):
-            yield lambda mapped, rows=rows: cosent(mapped(first[rows]), mapped(second[rows]), gold[rows])  # type: ignore[misc]
+            yield lambda mapped, rows=rows: cosent.compute_loss_from_embeddings(  # type: ignore[misc]
+                [mapped(first[rows]), mapped(second[rows])], gold[rows]
+            )
 
     return epoch
 
 
 def _labeled_rows(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
-    import torch
-
     vectors = torch.from_numpy(vectors_of(train.columns["text"], None))
     rows_of: dict[str, list[int]] = {}
     for row, label in enumerate(train.columns["label"]):
@@ -114,8 +89,6 @@ def _labeled_rows(train: Table, vectors_of: VectorsOf, rng: np.random.Generator)
 
 
 def _contrastive(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
-    import torch
-
     rows = list(_triples(train))
     if len(rows) < 2:
         raise DataError(f"{train.source}: a linear map needs at least two pairs to contrast; found {len(rows)}.")
@@ -134,8 +107,9 @@ def _contrastive(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) 
             # Another positive of the same query is no negative, wherever in the batch it comes from.
             both = np.array(asked)[:, None] * len(documents) + np.array(offered)
             ignored = torch.from_numpy(np.isin(both, relevant)).fill_diagonal_(False)
-            yield lambda mapped, a=asked, o=offered, i=ignored: info_nce(  # type: ignore[misc]
-                mapped(query_vectors[a]), mapped(document_vectors[o]), i
+            own = torch.arange(len(part))
+            yield lambda mapped, a=asked, o=offered, p=own, i=ignored: retrieval_loss(  # type: ignore[misc]
+                mapped(query_vectors[a]), mapped(document_vectors[o]), p, i, SCALE
             )
 
     return epoch

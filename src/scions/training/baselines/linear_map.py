@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
@@ -98,8 +99,6 @@ def _descend(
     offer: Offer,
 ) -> None:
     """One learning rate: AdamW from the identity, offering each epoch's map; ends after three epochs without a gain."""
-    import torch
-
     weight = torch.eye(width, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=rate, weight_decay=0.0)
     batches = batches_of(train, lambda texts, role: frozen.of(texts, role, batch_size), seed)

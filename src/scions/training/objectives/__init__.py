@@ -1,6 +1,5 @@
-"""Training objectives, one a file: pure functions of embeddings."""
+"""Training objectives as pure functions of embeddings; CoSENT is sentence-transformers' own ``CoSENTLoss``."""
 
 from scions.training.objectives.contrastive import contrastive_loss, retrieval_loss
-from scions.training.objectives.cosent import cosent_loss
 
-__all__ = ["contrastive_loss", "cosent_loss", "retrieval_loss"]
+__all__ = ["contrastive_loss", "retrieval_loss"]
