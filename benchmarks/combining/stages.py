@@ -102,7 +102,7 @@ def greedily(shop: Workshop) -> None:
             lambda names: 1.0 if len(names) == 1 else shop.dev_retained(names),
             target,
             holds=lambda before, now: now >= FLOOR,
-            most=4,
+            limit=4,
         )
         record: dict[str, Any] = {"target": target, "members": found.members, "size": len(found.members)}
         record["tried"] = [{"members": t.members, "signs": t.fraction, "dev": t.score} for t in found.trials]

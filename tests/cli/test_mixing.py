@@ -126,3 +126,14 @@ def test_wrong_usage_is_two(run, three, arguments, said):
     code, _, err = run(*arguments)
     assert code == 2
     assert said in err
+
+
+def test_flags_by_their_old_names_warn(run, three, adapters_aside, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    adapters_aside.rename(elsewhere)
+    arguments = ("mix", "legal", "medical", "--name", "soup", "--strategy", "ties")
+    code, _, err = run(*arguments, f"--output={elsewhere}", "--kept", "0.5")
+    assert code == 0, err
+    assert "Warning: --output is deprecated; use --adapters" in err
+    assert "Warning: --kept is deprecated; use --density" in err
+    assert Manifest.read(elsewhere / "soup").extra["mixture"]["kept"] == 0.5

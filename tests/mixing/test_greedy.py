@@ -51,7 +51,7 @@ def test_a_loss_may_be_allowed():
 
 
 def test_at_most_so_many():
-    assert greedy("abcd", fraction, lambda names: len(names), most=2).members == ("a", "b")
+    assert greedy("abcd", fraction, lambda names: len(names), limit=2).members == ("a", "b")
 
 
 def test_a_target_that_is_not_there():

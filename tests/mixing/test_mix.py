@@ -56,7 +56,7 @@ def test_a_mixture_can_be_used_and_mixed_again(three, tiny_base):
 
 
 def test_ties_lets_unchanged_weights_be(three):
-    tensors = mixed(three[:2], [0.5, 0.5], "ties", kept=0.2)
+    tensors = mixed(three[:2], [0.5, 0.5], "ties", density=0.2)
     from scions.merging.tensor_sites import is_matrix
     from scions.mixing.adapters import updates
 
@@ -145,7 +145,7 @@ def test_similarity_and_clusters_weigh_by_the_texts(three, tmp_path):
         ({"strategy": "weighted", "weights": [1, 0]}, "all of the weight falls on legal"),
         ({"strategy": "greedy"}, "give --data"),
         ({"target": "legal"}, "no use for it"),
-        ({"kept": 0.5}, "--kept is what TIES does not trim"),
+        ({"density": 0.5}, "density=... is the share that TIES does not trim"),
         ({"shape": "pairs"}, "--shape has no use without rows"),
         ({"base": "elsewhere"}, "--base has no use without rows"),
     ],

@@ -68,8 +68,8 @@ def test_at_most_so_many():
     vectors = np.eye(4)[[0, 1, 2] * 5]
     many = domains((0.3, 0.1, 0.1, 0), (0.1, 0.3, 0.1, 0), (0.1, 0.1, 0.3, 0))
     assert len(propose(vectors, many).weights) == 3
-    assert len(propose(vectors, many, most=2).weights) == 2
-    assert sum(propose(vectors, many, by="cosine", most=2).weights.values()) == pytest.approx(1)
+    assert len(propose(vectors, many, limit=2).weights) == 2
+    assert sum(propose(vectors, many, by="cosine", limit=2).weights.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("by", ["mixture", "cosine"])

@@ -15,7 +15,7 @@ from scions.cli.flags import read_flags_from
 from scions.cli.importance import importance
 from scions.cli.list import list_
 from scions.cli.mix import mix
-from scions.cli.options import OutputRenamed
+from scions.cli.options import MixRenamed, OutputRenamed, SelectRenamed
 from scions.cli.prune import prune
 from scions.cli.quiet import DEBUG_VARIABLE, debugging, silence
 from scions.cli.reindex import reindex
@@ -59,8 +59,8 @@ app.command("reindex", no_args_is_help=True)(reindex)
 app.command("list", cls=OutputRenamed)(list_)
 app.command("importance", no_args_is_help=True)(importance)
 app.command("compare", cls=OutputRenamed, no_args_is_help=True)(compare)
-app.command("mix", cls=OutputRenamed, no_args_is_help=True)(mix)
-app.command("select", cls=OutputRenamed, no_args_is_help=True)(select)
+app.command("mix", cls=MixRenamed, no_args_is_help=True)(mix)
+app.command("select", cls=SelectRenamed, no_args_is_help=True)(select)
 app.command("prune", cls=OutputRenamed, no_args_is_help=True)(prune)
 app.command("serve")(serve)
 read_flags_from(app)

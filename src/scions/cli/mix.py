@@ -17,7 +17,10 @@ NOTHING_HELPS = 3
 
 
 def mix(
-    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.", show_default=False)],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="ADAPTERS...", help="Two adapters or more, by name or folder.", show_default=False),
+    ],
     name: Annotated[str, typer.Option(help="The mixture's name.", show_default=False)],
     strategy: Annotated[str, typer.Option(help="uniform, weighted, similarity, clusters, greedy or ties.")] = "uniform",
     weights: Annotated[
@@ -36,7 +39,7 @@ def mix(
     target: Annotated[
         str | None, typer.Option(help="For greedy: the adapter to begin with.", show_default="the closest pair")
     ] = None,
-    kept: Annotated[
+    density: Annotated[
         float | None, typer.Option(help="For ties: share of each adapter's changes that stays.", show_default="0.2")
     ] = None,
     shape: DataShape = None,
@@ -44,7 +47,7 @@ def mix(
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapters' own")
     ] = None,
-    folder: AdaptersFolder = None,
+    adapters: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
     """Average adapters of one base into a new one; says first what to expect, and then what it measured.
@@ -63,18 +66,18 @@ def mix(
         from scions.mixing import mix as run
 
     done = run(
-        adapters,
+        names,
         name,
         strategy=strategy,
         weights=parse_weights(weights),
         data=data or (),
         test=test or (),
         target=target,
-        kept=kept,
+        density=density,
         shape=shape,
         seed=seed,
         base=base,
-        root=folder,
+        adapters=adapters,
         force=force,
         on_expectation=lambda expected: print_stage(f"expected: {expected.sentence}"),
         on_stage=print_stage,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from typer.core import TyperCommand
@@ -22,16 +22,30 @@ DataShape = Annotated[
 class OutputRenamed(TyperCommand):
     """A command that still accepts ``--output``, the name of ``--adapters`` before version 0.2, and warns."""
 
+    renamed: ClassVar[dict[str, str]] = {"--output": "--adapters"}
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        renamed = [word.replace("--output", "--adapters", 1) if _is_output(word) else word for word in args[:end]]
-        if renamed != args[:end]:
-            typer.secho("Warning: --output is deprecated; use --adapters", fg="yellow", err=True)
-        return super().parse_args(ctx, renamed + args[end:])
+        words = []
+        for word in args[:end]:
+            flag, equals, value = word.partition("=")
+            if flag in self.renamed:
+                typer.secho(f"Warning: {flag} is deprecated; use {self.renamed[flag]}", fg="yellow", err=True)
+                word = self.renamed[flag] + equals + value
+            words.append(word)
+        return super().parse_args(ctx, words + args[end:])
 
 
-def _is_output(word: str) -> bool:
-    return word == "--output" or word.startswith("--output=")
+class MixRenamed(OutputRenamed):
+    """``scions mix``, which also accepts ``--kept`` for ``--density``."""
+
+    renamed: ClassVar[dict[str, str]] = {**OutputRenamed.renamed, "--kept": "--density"}
+
+
+class SelectRenamed(OutputRenamed):
+    """``scions select``, which also accepts ``--most`` for ``--limit``."""
+
+    renamed: ClassVar[dict[str, str]] = {**OutputRenamed.renamed, "--most": "--limit"}
 
 
 def parse_columns(given: list[str] | None) -> dict[str, str] | None:

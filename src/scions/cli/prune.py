@@ -33,7 +33,7 @@ def prune(
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
     ] = None,
-    folder: AdaptersFolder = None,
+    adapters: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
     """Take out of an adapter what matters least: values (smaller on disk), or units and layers (faster too).
@@ -63,7 +63,7 @@ def prune(
         curve=curve is not None,
         shape=shape,
         base=base,
-        root=folder,
+        adapters=adapters,
         force=force,
         on_stage=print_stage,
     )

@@ -16,7 +16,7 @@ def select(
     by: Annotated[
         str, typer.Option(help="cosine: the most similar; mixture: those whose domain the texts most likely come from.")
     ] = "cosine",
-    most: Annotated[int, typer.Option(help="Propose at most so many adapters.")] = 5,
+    limit: Annotated[int, typer.Option(help="Largest number of adapters to propose.")] = 5,
     base: Annotated[
         str | None, typer.Option(help="Only adapters of this base.", show_default="the base most of them have")
     ] = None,
@@ -35,7 +35,7 @@ def select(
         from scions.data import read
         from scions.mixing import select as run
 
-        found = run(read(texts).texts(), by=by, most=most, base=base, root=adapters)
+        found = run(read(texts).texts(), by=by, limit=limit, base=base, adapters=adapters)
     rows = [
         (c.name, f"{c.cosine:.3f}", percent(c.share), f"{c.evidence:+.1f}", _weight(found.weights.get(c.name)))
         for c in found.ranked

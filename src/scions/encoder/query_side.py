@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from scions.unit_rows import unit_rows
+
 if TYPE_CHECKING:
     from scions.engine.adapter_weights import AdapterWeights
 
@@ -91,7 +93,7 @@ class KnownDocuments:
         missing = np.flatnonzero(rows < 0)
         if len(missing):
             found[missing] = _of_role(self.encoder, "document", [sentences[i] for i in missing.tolist()], options)
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        return unit_rows(found)
 
 
 def documents_choice(choice: Any, adapters: Mapping[str, AdapterWeights]) -> Any:

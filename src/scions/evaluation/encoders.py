@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from scions.errors import ScionsError
+from scions.unit_rows import unit_rows
 
 
 class Encoder(Protocol):
@@ -65,8 +66,7 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
             "precision overflows: try fp32."
         )
     # An encoder of one's own may ignore normalize_embeddings; a dot product below means a cosine all the same.
-    length = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return Vectors({text: i for i, text in enumerate(distinct)}, matrix / np.maximum(length, 1e-12))
+    return Vectors({text: i for i, text in enumerate(distinct)}, unit_rows(matrix))
 
 
 class CachedEncoder:

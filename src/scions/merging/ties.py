@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-KEPT = 0.2
+DENSITY = 0.2
 
 
 def ties(
     members: Sequence[Mapping[str, Tensor]],
     start: Mapping[str, Tensor],
     weights: Sequence[float] | None = None,
-    kept: float = KEPT,
+    density: float = DENSITY,
 ) -> dict[str, Tensor]:
     """TIES merging (Yadav et al. 2023, arXiv 2306.01708, algorithm 1): trim, elect signs, merge what agrees.
 
@@ -30,21 +30,21 @@ def ties(
         members: tensors by name, the same names and shapes in each.
         start: first values by name, of those tensors that TIES is to merge.
         weights: one a member; None: all equal.
-        kept: share of each member's largest differences that is not trimmed, over all its tensors.
+        density: share of each member's largest differences that is not trimmed, over all its tensors.
 
     Raises:
         UsageError: as `normalized`, or a share that is not above 0 and at most 1.
     """
     import torch
 
-    if not 0 < kept <= 1:
-        raise UsageError(f"the share that TIES keeps must lie above 0 and at most at 1, found {kept}")
+    if not 0 < density <= 1:
+        raise UsageError(f"the share that TIES keeps must lie above 0 and at most at 1, found {density}")
     shares = normalized(weights or [1.0] * len(members), len(members))
     merged = average(members, shares)
     trimmed = []
     for member in members:
         differences = {name: member[name].float() - first.float() for name, first in start.items()}
-        threshold = magnitude(differences.values(), 1 - kept)
+        threshold = magnitude(differences.values(), 1 - density)
         trimmed.append({name: d * (d.abs() > threshold) for name, d in differences.items()})
     for name, first in start.items():
         stacked = torch.stack([w * t[name] for w, t in zip(shares, trimmed, strict=True)])

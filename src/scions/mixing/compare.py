@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.merging.signs import Signs, sign_difference, weight_cosine
 from scions.merging.tensor_sites import compared
@@ -60,27 +61,28 @@ class Comparison:
         return out
 
 
+@renamed_arguments(root="adapters")
 def compare(
     names: Sequence[str | Path],
     *,
     texts: Sequence[str] | None = None,
     base: str | None = None,
-    root: str | Path | None = None,
+    adapters: str | Path | None = None,
 ) -> Comparison:
     """Compare published adapters of one base, method, placement and rank.
 
     Args:
-        names: two or more, by name under ``root`` or by folder.
+        names: two or more, by name in the ``adapters`` folder, or by path.
         texts: encoded with the base and every adapter, to see what each does to their similarities; None leaves that
             out, and then no base is loaded.
         base: where the base lies, if not where the adapters say.
-        root: where adapters lie.
+        adapters: folder of the adapters; None: `scions.store.default_root`.
 
     Raises:
         UsageError: fewer than two adapters, one twice, or a base without texts.
         AdapterError: they cannot be compared; says which differ in what.
     """
-    members = read_members(names, None if root is None else Path(root))
+    members = read_members(names, None if adapters is None else Path(adapters))
     if base is not None and texts is None:
         raise UsageError("the base is loaded only to encode texts (--effects); without them --base has no use")
     check_comparable(members)

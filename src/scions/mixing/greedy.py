@@ -43,7 +43,7 @@ def greedy(
     score: Callable[[Names], float],
     target: str | None = None,
     holds: Callable[[float, float], bool] = lambda before, now: now >= before,
-    most: int | None = None,
+    limit: int | None = None,
 ) -> GreedySearch:
     """Grow a mixture from ``target``, or from the pair with the least sign difference.
 
@@ -53,7 +53,7 @@ def greedy(
         score: development score of the mixture of some of them (of one: itself); higher is better.
         target: where to begin. Where the first addition does not hold, the path ends with it alone: no mixture helps.
         holds: whether a set's score (second) is good enough to go on, given that of the set before it (first).
-        most: at most so many members.
+        limit: at most so many members.
 
     Raises:
         UsageError: fewer than two names, or a target that is not among them.
@@ -65,7 +65,7 @@ def greedy(
     chosen: Names = (target,) if target is not None else min(combinations(names, 2), key=fraction)
     best = score(chosen)
     trials = [Trial(chosen, fraction(chosen) if len(chosen) > 1 else 0.0, best, True)]
-    while len(chosen) < min(len(names), most or len(names)):
+    while len(chosen) < min(len(names), limit or len(names)):
         wider = min(((*chosen, name) for name in names if name not in chosen), key=fraction)
         now = score(wider)
         kept = holds(best, now)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scions.deprecation import renamed_arguments
 from scions.errors import UsageError
 from scions.evaluation import dev_score
 from scions.merging.averaging import average, normalized
 from scions.merging.signs import sign_difference
 from scions.merging.tensor_sites import compared
-from scions.merging.ties import KEPT, ties
+from scions.merging.ties import DENSITY, ties
 from scions.mixing.adapters import Member, first_weights, read_members
 from scions.mixing.compatibility import check_mixable
 from scions.mixing.conflict import Expectation, expectation
@@ -61,6 +62,7 @@ class Mixture:
     manifest: Manifest | None
 
 
+@renamed_arguments(root="adapters", kept="density")
 def mix(
     names: Sequence[str | Path],
     name: str,
@@ -70,11 +72,11 @@ def mix(
     data: Sequence[str | Path] | str | Path = (),
     test: Sequence[str | Path] | str | Path = (),
     target: str | None = None,
-    kept: float | None = None,
+    density: float | None = None,
     shape: str | None = None,
     seed: int = 0,
     base: str | None = None,
-    root: str | Path | None = None,
+    adapters: str | Path | None = None,
     output: str | Path | None = None,
     force: bool = False,
     on_expectation: Callable[[Expectation], None] | None = None,
@@ -83,20 +85,20 @@ def mix(
     """Make one adapter of several, measure it and publish it.
 
     Args:
-        names: two or more adapters, by name under ``root`` or by folder.
+        names: two or more adapters, by name in the ``adapters`` folder, or by path.
         name: of the mixture; its folder is ``output/name``.
         strategy: ``uniform``; ``weighted`` by ``weights``; ``similarity`` or ``clusters``, by what the members' domains
             have to do with the texts of ``data``; ``greedy``, which chooses members on ``data``; ``ties``.
         weights: one an adapter, for ``weighted`` (and, if given, ``ties``).
-        data: files of rows. Where the strategy chooses, part of them does (see `judging.read_rows`).
+        data: files of rows. Where the strategy chooses, part of them does (see `scions.mixing.holdout.read_rows`).
         test: files that judge, one for each of ``data``.
         target: the adapter that greedy mixing begins with; None: the pair with the least sign difference.
-        kept: share of each member's differences that TIES does not trim; None: `averaging.KEPT`.
+        density: share of each member's differences that TIES does not trim; None: `scions.merging.ties.DENSITY`.
         shape: of the data, where reading finds it ambiguous.
         seed: of splits.
         base: where the base lies, if not where the adapters say.
-        root: where adapters lie; None: `scions.store.default_root`.
-        output: where the mixture goes; None: ``root``.
+        adapters: folder of the adapters; None: `scions.store.default_root`.
+        output: where the mixture goes; None: ``adapters``.
         force: replace an adapter of that name.
         on_expectation: told what the signs let one expect, before anything is mixed or measured.
         on_stage: told what happens.
@@ -110,9 +112,9 @@ def mix(
         DataError: rows that cannot be read.
     """
     check_name(name)
-    _check_options(strategy, weights, _listed(data), target, kept, shape, base)
-    kept = KEPT if kept is None else kept
-    place = Path(root) if root is not None else default_root()
+    _check_options(strategy, weights, _listed(data), target, density, shape, base)
+    density = DENSITY if density is None else density
+    place = Path(adapters) if adapters is not None else default_root()
     folder = (Path(output) if output is not None else place) / name
     refuse_existing(folder, force)
     disk_errors.check_writable(folder.parent)
@@ -142,8 +144,8 @@ def mix(
         raise UsageError(f"{strategy}: all of the weight falls on {used[0][0].name}: use that adapter as it is")
     if len(used) < len(members):
         expected = _expected([m for m, _ in used])
-    tensors = mixed([m for m, _ in used], [w for _, w in used], strategy, kept)
-    manifest = _manifest(name, used, strategy, tensors, expected, search, kept)
+    tensors = mixed([m for m, _ in used], [w for _, w in used], strategy, density)
+    manifest = _manifest(name, used, strategy, tensors, expected, search, density)
     measured: list[Measured] = []
     if trial_base is not None:
         say("measuring the mixture")
@@ -158,14 +160,16 @@ def mix(
     return Mixture(name, path, {m.name: w for m, w in used}, strategy, expected, tuple(measured), search, manifest)
 
 
-def mixed(members: Sequence[Member], weights: Sequence[float], strategy: str, kept: float = KEPT) -> dict[str, Tensor]:
+def mixed(
+    members: Sequence[Member], weights: Sequence[float], strategy: str, density: float = DENSITY
+) -> dict[str, Tensor]:
     """The mixture's tensors; members must have passed `check_mixable`."""
     tensors = [m.tensors for m in members]
     if strategy != "ties":
         return average(tensors, weights)
     start = first_weights(members[0])
     biases = {n: 0 * tensor.float() for n, tensor in compared(tensors[0]).items() if n not in start}
-    return ties(tensors, {**start, **biases}, weights, kept)
+    return ties(tensors, {**start, **biases}, weights, density)
 
 
 def _check_options(
@@ -173,7 +177,7 @@ def _check_options(
     weights: Sequence[float] | None,
     data: Sequence[str | Path],
     target: str | None,
-    kept: float | None,
+    density: float | None,
     shape: str | None,
     base: str | None,
 ) -> None:
@@ -187,8 +191,8 @@ def _check_options(
         raise UsageError(f"strategy {strategy!r} chooses by rows: give --data FILE")
     if target is not None and strategy != "greedy":
         raise UsageError(f"--target is where greedy mixing begins; strategy {strategy!r} has no use for it")
-    if kept is not None and strategy != "ties":
-        raise UsageError(f"--kept is what TIES does not trim; strategy {strategy!r} has no use for it")
+    if density is not None and strategy != "ties":
+        raise UsageError(f"density=... is the share that TIES does not trim; strategy {strategy!r} has no use for it")
     if not data and (shape is not None or base is not None):
         raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
 
@@ -241,7 +245,7 @@ def _manifest(
     tensors: dict[str, Tensor],
     expected: Expectation,
     search: GreedySearch | None,
-    kept: float,
+    density: float,
 ) -> Manifest:
     parents = [m.manifest for m, _ in used]
     domains = [parent.domain for parent in parents if parent.domain is not None]
@@ -251,7 +255,7 @@ def _manifest(
         "expected_sign_difference": expected.fraction,
     }
     if strategy == "ties":
-        record["kept"] = kept
+        record["kept"] = density
     if search is not None:
         record["tried"] = [{**asdict(trial), "members": list(trial.members)} for trial in search.trials]
     return derived(

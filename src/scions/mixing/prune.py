@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.evaluation import Interval, evaluate, interval
 from scions.merging.sparsity import layers_of, prune_layers, prune_neurons, prune_values
@@ -91,6 +92,7 @@ class Pruning:
     manifest: Manifest
 
 
+@renamed_arguments(root="adapters")
 def prune(
     name_or_path: str | Path,
     name: str,
@@ -102,7 +104,7 @@ def prune(
     curve: bool = False,
     shape: str | None = None,
     base: str | None = None,
-    root: str | Path | None = None,
+    adapters: str | Path | None = None,
     output: str | Path | None = None,
     force: bool = False,
     on_stage: Callable[[str], None] | None = None,
@@ -118,8 +120,8 @@ def prune(
         curve: score several sparsities on ``data`` too.
         shape: of the data, where reading finds it ambiguous.
         base: where the base lies, if not where the adapter says.
-        root: where adapters lie; None: `scions.store.default_root`.
-        output: where the result goes; None: ``root``.
+        adapters: folder of the adapters; None: `scions.store.default_root`.
+        output: where the result goes; None: ``adapters``.
         force: replace an adapter of that name.
         on_stage: told what happens.
 
@@ -133,7 +135,7 @@ def prune(
         raise UsageError("a curve of scores needs rows: give --data FILE")
     if data is None and (shape is not None or base is not None):
         raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
-    place = Path(root) if root is not None else default_root()
+    place = Path(adapters) if adapters is not None else default_root()
     folder = (Path(output) if output is not None else place) / name
     refuse_existing(folder, force)
     disk_errors.check_writable(folder.parent)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.mixing.domain_weights import cluster_shares
 from scions.routing.domains import Domains
 from scions.store import Manifest, list_adapters
 
-MOST = 5  # AdapterSoup: more than five members did not help
+LIMIT = 5  # AdapterSoup: more than five members did not help
 SHARE = 0.1  # of the texts that must fall into a domain's component for its adapter to be added
 # Share of texts of no domain above which nothing is proposed. With one of twelve domains left out it was at most 0.12
 # where another domain was near, and from 0.40 to 0.95 where none was (benchmarks/mixing.py, stage novel).
@@ -42,24 +43,25 @@ class Selection:
     notes: tuple[str, ...] = ()
 
 
+@renamed_arguments(root="adapters", most="limit")
 def select(
     texts: Sequence[str],
     *,
     by: str = "cosine",
-    most: int = MOST,
+    limit: int = LIMIT,
     base: str | None = None,
-    root: str | Path | None = None,
+    adapters: str | Path | None = None,
 ) -> Selection:
-    """Which of the adapters under ``root`` to use for these texts; about 100 are enough.
+    """Propose which of the adapters in a folder to use for these texts; about 100 are enough.
 
     Args:
         texts: of the new domain; no labels.
         by: ``mixture``: domains that are the likeliest origin of 10 % of the texts or more; ``cosine``: the most
             similar ones, of those that 10 % of the texts are close to (AdapterSoup, arXiv 2302.07027, has both).
             Either gives the bare base where the texts, each against the domain that fits it best, fit none.
-        most: at most so many.
+        limit: largest number of adapters to propose.
         base: only adapters of this base; None: the base that most of them have.
-        root: where adapters lie; None: `scions.store.default_root`.
+        adapters: folder of the adapters; None: `scions.store.default_root`.
 
     Raises:
         UsageError: no texts, or an unknown way.
@@ -69,23 +71,23 @@ def select(
 
     if not texts:
         raise UsageError("no texts to choose by")
-    _check(by, most)
-    manifests, notes = _choosable(root, base)
+    _check(by, limit)
+    manifests, notes = _choosable(adapters, base)
     domains = Domains.of(manifests)
     first = next(iter(manifests.values())).base
     trial_base = TrialBase(base or first.id, first.weights_sha256, dtype=None)
-    found = propose(trial_base.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, most=most)
+    found = propose(trial_base.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, limit=limit)
     weights, left_out = _together(found.weights, manifests)
     return Selection(found.ranked, weights, found.reason, found.texts, (*notes, *left_out))
 
 
-def propose(vectors: np.ndarray, domains: Domains, *, by: str = "cosine", most: int = MOST) -> Selection:
+def propose(vectors: np.ndarray, domains: Domains, *, by: str = "cosine", limit: int = LIMIT) -> Selection:
     """The choice itself, from the bare base's unit vectors ``[texts, dimensions]``.
 
     Raises:
         UsageError: as `select`.
     """
-    _check(by, most)
+    _check(by, limit)
     cosines, texts = domains.cosines(vectors), domains.evidence(vectors)
     none, *parts_of = cluster_shares(vectors, domains)
     shares, evidence = np.array(parts_of), texts.mean(axis=0)
@@ -99,7 +101,7 @@ def propose(vectors: np.ndarray, domains: Domains, *, by: str = "cosine", most: 
     if not fit.max() > 0:  # domains so broad that texts of none hardly differ from them
         return Selection(ranked, {}, "none of the texts is close to any of the adapters' domains", len(vectors))
     needed = min(SHARE, fit.max())
-    chosen = [c for c, i in zip(ranked, order, strict=True) if fit[i] >= needed][:most]
+    chosen = [c for c, i in zip(ranked, order, strict=True) if fit[i] >= needed][:limit]
     if by == "mixture":
         parts, why = [c.share for c in chosen], f"{SHARE:.0%} of the texts or more fall to each of their domains"
     else:
@@ -108,21 +110,21 @@ def propose(vectors: np.ndarray, domains: Domains, *, by: str = "cosine", most: 
     return Selection(ranked, weights, why if len(chosen) > 1 else "one domain stands out", len(vectors))
 
 
-def _check(by: str, most: int) -> None:
+def _check(by: str, limit: int) -> None:
     if by not in WAYS:
         raise UsageError(f"adapters are chosen by {' or '.join(WAYS)}, not by {by!r}")
-    if most < 1:
-        raise UsageError(f"at least one adapter must be allowed, found {most}")
+    if limit < 1:
+        raise UsageError(f"at least one adapter must be allowed, found {limit}")
 
 
-def _choosable(root: str | Path | None, base: str | None) -> tuple[dict[str, Manifest], list[str]]:
+def _choosable(adapters: str | Path | None, base: str | None) -> tuple[dict[str, Manifest], list[str]]:
     from collections import Counter
 
     from scions.store import base_fingerprint, resolve_base
 
     usable: dict[str, Manifest] = {}
     notes = []
-    for entry in list_adapters(root):
+    for entry in list_adapters(adapters):
         why = entry.problem or (_unfit(entry.manifest) if entry.manifest else "no manifest")
         if why is None and entry.manifest is not None:
             usable[entry.name] = entry.manifest

@@ -11,6 +11,7 @@ import numpy as np
 
 from scions.errors import AdapterError, UsageError
 from scions.store import DomainStatistics, Manifest
+from scions.unit_rows import unit_rows
 
 _LONGEST = 2.0  # of a mean that is believed
 
@@ -80,8 +81,7 @@ class Domains:
 
     def similarities(self) -> np.ndarray:
         """Cosine of the domains' means, ``[domains, domains]``."""
-        length = np.maximum(np.linalg.norm(self.means, axis=1, keepdims=True), 1e-12)
-        unit = self.means / length
+        unit = unit_rows(self.means)
         return np.asarray(unit @ unit.T)
 
 

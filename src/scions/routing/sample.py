@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scions.unit_rows import unit_rows
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -22,8 +24,7 @@ class RoutingSample:
 
     def unit(self) -> np.ndarray:
         """The vectors with length 1, as statistics of domains are made of."""
-        found = self.vectors.cpu().numpy()
-        return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12))
+        return unit_rows(self.vectors.cpu().numpy())
 
     def same(self, ids: Sequence[Sequence[int]], adapters: Sequence[Any], prompt_lengths: Sequence[int]) -> list[int]:
         """Which rows these vectors are the answer for: the same tokens, no adapter, no prompt to leave out."""

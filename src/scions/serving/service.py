@@ -25,6 +25,7 @@ from scions.serving.protocols import RowBatchEncoder
 from scions.serving.settings import Settings
 from scions.serving.tokenizer import RequestTokenizer
 from scions.serving.workers import in_threads, workers_for
+from scions.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -307,9 +308,7 @@ def _finished(vectors: np.ndarray, cut: int | None, strengths: list[float]) -> n
         )
     if cut is None:
         return vectors
-    short = vectors[:, :cut]
-    lengths = np.linalg.norm(short, axis=1, keepdims=True)
-    scaled: np.ndarray = (short / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    scaled: np.ndarray = unit_rows(vectors[:, :cut]).astype(np.float32)
     return scaled
 
 

@@ -20,6 +20,7 @@ from scions.serving.errors import ApiError
 from scions.serving.http.adapter_choice import Choice
 from scions.serving.http.keys import Caller
 from scions.serving.metrics import Metrics
+from scions.unit_rows import unit_rows
 
 Encode = Callable[..., Awaitable[np.ndarray]]  # (token ids, adapters, strengths, numbers of the rows)
 RoutingSample = Mapping[
@@ -137,7 +138,7 @@ class Router:
                 ids = await asked.ids(rows)
                 vectors = await asked.encode(ids, [None] * len(ids), [1.0] * len(ids), rows)
                 looked = dict(zip(rows, zip(ids, vectors, strict=True), strict=True))
-                unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+                unit = unit_rows(vectors)
             decisions = await asyncio.get_running_loop().run_in_executor(None, judge, unit, domains)
             names = list(dict.fromkeys(one.adapter for one in decisions if one.adapter is not None))
             if len(names) > self._most:

@@ -13,6 +13,7 @@ from scions.errors import DataError
 from scions.evaluation.encoders import CachedEncoder, Encoder, encode_texts
 from scions.evaluation.tasks import dev_score
 from scions.training.baselines.linear_batches import batches_of
+from scions.unit_rows import unit_rows
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 SHRINKAGES = (0.1, 0.3, 0.6, 0.9)
@@ -47,8 +48,7 @@ class LinearMap:
 
     def _mapped(self, sentences: list[str], role: str | None, kwargs: dict[str, Any]) -> np.ndarray:
         vectors = encode_texts(self.base, sentences, batch_size=int(kwargs.get("batch_size", 64)), role=role)
-        mapped = (vectors.of(sentences) - self.mean) @ self.weight
-        return np.asarray(mapped / np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), 1e-12))
+        return unit_rows((vectors.of(sentences) - self.mean) @ self.weight)
 
 
 def fit_linear_map(
