@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    names: Annotated[
-        list[str],
-        typer.Argument(metavar="ADAPTERS...", help="Two adapters or more, by name or folder.", show_default=False),
-    ],
+    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.", show_default=False)],
     heat_map: Annotated[
         Path | None, typer.Option("--heat-map", "-o", help="Write a picture here, as PNG.", show_default=False)
     ] = None,
@@ -34,7 +31,7 @@ def compare(
     base: Annotated[
         str | None, typer.Option(help="The base, for --effects: a folder or an id.", show_default="the adapters' own")
     ] = None,
-    adapters: AdaptersFolder = None,
+    folder: AdaptersFolder = None,
 ) -> None:
     """Show how often adapters' weights contradict each other in sign, and who can be mixed with whom.
 
@@ -58,7 +55,7 @@ def compare(
         from scions.mixing import compare as run
 
         chosen = None if not effects else _texts(texts)
-        found = run(names, texts=chosen, base=base, adapters=adapters)
+        found = run(adapters, texts=chosen, base=base, adapters=folder)
     _print(found, by)
     for note in found.notes:
         print_note(note)

@@ -17,10 +17,7 @@ NOTHING_HELPS = 3
 
 
 def mix(
-    names: Annotated[
-        list[str],
-        typer.Argument(metavar="ADAPTERS...", help="Two adapters or more, by name or folder.", show_default=False),
-    ],
+    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.", show_default=False)],
     name: Annotated[str, typer.Option(help="The mixture's name.", show_default=False)],
     strategy: Annotated[str, typer.Option(help="uniform, weighted, similarity, clusters, greedy or ties.")] = "uniform",
     weights: Annotated[
@@ -47,7 +44,7 @@ def mix(
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapters' own")
     ] = None,
-    adapters: AdaptersFolder = None,
+    folder: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
     """Average adapters of one base into a new one; says first what to expect, and then what it measured.
@@ -66,7 +63,7 @@ def mix(
         from scions.mixing import mix as run
 
     done = run(
-        names,
+        adapters,
         name,
         strategy=strategy,
         weights=parse_weights(weights),
@@ -77,7 +74,7 @@ def mix(
         shape=shape,
         seed=seed,
         base=base,
-        adapters=adapters,
+        adapters=folder,
         force=force,
         on_expectation=lambda expected: print_stage(f"expected: {expected.sentence}"),
         on_stage=print_stage,
