@@ -234,7 +234,7 @@ def pruning(shop: Workshop) -> None:
     import tempfile
     from pathlib import Path
 
-    from scions.store.weights import weights_path
+    from scions.store.weights import find_weights_file
 
     order = shop.domains.similarities()
     for name in shop.names:
@@ -258,12 +258,12 @@ def pruning(shop: Workshop) -> None:
             made = pruned(member, share, strategy, [shop.member(n) for n in near] if strategy == "sign-aware" else ())
             with tempfile.TemporaryDirectory() as folder:
                 write_adapter(Path(folder), made.tensors, made.config, member.manifest, sparse=made.sparse)
-                size = weights_path(folder).stat().st_size
+                size = find_weights_file(folder).stat().st_size
             result = shop.score(
                 shop.trial_base.trial(made.tensors, made.config, member.manifest, sparse=made.sparse), name
             )
             record: dict[str, Any] = {"domain": name, "strategy": strategy, "asked": share, "sparsity": made.sparsity}
-            record["bytes"] = size / weights_path(member.folder).stat().st_size
+            record["bytes"] = size / find_weights_file(member.folder).stat().st_size
             record["score"], record["kept"] = result.value, kept_gain(before, after, result)
             shop.cells.write(cell, record)
             kept, low, high = record["kept"]

@@ -12,7 +12,8 @@ from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError
 from scions.store.names import SPARSE_WEIGHTS_FILE
 from scions.store.sparse import write_sparse
-from scions.store.weights import adapter_fingerprint, check_weights, read_weights, weights_path
+from scions.store.tensor_check import check_tensors
+from scions.store.weights import adapter_fingerprint, check_weights, find_weights_file, read_weights
 
 SITE = "base_model.model.encoder.layer.0.output.dense"
 DOWN, UP = f"{SITE}.bottleneck_down.weight", f"{SITE}.bottleneck_up.weight"
@@ -68,13 +69,13 @@ def test_another_pytorch_that_draws_otherwise_gives_neither_tensors_nor_a_finger
 
     monkeypatch.setattr("scions.adapters.initial.initial_weights", drawn)
     for read in (read_weights, adapter_fingerprint):
-        with pytest.raises(AdapterError, match="this PyTorch draws otherwise"):
+        with pytest.raises(AdapterError, match="this PyTorch draws differently"):
             read(folder)
 
 
 def test_a_dense_file_comes_first(folder, tensors):
     save_file(tensors, folder / "adapter_model.safetensors")
-    assert weights_path(folder).name == "adapter_model.safetensors"
+    assert find_weights_file(folder).name == "adapter_model.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -87,15 +88,15 @@ def test_a_dense_file_comes_first(folder, tensors):
         ({"mask": torch.zeros(3)}, "is F32 of shape .*expected U8"),
         ({"mask": torch.zeros(4, dtype=torch.uint8)}, "takes 3 bytes of mask, not 4"),
         ({"mask": torch.full((3,), 255, dtype=torch.uint8)}, "goes on beyond its 21 values"),
-        ({"mask": torch.tensor([255, 0, 0], dtype=torch.uint8)}, "names 8 values, 3 are given"),
+        ({"mask": torch.tensor([255, 0, 0], dtype=torch.uint8)}, "selects 8 values, 3 are stored"),
         ({"values": torch.ones(3, 1)}, "expected F32 of 1 dimension"),
-        ({"values": torch.ones(4)}, "names 3 values, 4 are given"),
+        ({"values": torch.ones(4)}, "selects 3 values, 4 are stored"),
         ({"values": torch.tensor([1.0, float("nan"), 1.0])}, "not finite"),
         ({"shape": torch.tensor([10**6, 10**6])}, "takes 125000000000 bytes of mask, not 3"),
         ({"shape": torch.tensor([-3, -7])}, "is no matrix's shape"),
         ({"shape": torch.tensor([21])}, "is no matrix's shape"),
-        ({"shape": torch.tensor([7, 3])}, "do not come out as when it was written"),
-        ({"start": torch.tensor([1.0], dtype=torch.float64)}, "do not come out as when it was written"),
+        ({"shape": torch.tensor([7, 3])}, "are not those it was written with"),
+        ({"start": torch.tensor([1.0], dtype=torch.float64)}, "are not those it was written with"),
         ({DOWN: torch.zeros(3, 7)}, "is there twice"),
         ({"mask": None, "values": None, "shape": None, DOWN: torch.zeros(5)}, "is no bottleneck's matrix"),
         ({"mask": None, "values": None, "shape": None, DOWN: torch.zeros(3, 0)}, "is no bottleneck's matrix"),
@@ -121,14 +122,14 @@ def test_a_file_cut_short_is_refused(folder):
 @pytest.mark.parametrize("config", ["{", "[]", '{"init_seed": "0"}', '{"init_seed": true}', '{"init_seed": 1}', "{}"])
 def test_the_seed_must_be_there_and_right(folder, config):
     (folder / "adapter_config.json").write_text(config)
-    with pytest.raises(AdapterError, match=r"init_seed|do not come out"):
+    with pytest.raises(AdapterError, match=r"init_seed|are not those it was written with"):
         read_weights(folder)
 
 
 def test_expected_shapes_are_those_of_the_dense_tensors(folder):
-    read_weights(folder, {DOWN: (3, 7), UP: (7, 3), BIAS: (3,)})
+    check_tensors("legal", read_weights(folder), {DOWN: (3, 7), UP: (7, 3), BIAS: (3,)})
     with pytest.raises(AdapterError, match="of another shape"):
-        read_weights(folder, {DOWN: (3, 8), UP: (7, 3), BIAS: (3,)})
+        check_tensors("legal", read_weights(folder), {DOWN: (3, 8), UP: (7, 3), BIAS: (3,)})
 
 
 def test_what_is_no_bottleneck_is_not_written_so(tmp_path):

@@ -19,7 +19,7 @@ from scions.publishing.adapter_files import write_adapter
 from scions.publishing.card import mixed_card
 from scions.store import Manifest, check_name, default_root, disk_errors, publish
 from scions.store.atomic import refuse_existing
-from scions.store.weights import weights_path
+from scions.store.weights import find_weights_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,7 +161,7 @@ def prune(
         metric = measured.metric
         if curve:
             before = measured.base
-            start = Point(0.0, measured.members[member.name], weights_path(member.folder).stat().st_size)
+            start = Point(0.0, measured.members[member.name], find_weights_file(member.folder).stat().st_size)
             points = [start, *_curve(member, strategy, others, trial_base, rows[0].judging, say)]
 
     def write(staging: Path) -> None:
@@ -177,8 +177,8 @@ def prune(
         path=path,
         strategy=strategy,
         sparsity=made.sparsity,
-        bytes_before=weights_path(member.folder).stat().st_size,
-        bytes_after=weights_path(path).stat().st_size,
+        bytes_before=find_weights_file(member.folder).stat().st_size,
+        bytes_after=find_weights_file(path).stat().st_size,
         rank=made.rank,
         layers=made.layers,
         measured=measured,
@@ -301,7 +301,7 @@ def _curve(
         manifest = _manifest(member.name, member, made, strategy, [])
         with tempfile.TemporaryDirectory() as folder:
             write_adapter(Path(folder), made.tensors, made.config, manifest, sparse=made.sparse)
-            size = weights_path(folder).stat().st_size
+            size = find_weights_file(folder).stat().st_size
         encoder = trial_base.trial(made.tensors, made.config, manifest, sparse=made.sparse)
         points.append(Point(made.sparsity, interval(evaluate(encoder, table)), size))
     return points

@@ -14,7 +14,7 @@ from scions.store.base import weight_files
 from scions.store.manifest import Manifest
 from scions.store.names import CONFIG_FILE, MANIFEST_FILE, MODULES_FILE, check_name
 from scions.store.tensor_check import read_header
-from scions.store.weights import check_weights, read_weights, weights_path
+from scions.store.weights import check_weights, find_weights_file, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +151,7 @@ def _entry(folder: Path) -> AdapterEntry:
                 read_header(file)
             return AdapterEntry(folder.name, folder, manifest, None)
         read_config(folder)
-        check_weights(weights_path(folder))
+        check_weights(find_weights_file(folder))
         if not (folder / MANIFEST_FILE).is_file():
             return AdapterEntry(folder.name, folder, None, f"no {MANIFEST_FILE}")
         manifest = Manifest.read(folder)

@@ -1,15 +1,13 @@
-"""The header of a safetensors file, checked against the file before anything is built from it."""
+"""Check safetensors files, and the tensors of an adapter, before anything is built from them."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from scions.errors import AdapterError
 
@@ -17,11 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_HEADER = 16 * 2**20  # bytes; an adapter's is a few kB, a base model's with 10 000 tensors about 1 MB
-
-ITEM_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64,
-}  # fmt: skip
+_NAMES_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -36,103 +30,79 @@ class TensorEntry:
 
 
 def read_header(path: Path) -> list[TensorEntry]:
-    """The tensors of a safetensors file in the order of their bytes, without reading the bytes themselves.
+    """Return the tensors of a safetensors file without reading their bytes.
 
-    Format: 8 bytes little-endian header length, JSON header, tensors without gaps up to the end of the file.
+    `safetensors.safe_open` refuses a header that contradicts itself or does not fit the file's size. It takes the last
+    of two tensors of one name, and headers of up to 100 MB: these two are checked here.
 
     Raises:
         AdapterError: the file is missing, cut short, too long, or its header contradicts itself.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
         with open(path, "rb") as stream:
-            return list(_entries(path, stream))
+            size, prefix = os.fstat(stream.fileno()).st_size, stream.read(8)
+            length = int.from_bytes(prefix, "little")
+            if size >= 8 and length > MAX_HEADER:
+                raise AdapterError(
+                    f"{path}: is no safetensors file: its header would have {length} bytes (limit {MAX_HEADER})"
+                )
+            if size < 8 + length:
+                raise AdapterError(f"{path}: is cut short: {size} bytes, its header alone takes {8 + length}")
+            raw = stream.read(length)
+        with safe_open(path, framework="numpy"):
+            header = json.loads(raw, object_pairs_hook=_unique)
     except OSError as error:
-        raise AdapterError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _entries(path: Path, stream: BinaryIO) -> Iterator[TensorEntry]:
-    size = os.fstat(stream.fileno()).st_size
-    if size < 8:
-        raise AdapterError(f"{path}: is cut short: {size} bytes, a safetensors file has at least 8")
-    (length,) = struct.unpack("<Q", stream.read(8))
-    if length > MAX_HEADER:
-        raise AdapterError(f"{path}: is no safetensors file: its header would have {length} bytes (limit {MAX_HEADER})")
-    if 8 + length > size:
-        raise AdapterError(f"{path}: is cut short: {size} bytes, its header alone takes {8 + length}")
-    header = _parse(path, stream.read(length))
+        raise AdapterError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
+        raise AdapterError(f"{path}: is cut short or damaged: {error}") from error
     header.pop("__metadata__", None)
-    entries = sorted((_entry(path, name, value) for name, value in header.items()), key=lambda e: (e.start, e.stop))
-    data = 8 + length
-    at = 0
-    for entry in entries:
-        if entry.start != at:
-            raise AdapterError(f"{path}: tensor {entry.name!r} starts at byte {entry.start}, expected {at}")
-        at = entry.stop
-    if data + at > size:
-        raise AdapterError(f"{path}: is cut short: {size} bytes, its header promises {data + at}")
-    if data + at < size:
-        raise AdapterError(f"{path}: has {size - data - at} bytes beyond its last tensor ({size}, not {data + at})")
-    for entry in entries:
-        yield TensorEntry(entry.name, entry.dtype, entry.shape, data + entry.start, data + entry.stop)
+    return [
+        TensorEntry(name, entry["dtype"], tuple(entry["shape"]), *(8 + length + n for n in entry["data_offsets"]))
+        for name, entry in header.items()
+    ]
 
 
-def _parse(path: Path, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name occurs twice")
-        return found
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("a name occurs twice in its header")
+    return unique
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a safetensors file that `read_header` has checked, on the CPU.
+
+    Raises:
+        AdapterError: the file cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path}: its header is not what safetensors writes: {error}") from error
-    if not isinstance(header, dict):
-        raise AdapterError(f"{path}: its header is a {type(header).__name__}, expected a JSON object")
-    return header
+        tensors: dict[str, Tensor] = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{path}: cannot be read: {error}") from error
+    return tensors
 
 
-def _entry(path: Path, name: str, value: Any) -> TensorEntry:
-    problem = f"{path}: tensor {name!r}"
-    if not isinstance(value, dict):
-        raise AdapterError(f"{problem}: its description is not a JSON object")
-    dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
-        raise AdapterError(f"{problem}: unknown dtype {dtype!r}")
-    if not isinstance(shape, list) or not all(_natural(n) for n in shape):
-        raise AdapterError(f"{problem}: {shape!r} is not a shape")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_natural(n) for n in offsets):
-        raise AdapterError(f"{problem}: {offsets!r} are not two offsets")
-    start, stop = offsets
-    expected = math.prod(shape) * ITEM_BITS[dtype] // 8
-    if stop - start != expected:
-        raise AdapterError(f"{problem}: {dtype} of shape {shape} takes {expected} bytes, its offsets {stop - start}")
-    return TensorEntry(name, dtype, tuple(shape), start, stop)
-
-
-def _natural(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-_SHOWN = 4
-
-
-def check_tensors(name: str, given: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
-    """Raises AdapterError where names or shapes are not those expected; names them."""
-    other = [
-        f"{key} is {list(given[key].shape)}, expected {list(shape)}"
+def check_tensors(name: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]]) -> None:
+    """Raise AdapterError, naming the tensors, where names or shapes of an adapter's differ from those expected."""
+    reshaped = [
+        f"{key} is {list(tensors[key].shape)}, expected {list(shape)}"
         for key, shape in expected.items()
-        if key in given and tuple(given[key].shape) != tuple(shape)
+        if key in tensors and tuple(tensors[key].shape) != tuple(shape)
     ]
     problems = (
-        ("missing", [key for key in expected if key not in given]),
-        ("that have no place in this base", [key for key in given if key not in expected]),
-        ("of another shape", other),
+        ("missing", [key for key in expected if key not in tensors]),
+        ("that have no place in this base", [key for key in tensors if key not in expected]),
+        ("of another shape", reshaped),
     )
-    told = [
-        f"{len(keys)} {what}: {', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''}"
-        for what, keys in problems
+    parts = [
+        f"{len(keys)} {problem}: {', '.join(keys[:_NAMES_SHOWN])}{', …' if len(keys) > _NAMES_SHOWN else ''}"
+        for problem, keys in problems
         if keys
     ]
-    if told or not expected:
-        raise AdapterError(f"adapter {name!r}: its tensors do not fit the base: {'; '.join(told) or 'there are none'}")
+    if parts or not expected:
+        raise AdapterError(f"adapter {name!r}: its tensors do not fit the base: {'; '.join(parts) or 'there are none'}")
