@@ -38,13 +38,13 @@ def importance(
     with status("loading the base"):
         from scions.data import read
         from scions.store import load_base, write_file
-        from scions.training.live_encoder import prompt
+        from scions.training.live_encoder import prompt_of
         from scions.training.preservation import measure_importance
 
         rows = read(str(texts))
         model = load_base(base)
     with RowsBar("measuring") as bar:
-        asked = [prompt(model) + text for text in rows.texts()]
+        asked = [prompt_of(model) + text for text in rows.texts()]
         found = measure_importance(model, asked, seed=seed, on_batch=bar.update)
     layers = list(found.heads.values())
     headings = ("layer", *(str(head) for head in range(len(layers[0]))))

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scions.encoder.adapter_choice import adapter_rows, is_auto
+from scions.encoder.base_info import document_adapter
 from scions.errors import AdapterError, UsageError
 from scions.routing.decision import AUTO, RoutingDecision, calibration_for, decide, decide_rows
-from scions.routing.domains import Domains, fits
+from scions.routing.domains import Domains, unusable
 from scions.routing.sample import RoutingSample, sample_rows
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def chosen(
         decisions = decide_rows(looked.unit(), domains)
     found = [None if one.adapter is None else adapters[one.adapter] for one in decisions]
     if task == "document":
-        found = [None if one is None or one.query_side else one for one in found]
+        found = [document_adapter(weights) for weights in found]
     return found, looked
 
 
@@ -88,9 +89,9 @@ def _among(names: Sequence[str], adapters: Mapping[str, AdapterWeights], dimensi
         raise UsageError(f"adapters is the string {names!r}; expected a list of names")
     chosen = {name: find(adapters, name).domain for name in names}
     for name, domain in chosen.items():
-        if not fits(domain, dimensions):
+        if unusable(domain, dimensions):
             raise AdapterError(
                 f"adapter {name!r} cannot be chosen by its domain: its scions.json holds no domain statistics of "
                 f"{dimensions} dimensions; train it anew to have them"
             )
-    return Domains.of_fitting(chosen, dimensions)
+    return Domains.of_routable(chosen, dimensions)

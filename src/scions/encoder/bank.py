@@ -38,7 +38,7 @@ class AdapterBank:
         with self._lock:
             if self._domains is None:
                 known = {name: weights.domain for name, weights in self._adapters.items()}
-                self._domains = (Domains.of_fitting(known, dimensions),)
+                self._domains = (Domains.of_routable(known, dimensions),)
             return self.snapshot(), self._domains[0]
 
     def load(self, weights: AdapterWeights) -> None:

@@ -1,12 +1,12 @@
-"""The space an encoder's vectors lie in, as a record that goes with every file of them."""
+"""Pooling and text length of a base model, and the space, prompt and length of a row; shared with the server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from scions.errors import UsageError
 from scions.store import (
@@ -22,79 +22,15 @@ from scions.store import (
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+# The names under which bases have a prompt for documents.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
-@dataclass(frozen=True)
-class VectorSpace:
-    """``base`` and ``adapter`` are for people, ``fingerprint`` decides: vectors compare only where it is the same.
-
-    ``query_side``: the adapter is for queries alone, and the space is the base's. ``adapter_version``: twelve hex
-    digits that name the adapter's weights.
-    """
-
-    fingerprint: str
-    base: str
-    adapter: str | None
-    pooling: str
-    dimensions: int
-    query_side: bool = False
-    adapter_version: str | None = None
-
-
-def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base: str | None = None) -> VectorSpace:
-    """The space of ``encoder``; ``adapter`` is the folder of the adapter active in it, None for a bare model.
-
-    Args:
-        encoder: what `load_encoder` returned.
-        adapter: its adapter's folder, or that of a model trained whole (method ``full``).
-        base: what to call the base; None takes the place it was loaded from.
-
-    Raises:
-        ScionsError: the weights of base or adapter cannot be read.
-    """
-    pooling, dimensions = pooling_of(encoder), int(encoder.get_embedding_dimension() or 0)
-    name, query_side = base or _origin(encoder), False
-    second: str | None = None
-    if adapter is None:
-        first = base_fingerprint(encoder)
-    else:
-        manifest = Manifest.read(adapter)
-        query_side = manifest.query_side
-        if is_whole_model(adapter):
-            first, second, name = manifest.base.weights_sha256, base_fingerprint(adapter), manifest.base.id
-        else:
-            first, second = base_fingerprint(encoder), adapter_fingerprint(adapter)
-    # A query-side adapter was trained to meet the base's own vectors of documents: they compare by construction.
-    fingerprint = space_fingerprint(first, None if query_side else second, pooling=pooling, dimensions=dimensions)
-    called = None if adapter is None else adapter.name
-    version = None if second is None else second[:12]
-    return VectorSpace(fingerprint, base_id(name), called, pooling, dimensions, query_side, version)
-
-
-def pooling_of(encoder: SentenceTransformer) -> str:
-    """How token vectors become one: the pooling's mode, then later modules, as ``mean`` or ``cls+dense``.
-
-    Normalisation does not count: the cosine is the same without it.
-    """
-    parts = []
-    for module in list(encoder)[1:]:
-        mode = getattr(module, "pooling_mode", None)
-        if mode is not None:
-            parts.append(mode if isinstance(mode, str) else "+".join(mode))
-        elif type(module).__name__ not in ("Normalize", "Dropout"):
-            parts.append(type(module).__name__.lower())
-    return "+".join(parts) or type(encoder[0]).__name__.lower()
-
-
-def _origin(encoder: SentenceTransformer) -> str:
-    network = getattr(encoder[0], "auto_model", None)
-    return str(getattr(network, "name_or_path", "") or "unknown/in-memory")
-
-
-_USUAL_LENGTH = 512  # where nothing at all says how much a base reads
+_DEFAULT_LENGTH = 512  # where neither model, tokenizer nor config states a length
+_NO_LIMIT = 10**9  # a tokenizer's `model_max_length` beyond this means that it knows none
 
 
 class Weights(Protocol):
-    """One adapter's weights in memory. They are never changed once read, so that any thread may use them."""
+    """One adapter's weights in memory. They never change once read, so any thread may use them."""
 
     @property
     def version(self) -> str:
@@ -122,7 +58,194 @@ class Weights(Protocol):
 
     @property
     def domain(self) -> DomainStatistics | None:
-        """Of its training texts, by which it can be chosen; None: unknown."""
+        """Statistics of its training texts, for routing; None: unknown."""
+
+
+W = TypeVar("W", bound=Weights)
+K = TypeVar("K", bound=Hashable)
+
+
+def row_space(
+    base_sha256: str,
+    adapter_sha256: str | None,
+    strength: float = 1.0,
+    *,
+    query_side: bool = False,
+    pooling: str,
+    dimensions: int,
+) -> str:
+    """Return the fingerprint of the space that a row's vector lies in.
+
+    At strength 0 vectors are the base's own, and a query-side adapter is trained to meet the base's vectors of
+    documents: both lie in the base's space.
+
+    Args:
+        base_sha256: `scions.store.base_fingerprint`.
+        adapter_sha256: `scions.store.adapter_fingerprint`; None for the bare base.
+        strength: factor on the adapter's contribution.
+        query_side: whether the adapter is for queries only.
+        pooling: `pooling_of` the base.
+        dimensions: length of the vector, after any truncation.
+
+    Raises:
+        UsageError: the strength is not finite, or ``dimensions`` is not positive.
+    """
+    return _space(base_sha256, None if query_side or strength == 0 else adapter_sha256, strength, pooling, dimensions)
+
+
+@lru_cache(maxsize=20_000)
+def _space(base: str, adapter: str | None, strength: float, pooling: str, dimensions: int) -> str:
+    return space_fingerprint(base, adapter, strength, pooling=pooling, dimensions=dimensions)
+
+
+def row_prompts(
+    adapters: Sequence[Weights | None], name: str | None, base_prompts: Mapping[str, str | None]
+) -> list[str | None]:
+    """Return each row's prompt of that name: its adapter's, else the base's, None where neither has it; no name: ""."""
+    if name is None:
+        return [""] * len(adapters)
+    base = base_prompts.get(name)
+    return [base if adapter is None else adapter.prompts.get(name, base) for adapter in adapters]
+
+
+def row_limit(adapter: Weights | None, limit: int | None, positions: int | None) -> int | None:
+    """Return how many tokens are read of a row: as many as its adapter was trained with, else ``limit``.
+
+    ``positions`` is the number of tokens that the base has places for; None: unbounded.
+    """
+    trained = None if adapter is None else adapter.max_length
+    if not trained:
+        return limit
+    return trained if positions is None else min(trained, positions)
+
+
+def document_adapter(adapter: W | None) -> W | None:
+    """Return the adapter for documents: a query-side one leaves them to the base."""
+    return None if adapter is None or adapter.query_side else adapter
+
+
+def group_rows(keys: Iterable[K]) -> dict[K, list[int]]:
+    """Return the row numbers of each key, in order of first appearance."""
+    groups: dict[K, list[int]] = {}
+    for row, key in enumerate(keys):
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def limit_of(model: Any, task: str | None = None) -> int | None:
+    """Return how many tokens of a text the base reads, for a ``task`` (``query``, ``document``) that has its own."""
+    from scions.engine.layers import max_positions
+
+    limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
+    stated = int(limit) if limit and limit < _NO_LIMIT else None
+    # Config and tokenizer of a RoBERTa count two more than there are positions for tokens.
+    positions = max_positions(getattr(model[0], "auto_model", None))
+    return min((number for number in (stated, positions) if number is not None), default=None)
+
+
+def max_length_of(model: Any) -> int:
+    """Return `limit_of` the base, or where it has none, what its config states, or 512."""
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    stated = getattr(config, "max_position_embeddings", None)
+    default = stated if isinstance(stated, int) and stated > 0 else _DEFAULT_LENGTH
+    return limit_of(model) or default
+
+
+def pooling_of(encoder: Iterable[Any]) -> str:
+    """Return how token vectors become one: the pooling's mode, then later modules, as ``mean`` or ``cls+dense``.
+
+    Normalization does not count: the cosine is the same without it.
+    """
+    first, *rest = encoder
+    parts = []
+    for module in rest:
+        mode = getattr(module, "pooling_mode", None)
+        if mode is not None:
+            parts.append(mode if isinstance(mode, str) else "+".join(mode))
+        elif type(module).__name__ not in ("Normalize", "Dropout"):
+            parts.append(type(module).__name__.lower())
+    return "+".join(parts) or type(first).__name__.lower()
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """The space of an encoder's vectors, as recorded with every file of them.
+
+    Vectors compare only where ``fingerprint`` is the same; ``base`` and ``adapter`` are for people.
+
+    ``query_side``: the adapter is for queries alone, and the space is the base's. ``adapter_version``: twelve hex
+    digits that name the adapter's weights.
+    """
+
+    fingerprint: str
+    base: str
+    adapter: str | None
+    pooling: str
+    dimensions: int
+    query_side: bool = False
+    adapter_version: str | None = None
+
+
+def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base: str | None = None) -> VectorSpace:
+    """Return the space of ``encoder``; ``adapter`` is the folder of the adapter active in it, None for a bare model.
+
+    Args:
+        encoder: what `load_encoder` returned.
+        adapter: its adapter's folder, or that of a model trained whole (method ``full``).
+        base: what to call the base; None takes the place it was loaded from.
+
+    Raises:
+        ScionsError: the weights of base or adapter cannot be read.
+    """
+    pooling, dimensions = pooling_of(encoder), int(encoder.get_embedding_dimension() or 0)
+    name, query_side = base or _origin(encoder), False
+    second: str | None = None
+    if adapter is None:
+        first = base_fingerprint(encoder)
+    else:
+        manifest = Manifest.read(adapter)
+        query_side = manifest.query_side
+        if is_whole_model(adapter):
+            first, second, name = manifest.base.weights_sha256, base_fingerprint(adapter), manifest.base.id
+        else:
+            first, second = base_fingerprint(encoder), adapter_fingerprint(adapter)
+    fingerprint = row_space(first, second, query_side=query_side, pooling=pooling, dimensions=dimensions)
+    adapter_name = None if adapter is None else adapter.name
+    version = None if second is None else second[:12]
+    return VectorSpace(fingerprint, base_id(name), adapter_name, pooling, dimensions, query_side, version)
+
+
+def _origin(encoder: SentenceTransformer) -> str:
+    network = getattr(encoder[0], "auto_model", None)
+    return str(getattr(network, "name_or_path", "") or "unknown/in-memory")
+
+
+class BaseEncoder(Protocol):
+    """What `BaseInfo.of` reads off an encoder; a `DomainEncoder` has it."""
+
+    @property
+    def base_name(self) -> str: ...
+
+    @property
+    def base_sha256(self) -> str: ...
+
+    @property
+    def prompts(self) -> Mapping[str, str | None]: ...
+
+    @property
+    def default_prompt_name(self) -> str | None: ...
+
+    @property
+    def max_seq_length(self) -> int | None: ...
+
+    @property
+    def transformers_model(self) -> Any: ...
+
+    def get_embedding_dimension(self) -> int | None: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -132,13 +255,13 @@ class BaseInfo:
     Attributes:
         id: its name, as on the Hub.
         sha256: `scions.store.base_fingerprint`.
-        pooling: `scions.encoder.pooling_of`.
+        pooling: `pooling_of` it.
         dimensions: length of its vectors.
         vocabulary: number of token ids; an id lies below it.
         max_length: tokens read of a text.
-        positions: tokens that the network has places for at all, whatever anybody asks; None where that is unbounded.
         prompts: texts put before an input, by name.
         default_prompt: the one used where a request names none; None for no prompt.
+        positions: tokens that the network has places for; None where that is unbounded.
     """
 
     id: str
@@ -152,53 +275,42 @@ class BaseInfo:
     positions: int | None = None
 
     @classmethod
-    def of(cls, encoder: Any) -> BaseInfo:
+    def of(cls, encoder: BaseEncoder) -> BaseInfo:
         """Read off an encoder.
 
         Raises:
             ScionsError: the base's weights cannot be read.
             UsageError: its pooling leaves prompts out, which rows of tokens do not tell apart.
         """
-        from scions.encoder import pooling_of
-        from scions.encoder.tokenization import limit_of
         from scions.engine.layers import max_positions
 
         prompts = {name: text or "" for name, text in (encoder.prompts or {}).items()}
         if any(prompts.values()) and any(not getattr(module, "include_prompt", True) for module in encoder):
             raise UsageError(f"base {encoder.base_name!r}: its pooling leaves prompts out, which the server cannot do")
         network = encoder.transformers_model
-        positions = max_positions(network)
-        limit = limit_of(encoder) or _stated(network.config)
         return cls(
             id=encoder.base_name,
             sha256=encoder.base_sha256,
             pooling=pooling_of(encoder),
             dimensions=int(encoder.get_embedding_dimension() or 0),
             vocabulary=int(network.config.vocab_size),
-            max_length=limit,
+            max_length=max_length_of(encoder),
             prompts=prompts,
             default_prompt=encoder.default_prompt_name,
-            positions=positions,
+            positions=max_positions(network),
         )
 
     def limit(self, weights: Weights | None) -> int:
-        """Tokens read of a text with an adapter, or with none."""
-        wanted = weights.max_length if weights is not None and weights.max_length else self.max_length
-        return wanted if self.positions is None else min(wanted, self.positions)
+        """Return how many tokens are read of a text with an adapter, or with none."""
+        return row_limit(weights, self.max_length, self.positions) or self.max_length
 
     def space(self, weights: Weights | None, strength: float, dimensions: int) -> str:
-        """The fingerprint of the space of a row's vector; ``dimensions`` is its length after any cut."""
-        # At strength 0 vectors are the base's own, and those of a query-side adapter are made to compare with them.
-        bare = weights is None or strength == 0 or weights.query_side
-        adapter = None if weights is None or bare else weights.fingerprint
-        return _space(self.sha256, adapter, strength, self.pooling, dimensions)
-
-
-def _stated(config: Any) -> int:
-    stated = getattr(config, "max_position_embeddings", None)
-    return stated if isinstance(stated, int) and stated > 0 else _USUAL_LENGTH
-
-
-@lru_cache(maxsize=20_000)
-def _space(base: str, adapter: str | None, strength: float, pooling: str, dimensions: int) -> str:
-    return space_fingerprint(base, adapter, strength, pooling=pooling, dimensions=dimensions)
+        """Return the fingerprint of the space of a row's vector of that many ``dimensions``."""
+        return row_space(
+            self.sha256,
+            None if weights is None else weights.fingerprint,
+            strength,
+            query_side=weights is not None and weights.query_side,
+            pooling=self.pooling,
+            dimensions=dimensions,
+        )

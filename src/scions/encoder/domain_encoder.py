@@ -16,16 +16,16 @@ from scions.encoder import auto_choice
 from scions.encoder.adapter_choice import SET_ADAPTER, adapter_rows, default_name, is_auto, strength_rows
 from scions.encoder.arguments import SentenceTransformersMeta, check_call, converted, only_parent, progress
 from scions.encoder.bank import AdapterBank
-from scions.encoder.base_info import pooling_of
-from scions.encoder.query_side import DOCUMENT_PROMPTS, documents_choice
+from scions.encoder.base_info import DOCUMENT_PROMPTS, pooling_of, row_limit, row_space
+from scions.encoder.query_side import documents_choice
 from scions.encoder.read_adapter import read_adapter_folder
 from scions.encoder.row_encoder import RowEncoder
-from scions.encoder.tokenization import row_limits, row_prompts, row_tokens
+from scions.encoder.tokenization import prompts_of_rows, row_tokens
 from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.precision import compute_dtype
 from scions.errors import ScionsError, UsageError
 from scions.routing.decision import RoutingDecision
-from scions.store import base_fingerprint, base_id, check_name, find_adapter, resolve_base, space_fingerprint
+from scions.store import base_fingerprint, base_id, check_name, find_adapter, resolve_base
 
 _HUB_OPTIONS = ("cache_folder", "revision", "token")
 
@@ -235,9 +235,9 @@ class DomainEncoder(SentenceTransformer, metaclass=SentenceTransformersMeta):
                     output_value, precision, convert_to_numpy, convert_to_tensor, device, normalize_embeddings,
                     truncate_dim, pool, chunk_size, **kwargs,
                 )  # fmt: skip
-        prompts = row_prompts(self, weights, prompt, prompt_name)
-        limit = self._rows.limit(kwargs.get("task"))
-        limits = row_limits(weights, limit, self._rows.positions, own=not self._length_was_set)
+        prompts = prompts_of_rows(self, weights, prompt, prompt_name)
+        limit, positions = self._rows.limit(kwargs.get("task")), self._rows.positions
+        limits = [row_limit(None if self._length_was_set else w, limit, positions) for w in weights]
         ids, lengths = row_tokens(self, self._rows.tokens, rows, prompts, limits)
         with progress(len(rows), show_progress_bar) as bar:
             vectors = self._rows.vectors(ids, weights, strengths, lengths, batch_size, bar.update, looked)
@@ -310,10 +310,14 @@ class DomainEncoder(SentenceTransformer, metaclass=SentenceTransformersMeta):
         (weights,), (number,) = adapter_rows(adapter, 1, self.adapters), strength_rows(strength, 1)
         kept = self.truncate_dim if truncate_dim is None else truncate_dim
         dimensions = self._rows.dimensions if kept is None else min(kept, self._rows.dimensions)
-        # At strength 0 vectors are the base's own, and those of a query-side adapter are made to compare with them.
-        bare = weights is None or number == 0 or weights.query_side
-        fingerprint = None if weights is None or bare else weights.fingerprint
-        return space_fingerprint(self.base_sha256, fingerprint, number, pooling=pooling_of(self), dimensions=dimensions)
+        return row_space(
+            self.base_sha256,
+            None if weights is None else weights.fingerprint,
+            number,
+            query_side=weights is not None and weights.query_side,
+            pooling=pooling_of(self),
+            dimensions=dimensions,
+        )
 
     @property
     def max_seq_length(self) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scions.adapters.peft_type import FILE_PREFIX
+from scions.encoder.base_info import group_rows
 from scions.encoder.read_adapter import AdapterFolder
 from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
@@ -103,10 +104,10 @@ class PeftEngine:
         prompt_lengths: Sequence[int],
     ) -> Tensor:
         """``[rows, dimensions]`` float32, in the order given; see `DomainEncoder.encode_rows`."""
-        groups: dict[tuple[int, float, int], list[int]] = {}
-        for i, (adapter, strength, length) in enumerate(zip(adapters, strengths, prompt_lengths, strict=True)):
-            key = (0, 1.0, length) if adapter is None else (id(adapter), strength, length)
-            groups.setdefault(key, []).append(i)
+        groups = group_rows(
+            (0, 1.0, length) if adapter is None else (id(adapter), strength, length)
+            for adapter, strength, length in zip(adapters, strengths, prompt_lengths, strict=True)
+        )
         parts = []
         with self.lock, torch.inference_mode(), self.autocast():
             for (_, strength, length), rows in groups.items():

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from scions.encoder.base_info import document_adapter
 from scions.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from scions.engine.adapter_weights import AdapterWeights
-
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class QuerySideEncoder:
@@ -108,12 +107,11 @@ def documents_choice(choice: Any, adapters: Mapping[str, AdapterWeights]) -> Any
 
     if choice is None or isinstance(choice, (str, AdapterWeights)):
         (weights,) = adapter_rows(choice, 1, adapters)
-        return None if weights is not None and weights.query_side else weights
+        return document_adapter(weights)
     listed = choice.tolist() if hasattr(choice, "tolist") else choice
     if not isinstance(listed, Sequence):
         return choice  # refused, with its reason, by who chooses the rows
-    rows = adapter_rows(listed, len(listed), adapters)
-    return [None if weights is not None and weights.query_side else weights for weights in rows]
+    return [document_adapter(weights) for weights in adapter_rows(listed, len(listed), adapters)]
 
 
 def _of_role(encoder: Any, role: str, sentences: Sequence[str], options: Mapping[str, Any]) -> Any:

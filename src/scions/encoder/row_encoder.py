@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from scions.encoder.bank import AdapterBank
+from scions.encoder.base_info import limit_of
 from scions.encoder.packed_engine import PackedEngine
 from scions.encoder.peft_engine import PeftEngine
-from scions.encoder.tokenization import RowTokenizer, limit_of, only_fast
+from scions.encoder.tokenization import RowTokenizer, only_fast
 from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.batches import BATCH_TOKENS, FLOAT_BATCH_TOKENS, batches_by_length
 from scions.engine.layers import max_positions
@@ -73,7 +74,8 @@ class RowEncoder:
         tokens = FLOAT_BATCH_TOKENS if on_processor else BATCH_TOKENS
         todo = np.arange(len(lengths))
         result: Tensor | None = None
-        known = [] if looked is None else looked.same(token_ids, used, prompts)
+        bare = [adapter is None and not length for adapter, length in zip(used, prompts, strict=True)]
+        known = [] if looked is None else looked.reusable(token_ids, bare)
         if looked is not None and known:
             result = looked.vectors.new_empty(len(lengths), looked.vectors.shape[1])
             result[known] = looked.of(known)

@@ -6,47 +6,24 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from scions.encoder.base_info import group_rows, row_prompts
 from scions.engine.adapter_weights import AdapterWeights
-from scions.engine.layers import max_positions
-
-# Beyond this a tokeniser's longest input only says that it knows none.
-_NO_LIMIT = 10**9
 
 
-def limit_of(model: Any, task: str | None = None) -> int | None:
-    """Tokens of a text that the base reads, for a ``task`` (``query``, ``document``) where it has one for that."""
-    limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
-    stated = int(limit) if limit and limit < _NO_LIMIT else None
-    # Of RoBERTa's kind, config and tokeniser count two more than there are positions for tokens.
-    positions = max_positions(getattr(model[0], "auto_model", None))
-    return min((one for one in (stated, positions) if one is not None), default=None)
-
-
-def row_prompts(
+def prompts_of_rows(
     model: Any, adapters: Sequence[AdapterWeights | None], prompt: str | None, prompt_name: str | None
 ) -> list[str]:
-    """The prompt of each row: ``prompt``; else the adapter's own of that name; else the base's.
+    """Return the prompt of each row: ``prompt``; else `scions.encoder.base_info.row_prompts` of that name.
 
     Raises:
         ValueError: the base, and an adapter, have none of that name (as sentence-transformers has it).
     """
     name = (prompt_name or model.default_prompt_name) if prompt is None else None
-    own = [None if name is None or adapter is None else adapter.prompts.get(name) for adapter in adapters]
-    if own and None not in own:
-        return [str(text) for text in own]
+    prompts = row_prompts(adapters, name, model.prompts or {})
+    if name is not None and prompts and None not in prompts:
+        return [text or "" for text in prompts]
     base = model._resolve_prompt(prompt, prompt_name) or ""
-    return [base if text is None else text for text in own]
-
-
-def row_limits(
-    adapters: Sequence[AdapterWeights | None], limit: int | None, most: int | None, own: bool
-) -> list[int | None]:
-    """Tokens read of each row: where ``own``, what its adapter was trained with; else, or unknown, ``limit``.
-
-    ``most``: what the base has positions for.
-    """
-    wanted = [adapter.max_length if own and adapter is not None else None for adapter in adapters]
-    return [min(one, most) if one and most else one or limit for one in wanted]
+    return [base if name is None or text is None else text for text in prompts]
 
 
 def row_tokens(
@@ -61,13 +38,10 @@ def row_tokens(
         prompts: of each row.
         limits: of each row, in tokens.
     """
-    groups: dict[tuple[str, int | None], list[int]] = {}
-    for i, key in enumerate(zip(prompts, limits, strict=True)):
-        groups.setdefault(key, []).append(i)
     ids: list[list[int]] = [[]] * len(texts)
     lengths = [0] * len(texts)
     left_out = any(not getattr(module, "include_prompt", True) for module in model)
-    for (prompt, limit), rows in groups.items():
+    for (prompt, limit), rows in group_rows(zip(prompts, limits, strict=True)).items():
         found, _ = tokenizer.tokenize(model, [texts[i] for i in rows], prompt, limit)
         size = _prompt_length(model, tokenizer, prompt) if prompt and left_out else 0
         for i, one in zip(rows, found, strict=True):

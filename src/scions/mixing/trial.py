@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scions.encoder import DomainEncoder
+from scions.encoder.base_info import document_adapter
 from scions.errors import AdapterError
 from scions.mixing.adapters import Member
 from scions.publishing.adapter_files import write_adapter
+from scions.routing.domains import domain_vectors
 from scions.store import Manifest, resolve_base
 
 if TYPE_CHECKING:
@@ -51,11 +53,8 @@ class TrialBase:
         return AdaptedEncoder(self.encoder, None)
 
     def domain_vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of the base alone without any prompt, as statistics of domains are made of."""
-        found = self.encoder.encode(
-            list(texts), prompt="", adapter=None, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(found, dtype=np.float32)
+        """`scions.routing.domains.domain_vectors` of the base."""
+        return domain_vectors(self.encoder, texts)
 
     def published(self, member: Member) -> AdaptedEncoder:
         """An adapter as it lies in its folder. Raises AdapterError where it does not fit the base."""
@@ -86,8 +85,7 @@ class AdaptedEncoder:
 
     def encode_document(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
         """The same with the prompt for documents; a query-side adapter leaves them to the base."""
-        adapter = None if self.adapter is not None and self.adapter.query_side else self.adapter
-        return self._with(self.encoder.encode_document, sentences, adapter)
+        return self._with(self.encoder.encode_document, sentences, document_adapter(self.adapter))
 
     def _with(self, method: Any, sentences: Sequence[str], adapter: Any = ...) -> np.ndarray:
         chosen = self.adapter if adapter is ... else adapter

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sentence_transformers import SentenceTransformer
 
 from scions.adapters.peft_type import FILE_PREFIX
+from scions.encoder.base_info import row_space
 from scions.encoder.inject import inject_adapter
-from scions.store import Manifest, adapter_fingerprint, load_base, read_weights, space_fingerprint
+from scions.store import Manifest, adapter_fingerprint, load_base, read_weights
 from scions.store.names import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from scions.store.sparse import write_sparse
 
@@ -88,9 +89,13 @@ def write_adapter(
         dense = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
         save_file(dense, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     dimensions = len(manifest.domain.mean) if manifest.domain else manifest.base.hidden_size
-    # A query-side adapter's vectors are searched among the base's.
-    weights = None if manifest.query_side else adapter_fingerprint(folder)
-    space = space_fingerprint(manifest.base.weights_sha256, weights, pooling=manifest.pooling, dimensions=dimensions)
+    space = row_space(
+        manifest.base.weights_sha256,
+        adapter_fingerprint(folder),
+        query_side=manifest.query_side,
+        pooling=manifest.pooling,
+        dimensions=dimensions,
+    )
     settled = replace(manifest, space_fingerprint=space)
     (folder / MANIFEST_FILE).write_text(settled.to_json(), encoding="utf-8")
     return settled

@@ -1,4 +1,4 @@
-"""What is known of adapters' training domains: the statistics in their manifests, as vectors of the bare base."""
+"""Training domains of adapters, as Gaussians over the bare base's vectors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +14,17 @@ from scions.errors import AdapterError, UsageError
 from scions.store import DomainStatistics, Manifest
 from scions.unit_rows import unit_rows
 
-_LONGEST = 2.0  # of a mean that is believed
+# Unit vectors have a mean of length 1 at most and a variance below 1. Numbers far beyond are damage, and would decide
+# against all other adapters too.
+_MAX_MEAN_LENGTH, _MAX_VARIANCE = 2.0, 1.0
+
+
+class TextEncoder(Protocol):
+    """An encoder with the arguments that sentence-transformers' ``encode`` takes."""
+
+    def encode(
+        self, inputs: list[str], /, *, prompt: str, normalize_embeddings: bool, show_progress_bar: bool
+    ) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Domains:
 
     @classmethod
     def of(cls, manifests: Mapping[str, Manifest]) -> Domains:
-        """From the manifests of adapters, by name.
+        """Build from the manifests of adapters, by name.
 
         Raises:
             AdapterError: one holds no statistics, or of another number of dimensions.
@@ -38,29 +49,29 @@ class Domains:
         """
         if not manifests:
             raise UsageError("no adapters, so no domains to compare with")
-        found = {name: statistics(name, manifest) for name, manifest in manifests.items()}
-        widths = {name: len(one.mean) for name, one in found.items()}
+        domains = {name: statistics(name, manifest) for name, manifest in manifests.items()}
+        widths = {name: len(domain.mean) for name, domain in domains.items()}
         if len(set(widths.values())) > 1:
             listed = ", ".join(f"{name} {width}" for name, width in widths.items())
             raise AdapterError(f"the domain statistics of these adapters have different dimensions: {listed}")
-        means = np.array([one.mean for one in found.values()], dtype=np.float64)
-        variance = float(np.mean([one.spherical_variance for one in found.values()]))
-        return cls(tuple(found), means, max(variance, 1e-12))
+        means = np.array([domain.mean for domain in domains.values()], dtype=np.float64)
+        variance = float(np.mean([domain.spherical_variance for domain in domains.values()]))
+        return cls(tuple(domains), means, max(variance, 1e-12))
 
     @classmethod
-    def of_fitting(cls, found: Mapping[str, DomainStatistics | None], dimensions: int) -> Domains | None:
-        """Of those that `fits`, in float32; None where none does."""
-        known = {name: one for name, one in found.items() if one is not None and fits(one, dimensions)}
-        if not known:
+    def of_routable(cls, domains: Mapping[str, DomainStatistics | None], dimensions: int) -> Domains | None:
+        """Build from those that texts can be routed by (`unusable`), in float32; None where there are none."""
+        usable = {name: domain for name, domain in domains.items() if domain and not unusable(domain, dimensions)}
+        if not usable:
             return None
-        means = np.array([one.mean for one in known.values()], dtype=np.float32)
-        return cls(tuple(known), means, float(np.mean([one.spherical_variance for one in known.values()])))
+        means = np.array([domain.mean for domain in usable.values()], dtype=np.float32)
+        return cls(tuple(usable), means, float(np.mean([domain.spherical_variance for domain in usable.values()])))
 
     def evidence(self, vectors: np.ndarray) -> np.ndarray:
         """Log-likelihood of each text in each domain, less that in the background: ``[texts, domains]`` in nats.
 
         Args:
-            vectors: unit vectors of the bare base, ``[texts, dimensions]``.
+            vectors: `domain_vectors` of the texts, ``[texts, dimensions]``.
 
         Raises:
             UsageError: vectors of another number of dimensions, or none.
@@ -85,29 +96,64 @@ class Domains:
         return np.asarray(unit @ unit.T)
 
 
-def fits(found: DomainStatistics | None, dimensions: int) -> bool:
-    """Whether an adapter can be chosen by these statistics, on a base whose vectors have so many dimensions.
+def domain_vectors(encoder: TextEncoder, texts: Sequence[str]) -> np.ndarray:
+    """Return the vectors that domain statistics are made of and texts are routed by.
 
-    Unit vectors have a mean of length 1 at most, and a variance below 1. Numbers far beyond are damage, and would
-    decide against all other adapters too.
+    They are unit vectors ``[texts, dimensions]`` float32 of the bare base, without any prompt, cut at the base's own
+    length (`scions.routing.sample.RoutingSample` holds the same for rows of token ids). ``encoder`` is that base.
     """
-    if found is None or len(found.mean) != dimensions:
-        return False
-    return 0 < found.spherical_variance <= 1 and math.hypot(*found.mean) <= _LONGEST
+    vectors = encoder.encode(list(texts), prompt="", normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def domain_statistics(vectors: np.ndarray) -> DomainStatistics:
+    """Return the domain statistics of training texts from their `domain_vectors`."""
+    mean = vectors.mean(axis=0)
+    variance = float(((vectors - mean) ** 2).sum(axis=1).mean() / vectors.shape[1])
+    return DomainStatistics(mean=_rounded(mean), spherical_variance=variance, n=len(vectors))
+
+
+def unusable(domain: DomainStatistics | None, dimensions: int | None = None) -> str | None:
+    """Return why texts cannot be routed by these statistics, None where they can.
+
+    ``dimensions`` is the length of the base's vectors; None: any.
+    """
+    if domain is None or not domain.mean:
+        return "no domain statistics"
+    fits = dimensions is None or len(domain.mean) == dimensions
+    sound = 0 < domain.spherical_variance <= _MAX_VARIANCE and math.hypot(*domain.mean) <= _MAX_MEAN_LENGTH
+    return None if fits and sound else "unusable domain statistics"
+
+
+def unroutable(manifest: Manifest, base_sha256: str | None = None, dimensions: int | None = None) -> str | None:
+    """Return why texts cannot be routed to this adapter, None where they can.
+
+    Args:
+        manifest: of the adapter.
+        base_sha256: `scions.store.base_fingerprint` of the base; None: any.
+        dimensions: length of the base's vectors; None: any.
+    """
+    if base_sha256 is not None and manifest.base.weights_sha256 != base_sha256:
+        return "another base"
+    if manifest.method == "full":
+        return "a whole model"
+    return unusable(manifest.domain, dimensions)
 
 
 def statistics(name: str, manifest: Manifest) -> DomainStatistics:
-    """The domain of an adapter. Raises AdapterError where its manifest holds none, or broken ones."""
-    found = manifest.domain
-    if found is None or not found.mean:
+    """Return the domain of an adapter. Raises AdapterError where its manifest holds none, or broken ones."""
+    domain = manifest.domain
+    if domain is None or not domain.mean:
         raise AdapterError(f"{name}: its scions.json holds no domain statistics; train it anew to have them")
-    if not found.spherical_variance > 0:
-        raise AdapterError(f"{name}: scions.json: domain.spherical_variance: {found.spherical_variance} is not above 0")
-    return found
+    if not domain.spherical_variance > 0:
+        raise AdapterError(
+            f"{name}: scions.json: domain.spherical_variance: {domain.spherical_variance} is not above 0"
+        )
+    return domain
 
 
 def combined(parts: Sequence[DomainStatistics], weights: Sequence[float]) -> DomainStatistics:
-    """The domain of a mixture: the weighted mean of means, and the pooled variance within and between the parts.
+    """Return the domain of a mixture: the weighted mean of means, and the pooled variance within and between parts.
 
     Raises:
         AdapterError: they have different dimensions.
@@ -120,6 +166,8 @@ def combined(parts: Sequence[DomainStatistics], weights: Sequence[float]) -> Dom
     mean = share @ means
     between = ((means - mean) ** 2).mean(axis=1)
     variance = float(share @ (np.array([part.spherical_variance for part in parts]) + between))
-    return DomainStatistics(
-        mean=[round(float(x), 6) for x in mean], spherical_variance=variance, n=sum(part.n for part in parts)
-    )
+    return DomainStatistics(mean=_rounded(mean), spherical_variance=variance, n=sum(part.n for part in parts))
+
+
+def _rounded(mean: np.ndarray) -> list[float]:
+    return [round(float(x), 6) for x in mean]

@@ -17,6 +17,7 @@ import psutil
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Table
+from scions.encoder.base_info import max_length_of
 from scions.engine.batches import BATCH_TOKENS
 from scions.engine.forward import supports
 from scions.engine.precision import has_bf16
@@ -69,7 +70,7 @@ def estimate(
     with _peak_of_memory() as peak:
         step = _seconds_a_step(prepared.model, prepared.trained, plan.recipe, prepared, run, seed, index)
         fast = LiveEncoder(prepared.model, plan.recipe.max_length)
-        exact = LiveEncoder(prepared.model, int(prepared.model.max_seq_length or 512), bf16=False)
+        exact = LiveEncoder(prepared.model, max_length_of(prepared.model), bf16=False)
         encode_train = _encoding(fast, texts)
         dev = sample_dev_rows(splits.dev, seed)
         scorings = 1 + math.ceil(plan.recipe.epochs)
@@ -77,7 +78,7 @@ def estimate(
         choosing = every * scorings
         whole = 1.0  # of the test texts: what the adapter, and not the base before it, has to encode
         if index is not None:  # documents are the base's, encoded once, at its own length
-            own = LiveEncoder(index.base, int(index.base.max_seq_length or 512))
+            own = LiveEncoder(index.base, max_length_of(index.base))
             queries = [row[0] for row in dev.row_texts()]
             choosing = _encoding(fast, queries) * scorings + _encoding(own, dev.texts()) * (index.file is None)
             whole = len(splits.test) / max(1, len(splits.test.texts()))
@@ -152,7 +153,7 @@ def _preserving(prepared: TrainSetup, texts: list[str], seed: int) -> float:
         start = time.perf_counter()
         measure_importance(model, texts, seed=seed, most=few)
         seconds += (time.perf_counter() - start) / few * min(len(texts), IMPORTANCE_TEXTS)
-    return seconds + _encoding(LiveEncoder(model, min(MAX_LENGTH, model.max_seq_length or 512)), _distilled(prepared))
+    return seconds + _encoding(LiveEncoder(model, min(MAX_LENGTH, max_length_of(model))), _distilled(prepared))
 
 
 def _distilled(prepared: TrainSetup) -> list[str]:

@@ -27,7 +27,7 @@ from scions.training.best_epoch import BestEpoch
 from scions.training.examples import OF_TEXTS, Examples, to_examples
 from scions.training.frozen_prefix import FrozenPrefix
 from scions.training.hard_negatives import mine_negatives
-from scions.training.live_encoder import LiveEncoder, prompt
+from scions.training.live_encoder import LiveEncoder, prompt_of
 from scions.training.objectives.token_deletion import DeletionSteps
 from scions.training.preservation import Importance, Preserver, measure_importance
 from scions.training.preservation.distillation import ROWS
@@ -109,7 +109,7 @@ def fit(
         Interrupted: Ctrl-C; a checkpoint was saved.
     """
     bf16 = bf16 and has_bf16(model.device)
-    examples = to_examples(train, recipe.objective, prompt(model, "query"), prompt(model, "document"))
+    examples = to_examples(train, recipe.objective, prompt_of(model, "query"), prompt_of(model, "document"))
     if importance is None and not {"mask", "contrast"}.isdisjoint(recipe.preserved):
         importance = measure_importance(model, examples.texts, seed=seed)
     # Packed attention knows no dropout.
@@ -136,7 +136,7 @@ def fit(
         batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
         kind: Callable[..., PlannedSteps] = PlannedSteps if index is None else QuerySteps
         if recipe.objective == "deletion":
-            kind = partial(DeletionSteps, seed=seed, prompt=prompt(model, "document"))
+            kind = partial(DeletionSteps, seed=seed, prompt=prompt_of(model, "document"))
         steps = kind(batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed, prefix=prefix)
         if "distillation" in recipe.preserved:
             given = general_texts(recipe.general_texts, model, train, seed) if general is None else general

@@ -20,13 +20,9 @@ class LiveEncoder:
     def __init__(self, model: SentenceTransformer, max_length: int, bf16: bool = True) -> None:
         self.model, self.max_length, self.bf16 = model, max_length, bf16
 
-    def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """Vectors ``[sentences, dimensions]``, float32, of unit length, with the base's default prompt."""
-        return self._encode(sentences, prompt(self.model))
-
-    def encode_without_prompt(self, sentences: Sequence[str]) -> np.ndarray:
-        """As ``encode``, without any prompt: what statistics of domains are made of."""
-        return self._encode(sentences, "")
+    def encode(self, sentences: Sequence[str], *, prompt: str | None = None, **_: Any) -> np.ndarray:
+        """Vectors ``[sentences, dimensions]``, float32, of unit length, with ``prompt`` or the base's default one."""
+        return self._encode(sentences, prompt_of(self.model) if prompt is None else prompt)
 
     def _encode(self, sentences: Sequence[str], before: str) -> np.ndarray:
         training = self.model.training
@@ -41,13 +37,13 @@ class LiveEncoder:
 
     def encode_query(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
         """As ``encode``, with the base's prompt for queries."""
-        return self._encode(sentences, prompt(self.model, "query"))
+        return self._encode(sentences, prompt_of(self.model, "query"))
 
     def encode_document(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
         """As ``encode``, with the base's prompt for documents."""
-        return self._encode(sentences, prompt(self.model, "document"))
+        return self._encode(sentences, prompt_of(self.model, "document"))
 
 
-def prompt(model: SentenceTransformer, role: str | None = None) -> str:
+def prompt_of(model: SentenceTransformer, role: str | None = None) -> str:
     """The prompt the base puts before texts of ``role``, None: of no role, its default; empty where it has none."""
     return (model.prompts or {}).get(role or model.default_prompt_name or "") or ""

@@ -11,9 +11,9 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Table, fingerprint
-from scions.encoder.base_info import pooling_of
-from scions.encoder.tokenization import limit_of
+from scions.encoder.base_info import limit_of, max_length_of, pooling_of, row_space
 from scions.evaluation.verdict import Verdict
+from scions.routing.domains import domain_statistics, domain_vectors
 from scions.store import (
     Base,
     DataRecord,
@@ -22,7 +22,6 @@ from scions.store import (
     Manifest,
     adapter_fingerprint,
     base_fingerprint,
-    space_fingerprint,
 )
 from scions.store.manifest import FORMAT_VERSION, QUERY_SIDE_VERSION
 from scions.training.fit import FitResult
@@ -48,9 +47,7 @@ def build_manifest(
     dimensions = int(base_model.get_embedding_dimension() or 0)
     placement = {"placement": plan.method, "layers": layers}
     first = hashlib.sha256(f"{sha}|{plan.method}|{layers}|{plan.rank}|0".encode()).hexdigest()[:16]
-    weights: str | None = base_fingerprint(str(candidate)) if plan.method == "full" else adapter_fingerprint(candidate)
-    if plan.query_side:  # its vectors lie in the base's space by construction
-        weights = None
+    weights = base_fingerprint(str(candidate)) if plan.method == "full" else adapter_fingerprint(candidate)
     return Manifest(
         format_version=QUERY_SIDE_VERSION if plan.query_side else FORMAT_VERSION,
         name=name,
@@ -79,7 +76,7 @@ def build_manifest(
         pooling=pooling,
         max_length=limit_of(base_model) or 0,
         seed=seed,
-        space_fingerprint=space_fingerprint(sha, weights, pooling=pooling, dimensions=dimensions),
+        space_fingerprint=row_space(sha, weights, query_side=plan.query_side, pooling=pooling, dimensions=dimensions),
         prompts={key: value for key, value in (base_model.prompts or {}).items() if value},
         recipe=plan.recipe.to_dict(),
         scores={
@@ -97,10 +94,7 @@ def _statistics(train: Table, base_model: SentenceTransformer, most: int = 1000)
     if len(texts) > most:
         chosen = np.random.default_rng(0).choice(len(texts), most, replace=False)
         texts = [texts[i] for i in chosen]
-    vectors = LiveEncoder(base_model, int(base_model.max_seq_length or 512)).encode_without_prompt(texts)
-    mean = vectors.mean(axis=0)
-    variance = float(((vectors - mean) ** 2).sum(axis=1).mean() / vectors.shape[1])
-    return DomainStatistics(mean=[round(float(x), 6) for x in mean], spherical_variance=variance, n=len(texts))
+    return domain_statistics(domain_vectors(LiveEncoder(base_model, max_length_of(base_model)), texts))
 
 
 def _versions() -> dict[str, str]:

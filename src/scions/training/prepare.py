@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Splits, Table, check_scorable, check_trainable, read_splits
 from scions.data.splits import FEWEST_PLAIN_ROWS
+from scions.encoder.base_info import max_length_of
 from scions.errors import DataError, UsageError
 from scions.evaluation.split_halves import halves
 from scions.store import base_id, load_base, resolve_base
@@ -119,7 +120,7 @@ def prepare(
     notes = [*splits.notes, *_lonely_labels(splits.train, _objective(splits, overrides))]
     base_path = resolve_base(base)
     model = load_base(base_path)
-    longest = int(model.max_seq_length or 512)
+    longest = max_length_of(model)
     probe = to_examples(splits.train, _objective(splits, overrides))
     if len(probe) < 2:
         raise DataError(f"{splits.train.source}: {len(probe)} training row; at least 2 are needed, 50 to be of use")
@@ -159,7 +160,7 @@ def two_sided_recipe(prepared: TrainSetup) -> Recipe:
     """The recipe that a query-side training's data would get with both sides trained, under the same options."""
     splits, overrides, model = prepared.splits, prepared.overrides, prepared.model
     probe = to_examples(splits.train, _objective(splits, overrides))
-    lengths, longest = _token_lengths(model, probe.texts), int(model.max_seq_length or 512)
+    lengths, longest = _token_lengths(model, probe.texts), max_length_of(model)
     return choose_recipe(splits.train.shape, len(probe), lengths, longest, prepared.plan.method, **overrides)
 
 

@@ -14,14 +14,13 @@ from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Splits
 from scions.data.texts import iter_texts
-from scions.encoder.base_info import space_of
+from scions.encoder.base_info import max_length_of, space_of
 from scions.encoder.query_side import KnownDocuments
-from scions.encoder.tokenization import limit_of
 from scions.engine.precision import frozen_in_bf16
 from scions.errors import UsageError
 from scions.training.batches import PlannedSteps
 from scions.training.examples import Examples
-from scions.training.live_encoder import LiveEncoder, prompt
+from scions.training.live_encoder import LiveEncoder, prompt_of
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.tokens import Tokens
 from scions.vectors.reader import VectorFile, known_documents, read_vectors
@@ -78,7 +77,7 @@ class DocumentVectors:
 
     def encoder(self, bf16: bool = False) -> Any:
         """The base with the vectors there are: `encode_document` computes only what is not there."""
-        fast = LiveEncoder(self.base, limit_of(self.base) or 512, bf16)
+        fast = LiveEncoder(self.base, max_length_of(self.base), bf16)
         return fast if self.file is None else KnownDocuments(fast, self.texts, self.file.matrix)
 
     @cached_property
@@ -95,7 +94,7 @@ class DocumentVectors:
             bf16: compute in bf16 where that is native.
         """
         documents = _documents(examples)
-        cut = len(prompt(self.base, "document"))
+        cut = len(prompt_of(self.base, "document"))
         with frozen_in_bf16(self.base, bf16):
             encoder = self.encoder(bf16)
             # The texts have their prompts already, which the encoder puts before them itself.
@@ -138,7 +137,7 @@ def open_documents(
             )
         texts, where = list(corpora[0].values()), f"the corpus of {splits.train.source}"
     made = DocumentVectors(base, len(texts), file, texts)
-    fast = LiveEncoder(base, limit_of(base) or 512, bf16=False)
+    fast = LiveEncoder(base, max_length_of(base), bf16=False)
     known_documents(file, texts, fast, made.space, encoder_name=f"the base {name}", texts_name=where)
     return made
 

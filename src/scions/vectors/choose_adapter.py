@@ -35,21 +35,21 @@ def decide_for_file(
     from scions.encoder.base_info import space_of
     from scions.errors import AdapterError, DataError
     from scions.routing.decision import calibration_for, decide
-    from scions.routing.domains import Domains
+    from scions.routing.domains import Domains, domain_vectors, unroutable
     from scions.routing.sample import sample_rows
     from scions.store import base_fingerprint, default_root, list_adapters, load_base, resolve_base
 
     found = {e.path: e.manifest for e in list_adapters() if e.manifest is not None and e.problem is None}
-    known = {path: m for path, m in found.items() if m.domain and m.method != "full" and (queries or not m.query_side)}
+    known = {path: m for path, m in found.items() if not unroutable(m) and (queries or not m.query_side)}
     wanted = base_fingerprint(resolve_base(base)) if base is not None else None
     if wanted is None and known:
         wanted = Counter(m.base.weights_sha256 for m in known.values()).most_common(1)[0][0]
-    candidates = {path: m for path, m in known.items() if m.base.weights_sha256 == wanted}
+    candidates = {path: m for path, m in known.items() if not unroutable(m, wanted)}
     if not candidates:
         raise AdapterError(f"{default_root()}: holds no adapter of this base that can be chosen by its domain")
     place = base or next(iter(candidates.values())).base.id
     model = load_base(place)
-    domains = Domains.of_fitting(
+    domains = Domains.of_routable(
         {path.name: m.domain for path, m in candidates.items()}, int(model.get_embedding_dimension() or 0)
     )
     if domains is None:
@@ -64,8 +64,7 @@ def decide_for_file(
     if not first:
         raise DataError(f"{texts}: has no rows")
     some = [first[row] for row in sample_rows(len(first))]
-    vectors = model.encode(some, prompt="", normalize_embeddings=True, show_progress_bar=False)
-    decision = decide(vectors, domains, calibration_for(len(some)))
+    decision = decide(domain_vectors(model, some), domains, calibration_for(len(some)))
     told = f"auto: {decision.adapter or 'the base alone'} (confidence {decision.confidence:.2f}, by {len(some)} texts)"
     return decision.adapter, place, told
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scions.errors import ScionsError
-from scions.routing.domains import Domains, fits
+from scions.routing.domains import Domains, unroutable, unusable
 from scions.serving.adapter_cache import AdapterCache, Entry
 from scions.serving.http.keys import Caller
 from scions.serving.logs import log
@@ -106,17 +106,13 @@ class DomainIndex:
         # Where they are in memory, the folder may hold a newer version by now.
         found: DomainStatistics | None
         if weights is not None:
-            found = weights.domain
+            found, problem = weights.domain, unusable(weights.domain, self._dimensions)
         else:
             try:
                 manifest = Manifest.read(entry.folder)
             except ScionsError:
                 return "unreadable scions.json"
-            if manifest.base.weights_sha256 != self._base:
-                return "another base"
-            found = manifest.domain
-        if found is None:
-            return "no domain statistics"
-        if not fits(found, self._dimensions):
-            return "unusable domain statistics"
+            found, problem = manifest.domain, unroutable(manifest, self._base, self._dimensions)
+        if found is None or problem is not None:
+            return problem or "no domain statistics"
         return _Domain(np.array(found.mean, dtype=np.float32), found.spherical_variance)

@@ -10,6 +10,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape
+from scions.encoder.base_info import max_length_of
 from scions.errors import Interrupted, ScionsError
 from scions.evaluation import CachedEncoder, Evaluation, evaluate
 from scions.store import disk_errors, load_base
@@ -64,7 +65,7 @@ def score_baselines(
 
 def exact_encoder(model: SentenceTransformer) -> CachedEncoder:
     # Published figures are in float32; packing changes nothing beyond 1e-6.
-    return CachedEncoder(LiveEncoder(model, int(model.max_seq_length or 512), bf16=False))
+    return CachedEncoder(LiveEncoder(model, max_length_of(model), bf16=False))
 
 
 def _linear(base_model: SentenceTransformer, prepared: TrainSetup, seed: int) -> Evaluation:
@@ -72,7 +73,7 @@ def _linear(base_model: SentenceTransformer, prepared: TrainSetup, seed: int) ->
     if len(train) > LINEAR_ROWS:
         chosen = np.random.default_rng(seed).choice(len(train), LINEAR_ROWS, replace=False)
         train = train.take(np.sort(chosen).tolist())
-    encoder = LiveEncoder(base_model, int(base_model.max_seq_length or 512))
+    encoder = LiveEncoder(base_model, max_length_of(base_model))
     return evaluate(fit_linear_map(encoder, train, prepared.splits.dev, seed=seed), prepared.splits.test)
 
 

@@ -14,8 +14,9 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
+from scions.encoder.base_info import max_length_of
 from scions.engine.precision import autocast, without_dropout
-from scions.training.live_encoder import prompt
+from scions.training.live_encoder import prompt_of
 from scions.training.tokens import Tokens, encode_all, encode_pieces
 
 ROWS = 32
@@ -45,10 +46,10 @@ class Distillation:
     ) -> None:
         self.model, self.weight, self.seed, self.packed, self.bf16 = model, weight, seed, packed, bf16
         tokenizer: Any = model.tokenizer
-        before = prompt(model)
+        before = prompt_of(model)
         most = MAX_LENGTH + len(tokenizer.tokenize(before))
         texts = [before + text for text in dict.fromkeys(texts)]
-        self.tokens = Tokens(model, texts, min(most, int(model.max_seq_length or most)))
+        self.tokens = Tokens(model, texts, min(most, max_length_of(model)))
         model.eval()
         with autocast(model.device, bf16):
             self.teacher = torch.from_numpy(encode_all(model, self.tokens, packed))

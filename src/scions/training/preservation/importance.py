@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from scions.adapters.config import BottleneckConfig
 from scions.adapters.placement import find_sites, site_width
-from scions.encoder.tokenization import limit_of
+from scions.encoder.base_info import max_length_of
 from scions.errors import AdapterError, UsageError
 
 # Two draws of so many texts order the heads of a layer alike: rank correlation 0.91 on patents, 0.88 on film reviews
@@ -91,7 +91,7 @@ def measure_importance(
         chosen = np.random.default_rng(seed).choice(len(texts), most, replace=False)
         texts = [texts[i] for i in np.sort(chosen)]
     transformer: Any = model[0].auto_model
-    max_length = min(max_length, limit_of(model) or max_length)
+    max_length = min(max_length, max_length_of(model))
     modules = dict(transformer.named_modules())
     found = find_sites(transformer, BottleneckConfig(placement="houlsby"))
     attention = attention_outputs(transformer)
