@@ -24,7 +24,7 @@ def publish_random(folder: Path, base: Any, rank: int, seed: int) -> Path:
     from safetensors.torch import save_file
 
     from scions import BottleneckConfig
-    from scions.store import publish
+    from scions.store import write_folder
 
     config = BottleneckConfig(rank=rank)
     tensors = _tensors(base[0].auto_model, config, torch.Generator().manual_seed(seed))
@@ -36,7 +36,7 @@ def publish_random(folder: Path, base: Any, rank: int, seed: int) -> Path:
         save_file(tensors, staging / "adapter_model.safetensors", metadata={"format": "pt"})
         (staging / "scions.json").write_text(manifest.to_json())
 
-    return publish(folder, write)
+    return write_folder(folder, write)
 
 
 def _tensors(network: Any, config: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:

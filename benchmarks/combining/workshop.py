@@ -60,7 +60,7 @@ class Workshop:
 
         from scions.adapters.peft_type import FILE_PREFIX
         from scions.publishing.adapter_files import adapter_tensors, write_adapter
-        from scions.store import publish
+        from scions.store import write_folder
 
         parts = self.parts(name)
         torch.manual_seed(0)
@@ -105,7 +105,7 @@ class Workshop:
             domain=domain,
         )
         tensors = {FILE_PREFIX + key: value.detach() for key, value in adapter_tensors(network).items()}
-        publish(
+        write_folder(
             self.adapters / called, lambda folder: write_adapter(folder, tensors, config, manifest) and None, force=True
         )
         return {

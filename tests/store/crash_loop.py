@@ -6,7 +6,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from scions.store.atomic import publish
+from scions.store.atomic import write_folder
 
 FILES = ("adapter_config.json", "adapter_model.safetensors", "scions.json", "deep/card.txt")
 
@@ -36,5 +36,5 @@ if __name__ == "__main__":
     assert "torch" not in sys.modules
     print("ready", flush=True)
     for version in count(first):
-        publish(root / "kept", lambda folder, v=version: fill(folder, v), force=True)
-        publish(root / f"fresh-{version}", lambda folder, v=version: fill(folder, v))
+        write_folder(root / "kept", lambda folder, v=version: fill(folder, v), force=True)
+        write_folder(root / f"fresh-{version}", lambda folder, v=version: fill(folder, v))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
 
-import scions.store.atomic  # noqa: F401
+from scions.store import atomic
 
-publishing = sys.modules["scions.store.atomic"]  # the attribute of the package is the function
 spec = importlib.util.spec_from_file_location("crash_loop", Path(__file__).with_name("crash_loop.py"))
 assert spec is not None
 assert spec.loader is not None
@@ -24,7 +24,7 @@ spec.loader.exec_module(crash_loop)
 root, how, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 target = root / "kept"
 if how == "rename":
-    publishing._exchange = lambda one, other: False
+    atomic.exchange = lambda first, second: False
 
 
 def dies_at(step: int, version: int) -> bool:
@@ -41,7 +41,7 @@ def dies_at(step: int, version: int) -> bool:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
-        publishing.publish(target, lambda folder: crash_loop.fill(folder, version), force=mode == "force")
+        atomic.write_folder(target, lambda folder: crash_loop.fill(folder, version), force=mode == "force")
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
@@ -49,7 +49,7 @@ def dies_at(step: int, version: int) -> bool:
 
 
 if mode == "force":
-    publishing.publish(target, lambda folder: crash_loop.fill(folder, 1))
+    atomic.write_folder(target, lambda folder: crash_loop.fill(folder, 1))
 old, step, absent = 1, 0, 0
 while True:
     step += 1
@@ -58,7 +58,7 @@ while True:
     if not target.exists():
         absent += 1
         assert mode == "fresh" or how == "rename", "an existing version vanished"
-        publishing.sweep(root)
+        atomic.clean_up(root)
         if mode == "force":
             assert crash_loop.whole(target) == old, "the old version was not put back"
     if target.exists():
@@ -67,7 +67,7 @@ while True:
     if not died:
         break
     if mode == "fresh" and target.exists():
-        publishing._remove(target)
-publishing.sweep(root)
+        shutil.rmtree(target)
+atomic.clean_up(root)
 assert [path.name for path in root.iterdir()] == ["kept"], list(root.iterdir())
 print(step, absent)

@@ -16,9 +16,8 @@ from safetensors import SafetensorError
 
 import scions
 from scions.errors import AdapterError, ScionsError
-from scions.store import list_adapters, publish, write_file
+from scions.store import atomic, list_adapters, write_file, write_folder
 
-publishing = sys.modules["scions.store.atomic"]  # the attribute of the package is the function
 HERE = Path(__file__).parent
 SOURCE = str(Path(scions.__file__).parent.parent)
 ENVIRONMENT = {"PYTHONPATH": SOURCE, "PATH": os.environ.get("PATH", "")}
@@ -48,26 +47,26 @@ def dead_pid() -> int:
 
 
 def test_a_new_folder_is_published_with_its_parents(tmp_path: Path) -> None:
-    target = publish(tmp_path / "x" / "adapters" / "legal", write_one("1"))
+    target = write_folder(tmp_path / "x" / "adapters" / "legal", write_one("1"))
     assert target == (tmp_path / "x" / "adapters" / "legal").resolve()
     assert content(target) == "1"
     assert names(target.parent) == ["legal"]
 
 
 def test_an_existing_folder_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    publish(tmp_path / "legal", write_one("1"))
-    with pytest.raises(AdapterError, match=r"legal: exists already.*--force"):
-        publish(tmp_path / "legal", lambda folder: pytest.fail("write was called"))
+    write_folder(tmp_path / "legal", write_one("1"))
+    with pytest.raises(AdapterError, match=r"legal: exists already.*force=True"):
+        write_folder(tmp_path / "legal", lambda folder: pytest.fail("write was called"))
     assert content(tmp_path / "legal") == "1"
 
 
 @pytest.mark.parametrize("exchange", [True, False])
 def test_force_replaces_the_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool) -> None:
     if not exchange:
-        monkeypatch.setattr(publishing, "_exchange", lambda one, other: False)
-    publish(tmp_path / "legal", write_one("1"))
+        monkeypatch.setattr(atomic, "exchange", lambda first, second: False)
+    write_folder(tmp_path / "legal", write_one("1"))
     (tmp_path / "legal" / "stale.txt").write_text("x")
-    publish(tmp_path / "legal", write_one("2"), force=True)
+    write_folder(tmp_path / "legal", write_one("2"), force=True)
     assert content(tmp_path / "legal") == "2"
     assert names(tmp_path / "legal") == ["plots", "scions.json"]
     assert names(tmp_path) == ["legal"]
@@ -78,7 +77,7 @@ def test_two_names_are_exchanged_in_one_step_here(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    if not publishing._exchange(tmp_path / "a", tmp_path / "b"):
+    if not atomic.exchange(tmp_path / "a", tmp_path / "b"):
         pytest.skip("this file system cannot exchange names")
     assert (names(tmp_path / "a"), names(tmp_path / "b")) == (["b"], ["a"])
 
@@ -87,39 +86,39 @@ def test_force_spares_a_folder_that_nobody_published(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("x")
     with pytest.raises(AdapterError, match="no published adapter"):
-        publish(tmp_path / "thesis", write_one("1"), force=True)
+        write_folder(tmp_path / "thesis", write_one("1"), force=True)
     assert names(tmp_path / "thesis") == ["chapter1.tex"]
     (tmp_path / "file").write_text("x")
     with pytest.raises(AdapterError, match="not a folder"):
-        publish(tmp_path / "file", write_one("1"), force=True)
+        write_folder(tmp_path / "file", write_one("1"), force=True)
 
 
 def test_a_failing_writer_leaves_nothing_and_its_error_passes(tmp_path: Path) -> None:
-    publish(tmp_path / "legal", write_one("1"))
+    write_folder(tmp_path / "legal", write_one("1"))
 
     def fail(folder: Path) -> None:
         write_one("2")(folder)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        publish(tmp_path / "legal", fail, force=True)
+        write_folder(tmp_path / "legal", fail, force=True)
     assert content(tmp_path / "legal") == "1"
     assert names(tmp_path) == ["legal"]
 
 
 def test_a_writer_that_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="nothing was written"):
-        publish(tmp_path / "legal", lambda folder: None)
+        write_folder(tmp_path / "legal", lambda folder: None)
     assert names(tmp_path) == []
 
 
 def test_the_second_of_two_publishers_is_refused(tmp_path: Path) -> None:
     def slow(folder: Path) -> None:
         write_one("slow")(folder)
-        publish(tmp_path / "legal", write_one("quick"))
+        write_folder(tmp_path / "legal", write_one("quick"))
 
     with pytest.raises(AdapterError, match="exists already"):
-        publish(tmp_path / "legal", slow)
+        write_folder(tmp_path / "legal", slow)
     assert content(tmp_path / "legal") == "quick"
     assert names(tmp_path) == ["legal"]
 
@@ -140,7 +139,7 @@ def test_every_file_and_folder_is_synced_before_the_rename(tmp_path: Path, monke
         pytest.skip("needs /proc")
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(os, "rename", spy_rename)
-    publish(tmp_path / "legal", write_one("1"))
+    write_folder(tmp_path / "legal", write_one("1"))
     before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
     assert sorted(before)[1:] == ["a.txt", "plots", "scions.json"]
     assert sorted(before)[0].startswith(".legal.partial-")
@@ -152,7 +151,7 @@ def test_every_file_and_folder_is_synced_before_the_rename(tmp_path: Path, monke
 
 @pytest.mark.parametrize("where", ["write", "fsync"])
 def test_a_full_disk_is_reported_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    publish(tmp_path / "legal", write_one("1"))
+    write_folder(tmp_path / "legal", write_one("1"))
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -165,7 +164,7 @@ def test_a_full_disk_is_reported_with_figures(tmp_path: Path, monkeypatch: pytes
     if where == "fsync":
         monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(AdapterError, match=r"disk is full: needed more than 0\.2 MB, free are \d+"):
-        publish(tmp_path / "legal", write, force=True)
+        write_folder(tmp_path / "legal", write, force=True)
     assert content(tmp_path / "legal") == "1"
     assert names(tmp_path) == ["legal"]
 
@@ -175,7 +174,7 @@ def test_a_full_disk_in_the_words_of_safetensors(tmp_path: Path) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     with pytest.raises(AdapterError, match="disk is full"):
-        publish(tmp_path / "legal", write)
+        write_folder(tmp_path / "legal", write)
     assert names(tmp_path) == []
 
 
@@ -186,11 +185,11 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib, torch\n"
         "from safetensors.torch import save_file\n"
-        "from scions.store.atomic import publish, write_file\n"
+        "from scions.store.atomic import write_file, write_folder\n"
         "from scions.errors import ScionsError\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "write = lambda f: save_file({'a': torch.zeros(100_000)}, f / 'adapter_model.safetensors')\n"
-        "folder = lambda: publish(root / 'legal', write)\n"
+        "folder = lambda: write_folder(root / 'legal', write)\n"
         "file = lambda: write_file(root / 'r', bytes(400_000))\n"
         "for act in (folder, file):\n"
         "    try:\n"
@@ -212,19 +211,19 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(AdapterError, match="cannot be made"):
-        publish(tmp_path / "file" / "legal", write_one("1"))
+        write_folder(tmp_path / "file" / "legal", write_one("1"))
     if os.geteuid() == 0:
         return
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(AdapterError, match="cannot be written"):
-        publish(tmp_path / "locked" / "legal", write_one("1"))
+        write_folder(tmp_path / "locked" / "legal", write_one("1"))
 
 
 # -- what dead publications leave
 
 
 def test_leftovers_of_dead_processes_are_swept_and_others_kept(tmp_path: Path) -> None:
-    here, dead = publishing._machine(), dead_pid()
+    here, dead = atomic.machine_id(), dead_pid()
     elsewhere = "00000000" if here != "00000000" else "11111111"
     gone = [f".legal.partial-{dead}-{here}00000000", f".legal.old-{dead}-{here}00000001"]
     aged = f".legal.partial-{os.getpid()}-{elsewhere}00000003"
@@ -234,7 +233,7 @@ def test_leftovers_of_dead_processes_are_swept_and_others_kept(tmp_path: Path) -
         ".legal.partial-notes",
         ".git",
     ]
-    publish(tmp_path / "legal", write_one("1"))
+    write_folder(tmp_path / "legal", write_one("1"))
     for name in [*gone, aged, *kept]:
         write = tmp_path / name
         write.mkdir()
@@ -242,15 +241,15 @@ def test_leftovers_of_dead_processes_are_swept_and_others_kept(tmp_path: Path) -
     os.utime(tmp_path / aged, (time.time() - 2 * 86400,) * 2)
     stale_file = tmp_path / f".result.json.partial-{dead}-{here}00000004"
     stale_file.write_text("half")
-    publish(tmp_path / "medical", write_one("1"))
+    write_folder(tmp_path / "medical", write_one("1"))
     assert names(tmp_path) == sorted([*kept, "legal", "medical"])
     assert [entry.name for entry in list_adapters(tmp_path)] == ["legal", "medical"]
 
 
 def test_an_old_version_without_successor_is_put_back(tmp_path: Path) -> None:
-    publish(tmp_path / "legal", write_one("1"))
-    os.rename(tmp_path / "legal", tmp_path / f".legal.old-{dead_pid()}-{publishing._machine()}00000000")
-    publish(tmp_path / "medical", write_one("1"))
+    write_folder(tmp_path / "legal", write_one("1"))
+    os.rename(tmp_path / "legal", tmp_path / f".legal.old-{dead_pid()}-{atomic.machine_id()}00000000")
+    write_folder(tmp_path / "medical", write_one("1"))
     assert content(tmp_path / "legal") == "1"
 
 
@@ -282,7 +281,7 @@ def test_forty_kills_at_random_moments_leave_only_whole_versions(tmp_path: Path)
             time.sleep(rng.uniform(0, 0.06))
             child.send_signal(signal.SIGKILL)
         assert child.returncode == -signal.SIGKILL
-        interrupted += any(publishing.is_leftover(name) for name in names(tmp_path))
+        interrupted += any(atomic.is_leftover(name) for name in names(tmp_path))
         for entry in list_adapters(tmp_path):
             version = whole(entry.path)
             assert entry.name in ("kept", f"fresh-{version}")
@@ -293,7 +292,7 @@ def test_forty_kills_at_random_moments_leave_only_whole_versions(tmp_path: Path)
                 shutil.rmtree(entry.path)
     assert newest > 100_000
     assert interrupted >= 10, f"only {interrupted} kills landed within a publication"
-    publish(tmp_path / "last", write_one("1"))
+    write_folder(tmp_path / "last", write_one("1"))
     assert names(tmp_path) == ["kept", "last"]
 
 

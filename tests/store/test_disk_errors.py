@@ -30,9 +30,9 @@ def test_a_full_disk_is_told_from_the_rest(error: BaseException, full: bool) -> 
 
 def test_only_what_lies_below_the_folder_is_its_fault(tmp_path: Path) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "run" / "x"))
-    assert disk_errors.refused(error, tmp_path / "run") == f"Permission denied ({tmp_path / 'run' / 'x'})"
-    assert disk_errors.refused(error, tmp_path / "other") is None
-    assert disk_errors.refused(OSError(errno.EIO, "bad", str(tmp_path / "run")), tmp_path / "run") is None
+    assert disk_errors.permission_problem(error, tmp_path / "run") == f"Permission denied ({tmp_path / 'run' / 'x'})"
+    assert disk_errors.permission_problem(error, tmp_path / "other") is None
+    assert disk_errors.permission_problem(OSError(errno.EIO, "bad", str(tmp_path / "run")), tmp_path / "run") is None
 
 
 def test_writable_is_known_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

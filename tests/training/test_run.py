@@ -182,7 +182,7 @@ def test_no_measurable_difference_is_published(write, short, monkeypatch):
 def test_an_existing_name_is_refused_before_anything_is_read(publish_adapter, short):
     folder, _ = publish_adapter("legal")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(AdapterError, match=r"exists already.*--force"):
+    with pytest.raises(AdapterError, match=r"exists already.*force=True"):
         train("/nowhere/data.jsonl", "legal", **short)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -190,7 +190,7 @@ def test_an_existing_name_is_refused_before_anything_is_read(publish_adapter, sh
 def test_a_folder_that_is_no_adapter_is_never_replaced(adapters_aside, short):
     (adapters_aside / "legal").mkdir(parents=True)
     (adapters_aside / "legal" / "thesis.txt").write_text("x")
-    with pytest.raises(AdapterError, match="not even with --force"):
+    with pytest.raises(AdapterError, match="not even with force=True"):
         train("/nowhere/data.jsonl", "legal", force=True, **short)
 
 

@@ -199,10 +199,10 @@ def _check_names(names: list[str], adapters: Path | None) -> Path:
 
 
 def _refuse_taken(names: list[str], root: Path, force: bool) -> None:
-    from scions.store.atomic import refuse_existing
+    from scions.store.atomic import check_replaceable
 
     for name in names:
-        refuse_existing(root / name, force)
+        check_replaceable(root / name, force)
 
 
 def _show_plans(data: list[str], names: list[str], settings: dict[str, Any]) -> None:

@@ -26,8 +26,8 @@ from scions.mixing.provenance import derived
 from scions.publishing.adapter_files import write_adapter
 from scions.publishing.card import mixed_card
 from scions.routing.domains import Domains, combined
-from scions.store import Manifest, check_name, default_root, disk_errors, publish
-from scions.store.atomic import refuse_existing
+from scions.store import Manifest, check_name, default_root, disk_errors, write_folder
+from scions.store.atomic import check_replaceable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +116,7 @@ def mix(
     density = DENSITY if density is None else density
     place = Path(adapters) if adapters is not None else default_root()
     folder = (Path(output) if output is not None else place) / name
-    refuse_existing(folder, force)
+    check_replaceable(folder, force)
     disk_errors.check_writable(folder.parent)
     members = read_members(names, place)
     check_mixable(members)
@@ -156,7 +156,7 @@ def mix(
         manifest = write_adapter(staging, tensors, used[0][0].config, manifest)
         (staging / "README.md").write_text(mixed_card(manifest, *_told(used, strategy, expected)), encoding="utf-8")
 
-    path = publish(folder, write, force=force)
+    path = write_folder(folder, write, force=force)
     return Mixture(name, path, {m.name: w for m, w in used}, strategy, expected, tuple(measured), search, manifest)
 
 

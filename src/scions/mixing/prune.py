@@ -17,8 +17,8 @@ from scions.mixing.holdout import Measured, measure, read_rows
 from scions.mixing.provenance import derived
 from scions.publishing.adapter_files import write_adapter
 from scions.publishing.card import mixed_card
-from scions.store import Manifest, check_name, default_root, disk_errors, publish
-from scions.store.atomic import refuse_existing
+from scions.store import Manifest, check_name, default_root, disk_errors, write_folder
+from scions.store.atomic import check_replaceable
 from scions.store.weights import find_weights_file
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def prune(
         raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
     place = Path(adapters) if adapters is not None else default_root()
     folder = (Path(output) if output is not None else place) / name
-    refuse_existing(folder, force)
+    check_replaceable(folder, force)
     disk_errors.check_writable(folder.parent)
     member = read_member(name_or_path, place)
     others = [read_member(other, place) for other in against]
@@ -171,7 +171,7 @@ def prune(
         facts = [f"{made.sparsity:.1%} of its matrix values are gone"]
         (staging / "README.md").write_text(mixed_card(manifest, what, facts), encoding="utf-8")
 
-    path = publish(folder, write, force=force)
+    path = write_folder(folder, write, force=force)
     return Pruning(
         name=name,
         path=path,

@@ -1,4 +1,4 @@
-"""What the disk refuses: recognised whoever reports it, and told with what was needed and what is free."""
+"""Turn disk-full and permission errors into messages that name the space needed and free."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scions.errors import AdapterError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-# safetensors reports a full disk in the system's words, PyTorch's writer of checkpoints in its own.
-_FULL_IN_WORDS = (
+# safetensors reports a full disk in the system's words, PyTorch's checkpoint writer in its own.
+_FULL_MESSAGES = (
     "No space left on device",
     "Disk quota exceeded",
     "PytorchStreamWriter failed",
@@ -22,27 +22,27 @@ _FULL_IN_WORDS = (
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether ``error`` says that the disk, or the user's share of it, is full."""
+    """Whether `error` says that the disk, or the user's share of it, is full."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    return isinstance(error, Exception) and any(words in str(error) for words in _FULL_IN_WORDS)
+    return isinstance(error, Exception) and any(text in str(error) for text in _FULL_MESSAGES)
 
 
-def refused(error: BaseException, folder: Path) -> str | None:
-    """The system's words where ``error`` is that something at or below ``folder`` must not be written, else None."""
-    # Whoever writes may just as well have failed to read something elsewhere: then it is not about the folder.
+def permission_problem(error: BaseException, folder: Path) -> str | None:
+    """Return the system's message where `error` denies writing at or below `folder`, else None."""
+    # A writer may also have failed to read something elsewhere, which is no fault of the folder.
     if isinstance(error, OSError) and error.errno in _REFUSED and str(error.filename).startswith(str(folder)):
         return f"{error.strerror} ({error.filename})"
     return None
 
 
-def free(folder: Path) -> str:
-    """What is free in ``folder``, as `amount`."""
-    return amount(shutil.disk_usage(folder).free)
+def free_space(folder: Path) -> str:
+    """Return the free space in `folder` as `format_bytes` writes it."""
+    return format_bytes(shutil.disk_usage(folder).free)
 
 
-def amount(size: int) -> str:
-    """Bytes for a message: megabytes from 0.1 up."""
+def format_bytes(size: int) -> str:
+    """Format a number of bytes for a message: megabytes from 0.1 up."""
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes"
 
 
@@ -55,9 +55,9 @@ def make_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise AdapterError where ``folder``, or the nearest of its parents that is there, cannot be written into."""
-    there = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
-    if not there.is_dir():
-        raise AdapterError(f"{folder}: cannot be a folder of adapters: {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise AdapterError(f"{folder}: cannot be written: no permission to write into {there}")
+    """Raise AdapterError where `folder`, or its nearest existing parent, cannot be written into."""
+    existing = next((path for path in (folder, *folder.absolute().parents) if os.path.lexists(path)), folder)
+    if not existing.is_dir():
+        raise AdapterError(f"{folder}: cannot be a folder of adapters: {existing} is no folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise AdapterError(f"{folder}: cannot be written: no permission to write into {existing}")

@@ -114,14 +114,14 @@ def clean_up_on_error(run: Path, checkpoint_bytes: int) -> Iterator[None]:
         remove_incomplete(run)
         raise
     except Exception as error:
-        full, words = disk_errors.is_full(error), disk_errors.refused(error, run)
+        full, words = disk_errors.is_full(error), disk_errors.permission_problem(error, run)
         if not full and words is None:
             raise
         kept = remove_incomplete(run)
         why = f"cannot be written: {words}"
         if full:  # what is free is looked at now: what was cut short is gone, and what is free was not enough
-            why = f"the disk is full: a checkpoint takes about {disk_errors.amount(checkpoint_bytes)}, free are "
-            why += f"{disk_errors.free(run.parent)} in {run.parent}"
+            why = f"the disk is full: a checkpoint takes about {disk_errors.format_bytes(checkpoint_bytes)}, free are "
+            why += f"{disk_errors.free_space(run.parent)} in {run.parent}"
         left = "Nothing was kept" if kept is None else f"{kept.name} is kept: --resume goes on from it"
         raise ScionsError(f"{run}: {why}. {left}, and nothing was published") from error
 

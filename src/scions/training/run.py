@@ -20,8 +20,15 @@ from scions.evaluation.verdict import Verdict, check_loss, judge
 from scions.publishing.adapter_files import reload, write_weights
 from scions.publishing.card import adapter_card
 from scions.publishing.plots import SCORES, draw_scores
-from scions.store import Manifest, check_name, default_root, disk_errors, load_base, publish
-from scions.store.atomic import refuse_existing
+from scions.store import (
+    Manifest,
+    check_name,
+    default_root,
+    disk_errors,
+    load_base,
+    write_folder,
+)
+from scions.store.atomic import check_replaceable
 from scions.store.names import MANIFEST_FILE
 from scions.training.baselines.rivals import FULL, TWO_SIDED, exact_encoder, score_baselines
 from scions.training.checkpoints import checkpoint_settings, clean_up_on_error, find_checkpoint, start_run_folder
@@ -75,7 +82,7 @@ def plan(data: str, *, name: str | None = None, **options: Any) -> Plan:
         with _noted(prepared.plan.notes):
             disk_errors.check_writable(root)
         with _noted(prepared.plan.notes):
-            refuse_existing(root / name, force)
+            check_replaceable(root / name, force)
         with _noted(prepared.plan.notes):
             find_checkpoint(root / f".training-{name}", checkpoint_settings(prepared, seed, layers), resume, force)
     import tempfile
@@ -179,7 +186,7 @@ def train(
     check_loss(max_general_loss, lambda: general is not None or _drift_texts())
     root = _root(output)
     folder, run = root / name, root / f".training-{name}"
-    refuse_existing(folder, force)
+    check_replaceable(folder, force)
     disk_errors.check_writable(root)
     say = on_stage or (lambda text: None)
     overrides = parse_overrides(
@@ -274,7 +281,7 @@ def train(
         path = None
         if not verdict.refused or force:
             say("publishing")
-            path = publish(folder, lambda staging: _write(staging, candidate, manifest, verdict), force=force)
+            path = write_folder(folder, lambda staging: _write(staging, candidate, manifest, verdict), force=force)
         shutil.rmtree(run, ignore_errors=True)
         return TrainResult(name, path, verdict, manifest, fitted, prepared.plan.notes, examples)
 
