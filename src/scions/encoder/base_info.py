@@ -18,6 +18,7 @@ from scions.store import (
     is_whole_model,
     space_fingerprint,
 )
+from scions.store.base import max_positions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -134,11 +135,8 @@ def group_rows(keys: Iterable[K]) -> dict[K, list[int]]:
 
 def limit_of(model: Any, task: str | None = None) -> int | None:
     """Return how many tokens of a text the base reads, for a ``task`` (``query``, ``document``) that has its own."""
-    from scions.engine.layers import max_positions
-
     limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
     stated = int(limit) if limit and limit < _NO_LIMIT else None
-    # Config and tokenizer of a RoBERTa count two more than there are positions for tokens.
     positions = max_positions(getattr(model[0], "auto_model", None))
     return min((number for number in (stated, positions) if number is not None), default=None)
 
@@ -282,8 +280,6 @@ class BaseInfo:
             ScionsError: the base's weights cannot be read.
             UsageError: its pooling leaves prompts out, which rows of tokens do not tell apart.
         """
-        from scions.engine.layers import max_positions
-
         prompts = {name: text or "" for name, text in (encoder.prompts or {}).items()}
         if any(prompts.values()) and any(not getattr(module, "include_prompt", True) for module in encoder):
             raise UsageError(f"base {encoder.base_name!r}: its pooling leaves prompts out, which the server cannot do")

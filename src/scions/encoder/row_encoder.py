@@ -18,9 +18,9 @@ from scions.encoder.peft_engine import PeftEngine
 from scions.encoder.tokenization import RowTokenizer, only_fast
 from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.batches import BATCH_TOKENS, FLOAT_BATCH_TOKENS, batches_by_length
-from scions.engine.layers import max_positions
 from scions.errors import AdapterError, UsageError
 from scions.routing.sample import RoutingSample
+from scions.store.base import max_positions
 
 
 class RowEncoder:

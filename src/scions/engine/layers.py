@@ -109,15 +109,6 @@ def read_base_layers(network: Any, dtype: torch.dtype) -> BaseLayers | None:
     return BaseLayers(layers, int(network.config.num_attention_heads), dtype, places, norms)
 
 
-def max_positions(network: Any) -> int | None:
-    """How many tokens of a text the embeddings have positions for; None where they have no table of positions."""
-    positions = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
-    if positions is None:
-        return None
-    # RoBERTa and MPNet count positions from behind the padding token's number.
-    return int(positions.num_embeddings) - (0 if positions.padding_idx is None else int(positions.padding_idx) + 1)
-
-
 def weights_version(network: nn.Module) -> list[int]:
     """Changes whenever a weight does: moved, replaced, or written in place (a step of training)."""
     found: list[int] = []

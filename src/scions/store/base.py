@@ -94,9 +94,23 @@ def load_base(name: str | Path | None = None, **kwargs: Any) -> SentenceTransfor
 
     kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return SentenceTransformer(path, **kwargs)
+        model = SentenceTransformer(path, **kwargs)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ScionsError(f"base {path!r} cannot be loaded: {error}") from error
+    positions = max_positions(getattr(model[0], "auto_model", None))
+    # Config and tokenizer of a RoBERTa count two more than there are positions for tokens.
+    if positions is not None and (model.max_seq_length or 0) > positions:
+        model.max_seq_length = positions
+    return model
+
+
+def max_positions(network: Any) -> int | None:
+    """Return how many tokens of a text the embeddings have positions for; None where they have no such table."""
+    positions = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
+    if positions is None:
+        return None
+    # RoBERTa and MPNet count positions from behind the padding token's number.
+    return int(positions.num_embeddings) - (0 if positions.padding_idx is None else int(positions.padding_idx) + 1)
 
 
 def base_fingerprint(model_or_folder: Any) -> str:
