@@ -1,23 +1,23 @@
-"""The errors Scions raises on purpose: each message says what was found and what would be right."""
+"""Exceptions of Scions; each message says what was found and what would be right."""
 
 from __future__ import annotations
 
 
 class ScionsError(Exception):
-    """Base of every error raised on purpose; its text is meant for the person who called."""
+    """Base of all errors that Scions raises deliberately; the text is meant for users."""
 
 
 class UsageError(ScionsError):
-    """An argument or a combination of arguments that cannot be served (command line: exit code 2)."""
+    """An invalid argument or combination of arguments (command line: exit code 2)."""
 
 
 class DataError(ScionsError):
-    """A user's file cannot be read as what it was said to be; names file and line, or row."""
+    """A data file that cannot be read or does not fit; names file and line, or row."""
 
 
 class AdapterError(ScionsError):
-    """An adapter's folder, name or weights do not fit; names the adapter and, where it matters, the base."""
+    """An adapter's folder, name or weights that do not fit; names the adapter and, where it matters, the base."""
 
 
 class Interrupted(ScionsError):
-    """Stopped by Ctrl-C with what was done kept; the message says how to go on (command line: exit code 130)."""
+    """Stopped by Ctrl-C with finished work saved; the message says how to resume (command line: exit code 130)."""

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scions.errors import ScionsError
-from scions.store import base as base_room
+from scions.store import base as base_module
 from scions.store import base_fingerprint, base_id, load_base, resolve_base
 
 DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -48,7 +48,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "hub"
     place.mkdir()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place))
-    monkeypatch.setattr(base_room, "_on_hub", lambda repository: pytest.fail(f"asked the Hub for {repository}"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: pytest.fail(f"asked the Hub for {url}"))
     return place
 
 
@@ -109,7 +110,7 @@ def test_a_part_of_a_copy_in_the_cache_is_not_taken(
     snapshot = put_in_cache(cache, "org/tiny", tiny)
     for path in [snapshot / lacking, *([snapshot / "vocab.txt"] if "tokenizer" in lacking else [])]:
         path.unlink(missing_ok=True)
-    monkeypatch.setattr(base_room, "_on_hub", lambda repository: repository)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: None)
     assert resolve_base("org/tiny") == "org/tiny"
 
 
@@ -147,7 +148,7 @@ def test_offline_without_a_copy_names_the_extra(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(base_room, "_packaged", lambda: None)
+    monkeypatch.setattr(base_module, "OFFLINE_PACKAGE", "no_such_package")
     for name in (None, "org/tiny"):
         with pytest.raises(ScionsError, match=r"HF_HUB_OFFLINE is set.*pip install scions\[offline\]"):
             resolve_base(name)

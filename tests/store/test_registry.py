@@ -96,7 +96,7 @@ def test_an_unknown_name_is_answered_with_close_ones_and_all(tmp_path: Path, mak
         find_adapter("leagl", root)
     with pytest.raises(AdapterError, match=r"no adapter 'x'. .*absent holds no adapters"):
         find_adapter("x", tmp_path / "absent")
-    with pytest.raises(AdapterError, match="empty name"):
+    with pytest.raises(AdapterError, match="name is empty"):
         find_adapter("", root)
 
 

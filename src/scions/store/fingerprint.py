@@ -1,4 +1,4 @@
-"""What weights are, whatever file holds them: one hash over the tensors, in the order of their names."""
+"""Hash tensors in the order of their names, the same whatever file holds them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _NOT_WEIGHTS = ("position_ids",)
 
 
 def weights_fingerprint(files: Iterable[str | Path]) -> str:
-    """SHA-256 (64 hex digits) over name, dtype, shape and bytes of every tensor in the safetensors `files`.
+    """Return the SHA-256 (64 hex digits) of name, dtype, shape and bytes of every tensor in the safetensors `files`.
 
-    The order of tensors, their distribution over files and metadata do not matter. Computed once a process
-    for an unchanged file (path, time and size).
+    The order of tensors, their distribution over files and metadata do not matter. Computed once per process for an
+    unchanged file (path, time and size).
 
     Raises:
         AdapterError: a file is damaged, or two files hold a tensor of the same name.
     """
-    return _of_files(tuple(sorted(_stamp(Path(file)) for file in files)))
+    return _fingerprint_files(tuple(sorted(_stamp(Path(file)) for file in files)))
 
 
 def state_fingerprint(state: dict[str, Any]) -> str:
-    """The same hash over tensors in memory (name -> torch tensor of any shape), as if saved so."""
+    """Return the same hash of tensors in memory (name -> torch tensor of any shape)."""
     import torch
 
     def content(tensor: torch.Tensor) -> bytes:
@@ -60,20 +60,18 @@ def _stamp(file: Path) -> Stamp:
 
 
 @functools.lru_cache(maxsize=64)
-def _of_files(stamps: tuple[Stamp, ...]) -> str:
+def _fingerprint_files(stamps: tuple[Stamp, ...]) -> str:
     views: list[mmap.mmap] = []
     parts: dict[str, Part] = {}
     try:
-        for path, _, size in stamps:
+        for path, _, _ in stamps:
             entries = read_header(Path(path))
             with open(path, "rb") as stream:
-                view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else None
-            if view is None:
-                continue
+                view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             views.append(view)
             for entry in entries:
                 if entry.name in parts:
-                    raise AdapterError(f"{path}: tensor {entry.name!r} stands in another file of the same model too")
+                    raise AdapterError(f"{path}: tensor {entry.name!r} is in another file of the same model too")
                 parts[entry.name] = (entry.dtype, entry.shape, functools.partial(_slice, view, entry))
         return _digest(parts)
     finally:
@@ -82,13 +80,13 @@ def _of_files(stamps: tuple[Stamp, ...]) -> str:
 
 
 def _slice(view: mmap.mmap, entry: TensorEntry) -> bytes:
-    # A copy of one tensor at a time: a memoryview kept by a traceback would keep the file mapped.
+    # Copies one tensor at a time: a memoryview in a traceback would keep the file mapped.
     return view[entry.start : entry.stop]
 
 
 @functools.lru_cache(maxsize=16)
 def file_sha256(path: str, mtime_ns: int, size: int) -> str:
-    """SHA-256 of a file's bytes; time and size stand in the key so that an unchanged file is read once."""
+    """Return the SHA-256 of a file's bytes; with time and size in the cache's key, an unchanged file is read once."""
     with open(path, "rb") as stream:
         digest = hashlib.sha256()
         while block := stream.read(2**20):

@@ -1,4 +1,4 @@
-"""`scions.json`: where an adapter comes from, what it fits and what it was measured to do."""
+"""Read and write `scions.json`: an adapter's base, training data, recipe, scores and domain statistics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scions.store.names import MANIFEST_FILE
 from scions.store.records import FieldError, from_object, to_object
 
 FORMAT_VERSION = 1
-# A reader of version 1 would apply a query-side adapter to documents too, so such a manifest says 2: it must refuse.
+# A reader of version 1 would apply a query-side adapter to documents too; version 2 makes it refuse.
 QUERY_SIDE_VERSION = NEWEST_VERSION = 2
 METHODS = ("houlsby", "pfeiffer", "parallel", "lora", "full")
 
@@ -33,7 +33,7 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Initialization:
-    """The adapter's first weights: adapters of different `id` mix badly."""
+    """The adapter's initial weights: adapters of different `id` mix badly."""
 
     seed: int
     id: str
@@ -42,7 +42,7 @@ class Initialization:
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord:
-    """What it was trained on; `rows` and `truncated` count by part (`train`, `dev`, `test`)."""
+    """The training data; `rows` and `truncated` count by part (`train`, `dev`, `test`)."""
 
     source: str
     fingerprint: str
@@ -67,13 +67,13 @@ class DomainStatistics:
 class Manifest:
     """The content of `scions.json`.
 
-    `rank` is the bottleneck's width or LoRA's rank, None for `full`. `trainable_share` counts every trained
-    tensor over all parameters of the base, 0 to 1. `scores` holds what the verdict was drawn from (base and
-    adapter with intervals, general set, drift, rival). `created` is ISO 8601 in UTC. Keys that this version
-    does not know are kept in `extra`, here and in the nested records, and written back.
+    `rank` is the bottleneck's width or LoRA's rank, None for `full`. `trainable_share` is the number of trained
+    parameters over all parameters of the base, 0 to 1. `scores` holds the figures of the verdict (base and adapter with
+    intervals, general set, drift, baseline). `created` is ISO 8601 in UTC. Keys that this version does not know are
+    kept in `extra`, here and in the nested records, and written back.
 
-    `query_side` says that only queries pass through the adapter: documents are the base's, and
-    `space_fingerprint` is the base's too. It needs `format_version` 2.
+    `query_side` says that only queries pass through the adapter: documents are the base's, and `space_fingerprint` is
+    the base's too. It needs `format_version` 2.
     """
 
     format_version: int = FORMAT_VERSION
@@ -100,7 +100,7 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The file's text, UTF-8, indented, with a newline at the end.
+        """Return the file's text: indented JSON with a newline at the end.
 
         Raises:
             AdapterError: a field has the wrong type or a value that JSON cannot hold; names the field.
@@ -114,10 +114,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str = MANIFEST_FILE) -> Manifest:
-        """Read a file's text; `source` is what messages call it.
+        """Read a file's text; `source` is its name in messages.
 
         Raises:
-            AdapterError: no JSON, a missing field, another type, a newer format; names `source` and field.
+            AdapterError: not JSON, a missing field, a wrong type or a newer format; names `source` and field.
         """
         try:
             value = json.loads(text, parse_constant=_refuse_constant)
@@ -125,7 +125,7 @@ class Manifest:
             raise AdapterError(f"{source}: is not valid JSON: {error}") from error
         try:
             version = value.get("format_version") if isinstance(value, dict) else None
-            # Looked at first: in a newer format, any other complaint would mislead.
+            # First of all: in a newer format, any other complaint would mislead.
             if type(version) is int and version > NEWEST_VERSION:
                 raise FieldError(
                     f"format_version: {version} is newer than {NEWEST_VERSION}, the newest that this Scions "
@@ -157,7 +157,7 @@ class Manifest:
 
 
 def now() -> str:
-    """This moment as ISO 8601 in UTC, to the second."""
+    """Return the current time as ISO 8601 in UTC, to the second."""
     return datetime.now(timezone.utc).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 

@@ -18,14 +18,13 @@ MODULES_FILE = "modules.json"  # of sentence-transformers: in the folder of a wh
 
 BASE = "base"  # where a name can stand: the base without an adapter
 
-# Words that mean something else where a name can stand (`adapter="auto"`, `--adapter all`, JSON's null …);
-# `default` is the name PEFT gives to an adapter that was never named.
+# Words with another meaning where a name is expected (`adapter="auto"`, `adapter="all"`, JSON's null, ...); `default`
+# is the name PEFT gives to an adapter without one.
 RESERVED = frozenset({BASE, "auto", "auto-rows", "default", "none", "null", "all"})
 
-# PEFT leaves another adapter's tensors out of a saved file by looking for `.<its name>.` anywhere in their
-# keys. With an adapter called `attention` loaded beside `legal`, every tensor of `legal` whose path runs
-# through a module `attention` is dropped from legal's file, in silence. So no adapter may be called like a
-# part of a module path of an architecture we place adapters in, nor like a part that PEFT itself adds.
+# PEFT leaves other adapters' tensors out of a saved file by searching their keys for `.<name>.`. With an adapter
+# `attention` loaded beside `legal`, every tensor of `legal` in a module `attention` is silently dropped from legal's
+# file. So no adapter may be named like a part of a module path of a supported architecture, nor like one PEFT adds.
 _PARTS = """
     attention output encoder dense intermediate embeddings layer query key value pooler layernorm self
     word_embeddings position_embeddings token_type_embeddings embeddings_project dropout intermediate_act_fn
@@ -49,18 +48,18 @@ _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class NameRefused(AdapterError, UsageError):
-    """A name that no adapter may bear, or one that is taken: another one has to be given."""
+    """A name that is not allowed or is taken already."""
 
 
 def check_name(name: str) -> str:
-    """Return `name` unchanged if an adapter may bear it.
+    """Return `name` unchanged if it is allowed for an adapter.
 
-    Allowed are 1 to 64 ASCII letters, digits, `-` and `_`, the first a letter or a digit, at least one not a
-    digit. Reserved words, parts of module paths (see `MODULE_PARTS`) and Windows' device names are refused
-    whatever their case.
+    Allowed are 1 to 64 ASCII letters, digits, `-` and `_`, the first a letter or a digit, at least one not a digit.
+    Reserved words, parts of module paths (see `MODULE_PARTS`) and Windows' device names are refused whatever their
+    case.
 
     Raises:
-        NameRefused: says what is wrong and suggests a name that would pass.
+        NameRefused: names the problem and suggests a valid name.
     """
     problem = _problem(name)
     if problem is None:
@@ -80,7 +79,7 @@ def _problem(name: str) -> str | None:
     if "." in name:
         return "it contains a dot, which PyTorch does not allow in a module's name"
     if ":" in name:
-        return "it contains a colon, which Windows' paths and model strings keep for themselves"
+        return "it contains a colon, which is reserved in Windows' paths and model strings"
     if not _ALLOWED.fullmatch(name):
         if _ALLOWED.match(name) is None:
             return f"it starts with {name[0]!r}; the first character is a letter (a-z) or a digit"
@@ -104,8 +103,8 @@ def _shown(name: object) -> str:
 
 
 def _suggest(name: object) -> str:
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode() if isinstance(name, str) else ""
-    cleaned = re.sub(r"[^A-Za-z0-9_]+", "-", plain).strip("-_")[:MAX_LENGTH].rstrip("-_")
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode() if isinstance(name, str) else ""
+    cleaned = re.sub(r"[^A-Za-z0-9_]+", "-", ascii_name).strip("-_")[:MAX_LENGTH].rstrip("-_")
     for candidate in (cleaned, f"{cleaned}-domain", f"my-{cleaned}"):
         if cleaned and _problem(candidate) is None:
             return candidate

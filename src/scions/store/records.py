@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON objects and back, strict about types and keeping what they do not know."""
+"""Convert frozen dataclasses to JSON objects and back, with strict types; unknown keys are kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FieldError(ValueError):
 
 
 def to_object(record: Any) -> dict[str, Any]:
-    """A JSON object of a record's fields in their order; the keys kept in `extra` stand beside them again.
+    """Return a JSON object of a record's fields in their order, and of the keys in `extra` beside them.
 
     Raises:
         FieldError: a value has another type than its field declares, or is not finite.
@@ -35,18 +35,18 @@ def from_object(kind: type[R], value: Any, path: str = "") -> R:
     """
     if not isinstance(value, dict):
         raise FieldError(f"{path or 'the file'}: expected an object, found {_kind(value)}")
-    hints, given, values = _hints(typing.cast(Any, kind)), dict(value), {}
+    hints, unread, values = _hints(typing.cast(Any, kind)), dict(value), {}
     for field in dataclasses.fields(typing.cast(Any, kind)):
         here = f"{path}.{field.name}" if path else field.name
         if field.name == EXTRA:
             continue
-        if field.name in given:
-            values[field.name] = _read(hints[field.name], given.pop(field.name), here)
+        if field.name in unread:
+            values[field.name] = _read(hints[field.name], unread.pop(field.name), here)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise FieldError(f"{here}: is missing")
-    for name, left in given.items():
-        _read(Any, left, f"{path}.{name}" if path else name)
-    values[EXTRA] = given
+    for name, item in unread.items():
+        _read(Any, item, f"{path}.{name}" if path else name)
+    values[EXTRA] = unread
     return kind(**values)
 
 
@@ -63,7 +63,7 @@ def _write(record: Any, path: str) -> dict[str, Any]:
             continue
         here = f"{path}.{field.name}" if path else field.name
         out[field.name] = _write(value, here) if dataclasses.is_dataclass(value) else value
-        # Read back what will be written: a mistake shows where it is made, not when the file is opened.
+        # Checked when written: a mistake shows where it is made, not when the file is opened.
         _read(hints[field.name], out[field.name], here)
     for name, value in record.extra.items():
         _read(Any, value, f"{path}.{name}" if path else name)
@@ -74,7 +74,7 @@ def _write(record: Any, path: str) -> dict[str, Any]:
 def _read(kind: Any, value: Any, path: str) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        return _plain(value, path)
+        return _json_value(value, path)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
@@ -95,15 +95,15 @@ def _read(kind: Any, value: Any, path: str) -> Any:
     raise FieldError(f"{path}: expected {_spelled(kind)}, found {_kind(value)}")
 
 
-def _plain(value: Any, path: str) -> Any:
+def _json_value(value: Any, path: str) -> Any:
     if value is None or type(value) in (str, int, bool):
         return value
     if type(value) is float:
         return _finite(value, path)
     if isinstance(value, list):
-        return [_plain(item, f"{path}[{n}]") for n, item in enumerate(value)]
+        return [_json_value(item, f"{path}[{n}]") for n, item in enumerate(value)]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: _plain(item, f"{path}.{key}") for key, item in value.items()}
+        return {key: _json_value(item, f"{path}.{key}") for key, item in value.items()}
     raise FieldError(f"{path}: {type(value).__name__} cannot be written as JSON")
 
 

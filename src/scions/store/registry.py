@@ -1,4 +1,4 @@
-"""The adapters of a folder: what there is, what is broken, and reading one with every check."""
+"""List, find and read the adapters in a folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT_VARIABLE = "SCIONS_ADAPTERS"
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """One folder of the registry. `problem` says why it cannot be read by Scions, None where it can."""
+    """One folder of the registry; `problem` says why Scions cannot read it, None where it can."""
 
     name: str
     path: Path
@@ -33,15 +33,15 @@ class AdapterEntry:
 
 
 def default_root() -> Path:
-    """Where adapters live: the environment's SCIONS_ADAPTERS, else `adapters` in the working folder."""
+    """Return the folder of adapters: the environment's SCIONS_ADAPTERS, else `adapters` in the working folder."""
     return Path(os.environ.get(ROOT_VARIABLE) or "adapters").expanduser()
 
 
 def list_adapters(root: str | Path | None = None) -> list[AdapterEntry]:
-    """The folders under `root` (default: `default_root()`) by name; none if `root` does not exist.
+    """Return the folders under `root` (default: `default_root()`) by name; none if `root` does not exist.
 
-    A broken one is listed with its problem. Hidden folders, among them publications under way, are left out.
-    The weights' header and size are checked, their values are not read.
+    A broken one is listed with its problem. Hidden folders, which include staging folders, are left out. The header
+    and size of weights are checked, their values are not read.
 
     Raises:
         AdapterError: `root` is a file or cannot be read.
@@ -57,17 +57,17 @@ def list_adapters(root: str | Path | None = None) -> list[AdapterEntry]:
 
 
 def find_adapter(name_or_path: str | Path, root: str | Path | None = None) -> Path:
-    """The folder of an adapter given by its name under `root`, or by its path.
+    """Return the folder of an adapter given by its name under `root`, or by its path.
 
-    A path may lead anywhere: check what comes from strangers with `check_name` first.
+    A path may lead anywhere: check untrusted input with `check_name` first.
 
     Raises:
-        AdapterError: there is none; close names and all names there are are given.
+        AdapterError: there is none; lists close names and all names under `root`.
     """
     place = default_root() if root is None else Path(root)
     text = os.fspath(name_or_path)
     if not text:
-        raise AdapterError("no adapter was named: an empty name.")
+        raise AdapterError("no adapter was named: the name is empty")
     path = Path(text).expanduser()
     is_name = path.name == text and not text.startswith(".")
     if is_name and (place / text).is_dir():
@@ -89,7 +89,7 @@ def read_adapter(
     Args:
         path: the folder.
         base_sha256: `base_fingerprint` of the base it is to be loaded onto; None skips the comparison.
-        base_name: what to call that base in a message.
+        base_name: that base's name in a message.
 
     Raises:
         AdapterError: a part is missing or damaged, or it was trained on another base (both are named).
@@ -113,7 +113,7 @@ def read_adapter(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """PEFT's `adapter_config.json` as an object with at least `peft_type`.
+    """Return the content of PEFT's `adapter_config.json`, an object with at least `peft_type`.
 
     Raises:
         AdapterError: it is missing, no JSON object or names no `peft_type`.
@@ -135,7 +135,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Whether a published folder holds all weights of a model (method `full`) instead of an adapter's."""
+    """Return whether a published folder holds all weights of a model (method `full`) instead of an adapter's."""
     if (folder / CONFIG_FILE).is_file() or not (folder / MODULES_FILE).is_file():
         return False
     return (folder / MANIFEST_FILE).is_file() and Manifest.read(folder).method == "full"
@@ -149,14 +149,12 @@ def _entry(folder: Path) -> AdapterEntry:
             manifest = Manifest.read(folder)
             for file in weight_files(folder):
                 read_header(file)
-            return AdapterEntry(folder.name, folder, manifest, None)
-        read_config(folder)
-        check_weights(find_weights_file(folder))
-        if not (folder / MANIFEST_FILE).is_file():
-            return AdapterEntry(folder.name, folder, None, f"no {MANIFEST_FILE}")
-        manifest = Manifest.read(folder)
+        else:
+            read_config(folder)
+            check_weights(find_weights_file(folder))
+            manifest = Manifest.read(folder)
     except ScionsError as error:
-        # The folder stands in the entry already: the problem need not repeat it.
+        # The entry names the folder already.
         problem = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
         return AdapterEntry(folder.name, folder, manifest, problem)
     return AdapterEntry(folder.name, folder, manifest, None)

@@ -1,4 +1,4 @@
-"""A short name for a vector space: vectors may be compared only if it is the same."""
+"""Fingerprint vector spaces: only vectors of one space may be compared."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def space_fingerprint(
     pooling: str,
     dimensions: int,
 ) -> str:
-    """Sixteen hex digits that name the space of the vectors an encoder gives out.
+    """Return sixteen hex digits that name the space of an encoder's vectors.
 
     Args:
-        base_sha: fingerprint of the base's weights (`base_fingerprint`).
-        adapter_sha: fingerprint of the adapter's weights (`adapter_fingerprint`); None for the bare base,
-            whose space does not depend on `strength`.
+        base_sha: `base_fingerprint` of the base's weights.
+        adapter_sha: `adapter_fingerprint` of the adapter's weights; None for the bare base, whose space does not
+            depend on `strength`.
         strength: factor on the adapter's contribution; 1.0 is the adapter as trained.
-        pooling: how token vectors become one (`mean`, `cls`, `lasttoken` …).
+        pooling: how token vectors become one (`mean`, `cls`, `lasttoken`, ...).
         dimensions: length of the vectors, after any truncation.
 
     Raises:
@@ -40,11 +40,7 @@ def space_fingerprint(
 
 
 def check_same_space(a: str, b: str, *, a_name: str = "the first", b_name: str = "the second") -> None:
-    """Refuse to compare vectors of different spaces.
-
-    Raises:
-        ScionsError: the fingerprints differ.
-    """
+    """Raise ScionsError where two fingerprints differ; the names are for the message."""
     if a != b:
         raise ScionsError(
             f"{a_name} and {b_name} are vectors of different spaces ({a} and {b}): their similarities mean "
