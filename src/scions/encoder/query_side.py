@@ -1,4 +1,4 @@
-"""Queries through one encoder, documents through another: what a query-side adapter is scored and used with."""
+"""Encode queries with an adapter and documents with its base, as query-side adapters need it."""
 
 from __future__ import annotations
 
@@ -9,38 +9,36 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.encoder.base_info import document_adapter
+from scions.encoder.roles import RoleEncoder, encode_role
 from scions.unit_rows import unit_rows
 
 if TYPE_CHECKING:
     from scions.engine.adapter_weights import AdapterWeights
 
 
-class QuerySideEncoder:
-    """``encode`` and ``encode_query`` of one encoder, ``encode_document`` of another.
+class QuerySideEncoder(RoleEncoder):
+    """Encode documents with one encoder and all other texts with another.
 
     Args:
-        queries: the adapted model.
+        queries: the adapted model; texts of no role are searched with, not searched.
         documents: its base, whose vectors an index holds.
     """
 
     def __init__(self, queries: Any, documents: Any) -> None:
         self.queries, self.documents = queries, documents
 
-    def encode(self, sentences: Sequence[str], **options: Any) -> Any:
-        """``[sentences, dimensions]``, as ``queries`` gives them: texts of no role are searched with, not searched."""
-        return self.queries.encode(sentences, **options)
-
-    def encode_query(self, sentences: Sequence[str], **options: Any) -> Any:
-        """``[sentences, dimensions]`` with the prompt for queries."""
-        return _of_role(self.queries, "query", sentences, options)
-
-    def encode_document(self, sentences: Sequence[str], **options: Any) -> Any:
-        """``[sentences, dimensions]`` of the bare base, with its prompt for documents."""
-        return _of_role(self.documents, "document", sentences, options)
+    def encode_role(self, role: str | None, sentences: Sequence[str], **options: Any) -> Any:
+        """Return vectors ``[sentences, dimensions]``."""
+        return encode_role(self.documents if role == "document" else self.queries, role, sentences, **options)
 
 
 class QuerySideModel(SentenceTransformer):
-    """A base with a query-side adapter active in it. ``encode_document`` leaves the adapter out."""
+    """A base with a query-side adapter active in it. ``encode_document`` leaves the adapter out.
+
+    sentence-transformers' ``Router`` gives the same vectors, but holds both models as routes of one module: the
+    transformer, its adapters and its pooling are no longer where a SentenceTransformer has them, there is one
+    ``max_seq_length`` and one set of prompts for both, and the base is saved twice.
+    """
 
     @classmethod
     def of(cls, queries: SentenceTransformer, documents: SentenceTransformer) -> QuerySideModel:
@@ -63,7 +61,7 @@ class QuerySideModel(SentenceTransformer):
         return documents.encode_document(inputs, *arguments, **options)
 
 
-class KnownDocuments:
+class KnownDocuments(RoleEncoder):
     """An encoder for whose documents there are vectors already: those are looked up, the rest is encoded.
 
     Args:
@@ -76,23 +74,17 @@ class KnownDocuments:
         self.encoder, self.vectors = encoder, vectors
         self.rows: Mapping[str, int] = {text: row for row, text in enumerate(texts)}
 
-    def encode(self, sentences: Sequence[str], **options: Any) -> Any:
-        """As the encoder's own."""
-        return self.encoder.encode(sentences, **options)
-
-    def encode_query(self, sentences: Sequence[str], **options: Any) -> Any:
-        """As the encoder's own."""
-        return _of_role(self.encoder, "query", sentences, options)
-
-    def encode_document(self, sentences: Sequence[str], **options: Any) -> np.ndarray:
-        """``[sentences, dimensions]`` float32, of length 1."""
-        found = np.empty((len(sentences), self.vectors.shape[1]), dtype=np.float32)
+    def encode_role(self, role: str | None, sentences: Sequence[str], **options: Any) -> Any:
+        """Return vectors ``[sentences, dimensions]``; of documents float32 and of length 1."""
+        if role != "document":
+            return encode_role(self.encoder, role, sentences, **options)
+        result = np.empty((len(sentences), self.vectors.shape[1]), dtype=np.float32)
         rows = np.array([self.rows.get(text, -1) for text in sentences], dtype=np.int64)
-        found[rows >= 0] = self.vectors[rows[rows >= 0]]
+        result[rows >= 0] = self.vectors[rows[rows >= 0]]
         missing = np.flatnonzero(rows < 0)
         if len(missing):
-            found[missing] = _of_role(self.encoder, "document", [sentences[i] for i in missing.tolist()], options)
-        return unit_rows(found)
+            result[missing] = encode_role(self.encoder, role, [sentences[i] for i in missing.tolist()], **options)
+        return unit_rows(result)
 
 
 def documents_choice(choice: Any, adapters: Mapping[str, AdapterWeights]) -> Any:
@@ -112,8 +104,3 @@ def documents_choice(choice: Any, adapters: Mapping[str, AdapterWeights]) -> Any
     if not isinstance(listed, Sequence):
         return choice  # refused, with its reason, by who chooses the rows
     return [document_adapter(weights) for weights in adapter_rows(listed, len(listed), adapters)]
-
-
-def _of_role(encoder: Any, role: str, sentences: Sequence[str], options: Mapping[str, Any]) -> Any:
-    method = getattr(encoder, f"encode_{role}", None)
-    return (method if callable(method) else encoder.encode)(sentences, **options)

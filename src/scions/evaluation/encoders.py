@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from scions.encoder.roles import RoleEncoder, encode_role
 from scions.errors import ScionsError
 from scions.unit_rows import unit_rows
 
@@ -41,10 +42,10 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
     Raises ScionsError where the encoder returns another shape than `[texts, dimensions]`, NaN or infinity.
     """
     distinct = list(dict.fromkeys(texts))
-    method = getattr(encoder, f"encode_{role}", None) if role else None
-    encode = method if callable(method) else encoder.encode
     matrix = np.asarray(
-        encode(
+        encode_role(
+            encoder,
+            role,
             distinct,
             batch_size=batch_size,
             show_progress_bar=False,
@@ -69,7 +70,7 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
     return Vectors({text: i for i, text in enumerate(distinct)}, unit_rows(matrix))
 
 
-class CachedEncoder:
+class CachedEncoder(RoleEncoder):
     """An encoder that asks another for each text once, by role; its vectors must not change meanwhile.
 
     For a table that is scored more than once, or by several encoders of which one gives the others' documents. It holds
@@ -80,14 +81,9 @@ class CachedEncoder:
         self.encoder = encoder
         self.known: dict[str | None, dict[str, np.ndarray]] = {}
 
-    def encode(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        return self.of(sentences, None, int(kwargs.get("batch_size", 64)))
-
-    def encode_query(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        return self.of(sentences, "query", int(kwargs.get("batch_size", 64)))
-
-    def encode_document(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        return self.of(sentences, "document", int(kwargs.get("batch_size", 64)))
+    def encode_role(self, role: str | None, sentences: Sequence[str], **options: Any) -> np.ndarray:
+        """Return vectors ``[sentences, dimensions]``."""
+        return self.of(sentences, role, int(options.get("batch_size", 64)))
 
     def of(self, texts: Sequence[str], role: str | None, batch_size: int) -> np.ndarray:
         known = self.known.setdefault(role, {})

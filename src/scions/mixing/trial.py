@@ -11,6 +11,7 @@ import numpy as np
 
 from scions.encoder import DomainEncoder
 from scions.encoder.base_info import document_adapter
+from scions.encoder.roles import RoleEncoder, encode_role
 from scions.errors import AdapterError
 from scions.mixing.adapters import Member
 from scions.publishing.adapter_files import write_adapter
@@ -19,6 +20,8 @@ from scions.store import Manifest, resolve_base
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from scions.engine.adapter_weights import AdapterWeights
 
 _TRIAL = "trial-adapter"
 
@@ -69,25 +72,16 @@ class TrialBase:
             return AdaptedEncoder(self.encoder, self.encoder.read_adapter(Path(folder), _TRIAL))
 
 
-class AdaptedEncoder:
-    """One adapter on its base, as `scions.evaluation` asks for an encoder."""
+class AdaptedEncoder(RoleEncoder):
+    """One adapter on its base; a query-side adapter leaves documents to the base."""
 
-    def __init__(self, encoder: DomainEncoder, adapter: Any) -> None:
+    def __init__(self, encoder: DomainEncoder, adapter: AdapterWeights | None) -> None:
         self.encoder, self.adapter = encoder, adapter
 
-    def encode(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """Unit vectors, ``[sentences, dimensions]`` float32."""
-        return self._with(self.encoder.encode, sentences)
-
-    def encode_query(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """The same with the prompt for queries."""
-        return self._with(self.encoder.encode_query, sentences)
-
-    def encode_document(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """The same with the prompt for documents; a query-side adapter leaves them to the base."""
-        return self._with(self.encoder.encode_document, sentences, document_adapter(self.adapter))
-
-    def _with(self, method: Any, sentences: Sequence[str], adapter: Any = ...) -> np.ndarray:
-        chosen = self.adapter if adapter is ... else adapter
-        found = method(list(sentences), adapter=chosen, normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
+    def encode_role(self, role: str | None, sentences: Sequence[str], **_: Any) -> np.ndarray:
+        """Return unit vectors, ``[sentences, dimensions]`` float32."""
+        adapter = document_adapter(self.adapter) if role == "document" else self.adapter
+        vectors = encode_role(
+            self.encoder, role, list(sentences), adapter=adapter, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)

@@ -9,22 +9,23 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from scions.encoder.roles import RoleEncoder
 from scions.engine.forward import packed_forward, supports
 from scions.engine.precision import autocast
 from scions.training.tokens import Tokens, encode_all
 
 
-class LiveEncoder:
+class LiveEncoder(RoleEncoder):
     """Normalised vectors of the model as it is, without gradients; not for published figures."""
 
     def __init__(self, model: SentenceTransformer, max_length: int, bf16: bool = True) -> None:
         self.model, self.max_length, self.bf16 = model, max_length, bf16
 
-    def encode(self, sentences: Sequence[str], *, prompt: str | None = None, **_: Any) -> np.ndarray:
-        """Vectors ``[sentences, dimensions]``, float32, of unit length, with ``prompt`` or the base's default one."""
-        return self._encode(sentences, prompt_of(self.model) if prompt is None else prompt)
-
-    def _encode(self, sentences: Sequence[str], before: str) -> np.ndarray:
+    def encode_role(
+        self, role: str | None, sentences: Sequence[str], *, prompt: str | None = None, **_: Any
+    ) -> np.ndarray:
+        """Return vectors ``[sentences, dimensions]``, float32, of unit length, with ``prompt`` or the base's own."""
+        before = prompt_of(self.model, role) if prompt is None else prompt
         training = self.model.training
         self.model.eval()
         try:
@@ -34,14 +35,6 @@ class LiveEncoder:
                 return encode_all(self.model, Tokens(self.model, texts, self.max_length), packed)
         finally:
             self.model.train(training)
-
-    def encode_query(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """As ``encode``, with the base's prompt for queries."""
-        return self._encode(sentences, prompt_of(self.model, "query"))
-
-    def encode_document(self, sentences: Sequence[str], **_: Any) -> np.ndarray:
-        """As ``encode``, with the base's prompt for documents."""
-        return self._encode(sentences, prompt_of(self.model, "document"))
 
 
 def prompt_of(model: SentenceTransformer, role: str | None = None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from scions.data.shapes import Shape, Table
+from scions.encoder.roles import RoleEncoder
 from scions.errors import DataError
 from scions.evaluation.encoders import CachedEncoder, Encoder, encode_texts
 from scions.evaluation.tasks import dev_score
@@ -22,7 +23,7 @@ PATIENCE = 3
 Offer = Callable[[np.ndarray, "np.ndarray | None", str], float]
 
 
-class LinearMap:
+class LinearMap(RoleEncoder):
     """A base encoder followed by `(x - mean) @ weight`, at unit length: itself an encoder.
 
     weight: `[dimensions, dimensions]`; mean: `[dimensions]`. chosen: the setting dev preferred, "identity" where none
@@ -34,20 +35,9 @@ class LinearMap:
         self.mean = np.zeros(len(self.weight), dtype=np.float32) if mean is None else mean
         self.chosen, self.base_score, self.dev_score = "identity", float("nan"), float("nan")
 
-    def encode(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        """`[n, dimensions]` unit vectors; keyword arguments as the base's `encode` takes them."""
-        return self._mapped(sentences, None, kwargs)
-
-    def encode_query(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        """As `encode`, with the base's query prompt where it has one."""
-        return self._mapped(sentences, "query", kwargs)
-
-    def encode_document(self, sentences: list[str], **kwargs: Any) -> np.ndarray:
-        """As `encode`, with the base's document prompt where it has one."""
-        return self._mapped(sentences, "document", kwargs)
-
-    def _mapped(self, sentences: list[str], role: str | None, kwargs: dict[str, Any]) -> np.ndarray:
-        vectors = encode_texts(self.base, sentences, batch_size=int(kwargs.get("batch_size", 64)), role=role)
+    def encode_role(self, role: str | None, sentences: Sequence[str], **options: Any) -> np.ndarray:
+        """Return unit vectors `[n, dimensions]`; ``batch_size`` is passed on to the base."""
+        vectors = encode_texts(self.base, sentences, batch_size=int(options.get("batch_size", 64)), role=role)
         return unit_rows((vectors.of(sentences) - self.mean) @ self.weight)
 
 
