@@ -19,7 +19,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from adaptation.records import ROOT, provenance, write_text
+from adaptation.records import ROOT, provenance
+from cell_store import write_text
 from random_adapters import publish_random
 
 PACKAGES = ("numpy", "scipy", "sklearn", "torch", "pandas", "transformers")

@@ -2,7 +2,7 @@
 
     python benchmarks/domain_adaptation.py --data ../shared/bench [--stage grid|final|seeds|speed|table|all]
 
-Every cell is a file in benchmarks/results/domain_adaptation; a cell that exists is not computed again, so the run can
+The cells are kept in benchmarks/results/domain_adaptation; a cell that exists is not computed again, so the run can
 be stopped at any time and started anew. Learning rates are chosen on dev with one seed: four or more with fewer rows
 (stage grid), the best two of them again with all rows (stage final). Test is scored once, with what dev chose.
 """
@@ -30,7 +30,8 @@ from adaptation import speed, table
 from adaptation.cells import Limits, Task, rate_name, run
 from adaptation.domains import DOMAINS
 from adaptation.options import parsed, parser_for
-from adaptation.records import ROOT, Cells, provenance
+from adaptation.records import ROOT, provenance
+from cell_store import Cells
 
 METHODS = ("houlsby", "full", "lora", "pfeiffer")
 OTHERS = ("base", "linear", "upper")

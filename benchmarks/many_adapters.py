@@ -25,7 +25,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
-from adaptation.records import ROOT, PeakMemory, provenance, write_text
+from adaptation.records import ROOT, PeakMemory, provenance
+from cell_store import write_text
 from random_adapters import publish_random
 
 SOURCES, RANK = 8, 87

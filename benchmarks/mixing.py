@@ -2,8 +2,8 @@
 
     python benchmarks/mixing.py --data ../shared/bench [--stage adapters|mixtures|starts|greedy|...|table|all]
 
-Twelve adapters from one initialisation are trained first (about a minute each on one core). Every cell is a file in
-benchmarks/results/mixing/cells, and a cell that exists is not computed again, so the run can be stopped at any time.
+Twelve adapters from one initialisation are trained first (about a minute each on one core). The cells are kept in
+benchmarks/results/mixing, and a cell that exists is not computed again, so the run can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from adaptation.options import parsed, parser_for
-from adaptation.records import ROOT, Cells, provenance
+from adaptation.records import ROOT, provenance
+from cell_store import Cells
 from combining import report, stages
 from combining.domains import DOMAINS
 from combining.workshop import Workshop
@@ -44,7 +45,7 @@ def main() -> int:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    cells = Cells(options.results / "cells", provenance())
+    cells = Cells(options.results, provenance())
     adapters = options.adapters or ROOT / ".runs" / "mixing-adapters"
     shop = Workshop(cells, options.data, adapters, options.rows, options.held_out, options.domains)
     for name, stage in STAGES.items():

@@ -1,7 +1,7 @@
 """What texts without labels do to a task whose labels they never saw: python benchmarks/plain_texts.py --data PATH
 
 1500 texts of a domain train an adapter in one epoch; it is scored on development rows, or, for the classification
-tasks, by logistic regressions on few labels (see preserving/labels.py). Every cell is a file in
+tasks, by logistic regressions on few labels (see preserving/labels.py). The cells are kept in
 benchmarks/results/plain_texts; a cell that exists is not computed again.
 """
 
@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 from adaptation.cells import SCORING_LENGTH, recipe_for
 from adaptation.options import parsed, parser_for
-from adaptation.records import ROOT, Cells, provenance, write_text
+from adaptation.records import ROOT, provenance
+from cell_store import Cells, write_text
 from combining.domains import load
 from preserving.labels import TASKS, few_labels
 

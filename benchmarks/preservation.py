@@ -2,7 +2,7 @@
 
     python benchmarks/preservation.py --data ../shared/bench [--stage grid|final|labels|table|all]
 
-Every cell is a file in benchmarks/results/preservation; one that exists is not computed again. Stage grid chooses
+The cells are kept in benchmarks/results/preservation; one that exists is not computed again. Stage grid chooses
 weight and texts of the distillation on dev rows and on general rows outside STS7 (sts/general_dev). Stage final scores
 test rows and STS7 once. Stage labels asks the question of Ke et al. 2022: a base adapted on unlabelled texts of a task,
 then few labels. General texts named as "named" are sentences of tasks/{mr,subj,trec,mpqa,cr}: none of STS.
@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from adaptation.cells import Limits
 from adaptation.options import parsed, parser_for
-from adaptation.records import ROOT, Cells, provenance
+from adaptation.records import ROOT, provenance
+from cell_store import Cells
 from preserving import labels, table
 from preserving.cells import DOMAINS, FINAL, GRID, run
 

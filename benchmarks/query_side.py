@@ -2,7 +2,7 @@
 
     python benchmarks/query_side.py --data ../shared/bench [--stage index|grid|final|speed|table|all]
 
-Every cell is a file in benchmarks/results/query_side; a cell that exists is not computed again, so the run can be
+The cells are kept in benchmarks/results/query_side; a cell that exists is not computed again, so the run can be
 stopped at any time and started anew. Learning rates (and for query-side the batch size) are chosen on dev with fewer
 rows (stage grid); test is scored once, with what dev chose (stage final).
 """
@@ -29,7 +29,8 @@ from adaptation import query_side_table as table
 from adaptation.cells import Limits
 from adaptation.options import parsed, parser_for
 from adaptation.query_side_cells import SIDES, Setting, run, write_index
-from adaptation.records import ROOT, Cells, provenance
+from adaptation.records import ROOT, provenance
+from cell_store import Cells
 
 RATES = (3e-4, 6e-4, 1.2e-3)
 EXTENSIONS = 3
@@ -83,7 +84,7 @@ class Runner:
         """The base's vectors of every domain, which stay on this machine; the cell says what they cost."""
         for domain in self.domains:
             if not (self.indexes / f"{domain}.npy").exists():
-                self.cells.path(f"index-{domain}").unlink(missing_ok=True)
+                self.cells.remove(f"index-{domain}")
             self._one(f"index-{domain}", _index, (domain, self.limits, self.indexes))
 
     def grid(self) -> None:

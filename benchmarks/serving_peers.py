@@ -38,7 +38,8 @@ import httpx
 import numpy as np
 import serving_load
 import torch
-from adaptation.records import ROOT, provenance, write_text
+from adaptation.records import ROOT, provenance
+from cell_store import write_text
 from random_adapters import publish_random
 from throughput import say, started, texts_of
 from vector_agreement import least

@@ -28,7 +28,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
-from adaptation.records import ROOT, provenance, write_text
+from adaptation.records import ROOT, provenance
+from cell_store import write_text
 from peft_peers import ROWS, PeftPeers
 from random_adapters import publish_random
 from vector_agreement import batchings, cosines, least, same

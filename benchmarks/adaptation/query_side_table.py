@@ -6,10 +6,11 @@ import statistics
 from typing import Any
 
 import numpy as np
+from cell_store import Cells, write_text
 
 from adaptation.query_side_cells import SIDES
 from adaptation.query_side_speed import SPEED_SIDES
-from adaptation.records import Cells, write_text
+from adaptation.records import evaluation
 from scions.evaluation import Evaluation, Interval, interval, paired_difference
 
 SAMPLES = 1000
@@ -64,7 +65,7 @@ def _quality(cells: Cells) -> list[str]:
         cell_names = [f"final-{name}-base", f"final-{name}-query-side-seed0", f"final-{name}-two-sided-seed0"]
         if not all(cells.has(cell) for cell in cell_names) or any(cells.load(c)["score"] is None for c in cell_names):
             continue
-        base, alone, both = (cells.evaluation(cell)[0] for cell in cell_names)
+        base, alone, both = (evaluation(cells, cell)[0] for cell in cell_names)
         share = share_of_gain(base, alone, both)
         documents = cells.load(f"index-{name}")["documents"] if cells.has(f"index-{name}") else "-"
         row = [

@@ -1,10 +1,9 @@
-"""Cells on disk: one JSON each, per-unit results beside it, and what machine and source they came from."""
+"""Evaluations as cells, and what machine and source a cell came from."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cell_store import Cells
 
 from scions.data.shapes import Shape
 from scions.evaluation import Evaluation, metrics
@@ -22,55 +22,13 @@ ROOT = Path(__file__).resolve().parents[2]
 _BINARY = {"average_precision": metrics.average_precision, "roc_auc": metrics.roc_auc}
 
 
-class Cells:
-    """The folder of results: ``<name>.json`` and ``units/<name>.npz``; a file that exists is complete.
-
-    ``source`` is written into every cell as its ``provenance``.
-    """
-
-    def __init__(self, folder: Path, source: dict[str, Any] | None = None) -> None:
-        self.folder, self.source = folder, source
-
-    def path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
-
-    def has(self, name: str) -> bool:
-        return self.path(name).exists()
-
-    def load(self, name: str) -> dict[str, Any]:
-        return json.loads(self.path(name).read_text(encoding="utf-8"))
-
-    def all(self, stage: str) -> list[dict[str, Any]]:
-        return [self.load(path.stem) for path in sorted(self.folder.glob(f"{stage}-*.json"))]
-
-    def write(self, name: str, cell: dict[str, Any], units: dict[str, np.ndarray] | None = None) -> None:
-        """Write aside, then rename; the units first, so that a JSON never lacks them."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if units:
-            path = self.folder / "units" / f"{name}.npz"
-            path.parent.mkdir(exist_ok=True)
-            aside = path.with_name(f".{name}.{os.getpid()}.npz")
-            np.savez_compressed(aside, **units)
-            os.replace(aside, path)
-        of = {} if self.source is None else {"provenance": self.source}
-        write_text(self.path(name), json.dumps(cell | of, indent=1) + "\n")
-
-    def evaluation(self, name: str) -> tuple[Evaluation, np.ndarray | None]:
-        """The cell's Evaluation, ready to be resampled, and the test rows that have no text in common with train."""
-        result = self.load(name)["result"]
-        with np.load(self.folder / "units" / f"{name}.npz") as file:
-            arrays = dict(file)
-        unseen = arrays.pop("unseen", None)
-        shape = Shape.of(result["shape"])
-        units = _unpacked(arrays)
-        return Evaluation(shape, result["primary"], result["n"], result["scores"], units, result["rows"]), unseen
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write aside and rename, so that no reader ever sees half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+def evaluation(cells: Cells, name: str) -> tuple[Evaluation, np.ndarray | None]:
+    """A cell's Evaluation, ready to be resampled, and the test rows that have no text in common with train."""
+    result, arrays = cells.load(name)["result"], cells.units(name)
+    unseen = arrays.pop("unseen", None)
+    shape = Shape.of(result["shape"])
+    units = _unpacked(arrays)
+    return Evaluation(shape, result["primary"], result["n"], result["scores"], units, result["rows"]), unseen
 
 
 def packed(evaluation: Evaluation) -> dict[str, np.ndarray]:
@@ -92,7 +50,7 @@ def packed(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 
 def summary(result: Evaluation) -> dict[str, Any]:
-    """What `Cells.evaluation` needs beside the units."""
+    """What `evaluation` needs beside the units."""
     return {
         "shape": result.shape.value,
         "primary": result.primary,

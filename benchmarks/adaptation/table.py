@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from cell_store import Cells, write_text
 
 from adaptation import speed
 from adaptation.domains import DOMAINS
 from adaptation.markdown import METHODS, markdown
-from adaptation.records import Cells, write_text
+from adaptation.records import evaluation
 from scions.evaluation import Evaluation, Interval, interval, paired_difference, two_level_difference
 
 SEEDS = (0, 1, 2)
@@ -70,7 +71,7 @@ class Finals:
     def _loaded(self, domain: str, method: str, seed: int) -> tuple[Evaluation, np.ndarray | None]:
         name = self.name(domain, method, seed)
         if name not in self._known:
-            self._known[name] = self.cells.evaluation(name)
+            self._known[name] = evaluation(self.cells, name)
         return self._known[name]
 
 

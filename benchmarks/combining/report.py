@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from adaptation.records import Cells, provenance, write_text
+from adaptation.records import provenance
+from cell_store import Cells, write_text
 from scipy.stats import pearsonr, spearmanr
 
 FEATURES = {
@@ -28,7 +29,7 @@ CLEAR = 2.5
 def write(cells: Cells, folder: Path) -> str:
     """Write all three; returns the table."""
     mixtures = [cell for cell in cells.all("uniform") if _mean(cell) is not None]
-    singles = [cells.load(path.stem) for path in sorted(cells.folder.glob("single-*.json"))]
+    singles = cells.all("single")
     results = {
         "provenance": provenance(),
         "adapters": singles,

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from adaptation.cells import recipe_for
-from adaptation.records import Cells, packed
+from adaptation.records import packed
+from cell_store import Cells
 
 from combining.domains import DOMAINS, Parts, load, metric
 from scions.data import Shape, Table, drift_pairs, fingerprint

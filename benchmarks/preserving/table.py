@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from adaptation.records import Cells, write_text
+from adaptation.records import evaluation
+from cell_store import Cells, write_text
 
 from preserving.cells import DOMAINS, FINAL, GRID, sts7
 from preserving.labels import CELLS, TASKS
 from scions.evaluation import Interval, paired_difference, two_level_difference
 
-BASE_STS7 = 78.875  # all-MiniLM-L6-v2 in the precision of these cells (results/domain_adaptation/final-*-base.json)
+BASE_STS7 = 78.875  # all-MiniLM-L6-v2 in the precision of these cells (final-*-base in results/domain_adaptation)
 
 
 def write(cells: Cells) -> str:
     """Write the file from the cells that exist; gives its text."""
     text = "\n\n".join(part for part in (_final(cells), _grid(cells), _labels(cells)) if part) + "\n"
-    write_text(cells.path("table").with_suffix(".md"), text)
+    write_text(cells.folder / "table.md", text)
     return text
 
 
@@ -43,7 +44,7 @@ def _final(cells: Cells) -> str:
         known = [d for d in there if cells.has(against[d])]
         difference, share = "", ""
         if variant.name != plain and known:
-            pairs = [(cells.evaluation(against[d])[0], cells.evaluation(names[d])[0]) for d in known]
+            pairs = [(evaluation(cells, against[d])[0], evaluation(cells, names[d])[0]) for d in known]
             each = {d: paired_difference(*pair, samples=300) for d, pair in zip(known, pairs, strict=True)}
             scores_told = {
                 d: f"{scores[d]:.2f} ({each[d].value:+.2f})" if d in each else f"{scores[d]:.2f}" for d in there
@@ -103,8 +104,7 @@ def _labels(cells: Cells) -> str:
 
 
 def _draws(cells: Cells, name: str) -> np.ndarray:
-    with np.load(cells.folder / "units" / f"{name}.npz") as file:
-        return file["draws"]
+    return cells.units(name)["draws"]
 
 
 def _over(differences: np.ndarray) -> Interval:
