@@ -12,7 +12,7 @@ from scions.version import __version__
 if TYPE_CHECKING:
     from scions.adapters.config import BottleneckConfig
     from scions.encoder import DomainEncoder
-    from scions.evaluation import evaluate
+    from scions.evaluation.side_by_side import evaluate
     from scions.mixing import compare, mix, prune, select
 
 
@@ -33,7 +33,7 @@ _LAZY = {
     "BottleneckConfig": "scions.adapters.config",
     "DomainEncoder": "scions.encoder",
     "compare": "scions.mixing",
-    "evaluate": "scions.evaluation",
+    "evaluate": "scions.evaluation.side_by_side",
     "mix": "scions.mixing",
     "prune": "scions.mixing",
     "select": "scions.mixing",

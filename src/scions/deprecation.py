@@ -34,6 +34,9 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
     return decorate
 
 
-def warn(message: str) -> None:
-    """Issue a DeprecationWarning at the caller of the function that calls this one's caller."""
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+def warn(message: str, stacklevel: int = 3) -> None:
+    """Issue a DeprecationWarning at the caller of the function that calls this one.
+
+    ``stacklevel`` is 4 where that function is decorated with `renamed_arguments`.
+    """
+    warnings.warn(message, DeprecationWarning, stacklevel=stacklevel)

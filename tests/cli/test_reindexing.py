@@ -73,9 +73,7 @@ def test_evaluate_refuses_vectors_of_another_space_before_it_scores(
     run, query_side, publish_adapter, beir, index, pairs, tiny_base, monkeypatch
 ):
     publish_adapter("legal", seed=2, max_length=64)
-    import scions.evaluation
-
-    monkeypatch.setattr(scions.evaluation, "evaluate", lambda *_, **__: pytest.fail("scored"))
+    monkeypatch.setattr("scions.evaluation.tasks.evaluate", lambda *_, **__: pytest.fail("scored"))
     code, _, err = run("evaluate", "legal-q", "legal", "--data", beir, "--vectors", index)
     assert code == 1
     assert "index.npy" in err

@@ -84,7 +84,7 @@ def test_what_was_measured_is_told_and_kept(three, pairs):
     encoder.set_adapter("soup")
     from scions.data import read
 
-    assert scions.evaluate(encoder, read(str(pairs))).value == pytest.approx(measured.result.value, abs=1e-6)
+    assert scions.evaluation.evaluate(encoder, read(str(pairs))).value == pytest.approx(measured.result.value, abs=1e-6)
 
 
 def test_greedy_chooses_members_on_the_data(three, pairs, monkeypatch):

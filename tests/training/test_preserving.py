@@ -137,7 +137,7 @@ def test_a_limit_on_general_loss_says_what_was_lost(write, short, adapters_aside
     if result.verdict.outcome == "worse":
         pytest.skip("worse on the domain too")
     assert (result.verdict.outcome, result.path) == ("forgets too much", None)
-    assert f"lost {100 - result.verdict.drift:.2f} points, more than --max-general-loss" in result.verdict.summary
+    assert f"lost {100 - result.verdict.drift:.2f} points, more than max_general_loss=" in result.verdict.summary
     assert list(adapters_aside.iterdir()) == []
 
 
@@ -148,7 +148,7 @@ def test_a_limit_with_nothing_to_measure_is_refused(write, short, monkeypatch):
     monkeypatch.setattr(run, "drift_pairs", none)
     data = write("pairs")
     for do in (lambda **options: train(data, "legal", **options), lambda **options: plan(str(data), **options)):
-        with pytest.raises(UsageError, match=r"nothing to measure it on.*--general"):
+        with pytest.raises(UsageError, match=r"nothing to measure it on.*general="):
             do(max_general_loss=1.0, **short)
     assert train(data, "legal", max_general_loss=100.0, general=write("scored"), force=True, **short).path is not None
 

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-import scions
 import scions.training.fit as fit_module
 from scions.data import read
 from scions.encoder import DomainEncoder, load_encoder, space_of
 from scions.encoder.query_side import QuerySideModel
 from scions.errors import DataError, Interrupted, ScionsError, UsageError
+from scions.evaluation import evaluate
 from scions.store import Manifest, load_base
 from scions.training import plan, query_side, train
 from scions.training.examples import to_examples
@@ -275,7 +275,7 @@ def test_the_report_says_gain_and_cost_of_either_way(write, short):
     assert alone.query_side == result.verdict.difference
     assert (alone.documents, alone.seconds > 0) == (60, True)
     assert "0 documents embedded anew" in alone.sentences[0]
-    assert "--compare-two-sided" in alone.sentences[1]
+    assert "compare_two_sided=True" in alone.sentences[1]
     both = train(path, "two", force=True, query_side=True, compare_two_sided=True, **short)
     assert "two-sided adapter" in both.verdict.baselines
     gain = both.verdict.baselines["two-sided adapter"].value - both.verdict.base.value
@@ -306,6 +306,6 @@ def test_it_is_scored_with_the_bases_documents(write, short, tiny_base):
         encode = encode_query = staticmethod(loaded.encode)
         encode_document = staticmethod(base.encode)
 
-    assert scions.evaluate(loaded, table).scores == scions.evaluate(ByHand(), table).scores
-    assert scions.evaluate(loaded, table).value != scions.evaluate(base, table).value
+    assert evaluate(loaded, table).scores == evaluate(ByHand(), table).scores
+    assert evaluate(loaded, table).value != evaluate(base, table).value
     assert result.verdict.metric == "ndcg@10"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,10 @@ _PRINT_SECONDS = 30.0  # between lines where stderr is no terminal
 
 
 @contextmanager
-def status(what: str) -> Iterator[None]:
-    """A spinner beside ``what`` where stderr is a terminal."""
-    with errors().status(Text(what)):
-        yield
+def status(what: str) -> Iterator[Callable[[str], None]]:
+    """Show a spinner beside ``what`` where stderr is a terminal; call what it yields to replace the text."""
+    with errors().status(Text(what)) as spinner:
+        yield lambda text: spinner.update(Text(text))
 
 
 class _Field(ProgressColumn):

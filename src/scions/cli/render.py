@@ -60,18 +60,14 @@ def figure(value: Any) -> str:
     """An interval as ``67.10 [65.21, 69.00]``, a number with two digits, None as a dash."""
     if value is None:
         return "-"
-    if hasattr(value, "low"):
-        return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
-    return f"{value:.2f}"
+    return str(value) if hasattr(value, "low") else f"{value:.2f}"
 
 
-def signed(value: Any) -> str:
-    """A difference as ``+1.20 [+0.31, +2.11]``."""
+def signed(value: Any, none: str = "-") -> str:
+    """A difference as ``+1.20 [+0.31, +2.11]``, None as ``none``."""
     if value is None:
-        return "-"
-    if hasattr(value, "low"):
-        return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
-    return f"{value:+.2f}"
+        return none
+    return value.signed if hasattr(value, "signed") else f"{value:+.2f}"
 
 
 def outcome(text: str) -> Text:

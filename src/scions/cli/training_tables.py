@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
+from scions.cli.flags import with_flags
 from scions.cli.render import (
     duration,
     figure,
@@ -106,9 +107,9 @@ def print_result(result: Any) -> None:
         f"({fitted.rows_per_second:.0f} rows/s{cut})."
     )
     for sentence in verdict.reindexing.sentences if verdict.reindexing is not None else ():
-        print_line(sentence)
+        print_line(with_flags(sentence))
     print_line(f"Published in {result.path}" if result.path else "Not published; --force would keep it.")
-    print_line(verdict.summary, style=f"bold {outcome(verdict.outcome).style}")
+    print_line(with_flags(verdict.summary), style=f"bold {outcome(verdict.outcome).style}")
 
 
 def print_summary(ended: Sequence[Ended]) -> None:

@@ -1,8 +1,8 @@
-"""Metrics over anything with `.encode`, with intervals that say how sure they are."""
+"""Score anything with `.encode`: metrics, 95 % intervals, differences and the verdict."""
 
 from __future__ import annotations
 
-from scions.evaluation.bootstrap import Interval, interval, paired_difference, two_level_difference
+from scions.evaluation.bootstrap import Interval, PairedScore, interval, paired_difference, two_level_difference
 from scions.evaluation.drift import drift, drift_of
 from scions.evaluation.encoders import CachedEncoder, Encoder
 from scions.evaluation.scores import Evaluation
@@ -15,6 +15,7 @@ __all__ = [
     "Encoder",
     "Evaluation",
     "Interval",
+    "PairedScore",
     "dev_score",
     "drift",
     "drift_of",

@@ -1,9 +1,10 @@
-"""How sure a figure is: percentile bootstrap of a score, of a paired difference, and of a mean over domains."""
+"""Percentile bootstrap intervals of a score, of a paired difference, and of a mean over domains."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,42 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
+    @property
+    def signed(self) -> str:
+        """A difference as ``+1.20 [+0.31, +2.11]``."""
+        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+@dataclass(frozen=True)
+class PairedScore:
+    """One encoder's evaluation, with intervals, beside a reference's on the same rows.
+
+    Attributes:
+        evaluation: of the encoder.
+        reference: of the encoder it is compared with; None for that encoder itself.
+    """
+
+    evaluation: Evaluation
+    reference: Evaluation | None = None
+    _intervals: dict[str, Interval] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def metric(self) -> str:
+        """The primary metric."""
+        return self.evaluation.primary
+
+    def interval(self, metric: str | None = None) -> Interval:
+        """Return the score by ``metric`` (None: the primary one), computed once."""
+        name = metric or self.metric
+        if name not in self._intervals:
+            self._intervals[name] = interval(self.evaluation, name)
+        return self._intervals[name]
+
+    @cached_property
+    def difference(self) -> Interval | None:
+        """This encoder's primary score minus the reference's; None where there is no reference."""
+        return None if self.reference is None else paired_difference(self.reference, self.evaluation)
+
 
 def interval(evaluation: Evaluation, metric: str | None = None, samples: int = 1000, seed: int = 0) -> Interval:
     """95 % interval of one score: units drawn with replacement `samples` times; percentiles, less resampling bias.
@@ -46,10 +83,10 @@ def paired_difference(
     Raises UsageError where the two were not scored on the same rows, or by different metrics.
     """
     name = _paired_metric(base, other, metric)
-    found = [
+    differences = [
         other.resampled(name, indices) - base.resampled(name, indices) for indices in _draws(base.n, samples, seed)
     ]
-    return _interval(_score(other, name) - _score(base, name), found)
+    return _interval(_score(other, name) - _score(base, name), differences)
 
 
 def two_level_difference(
@@ -57,23 +94,23 @@ def two_level_difference(
 ) -> Interval:
     """95 % interval of the mean over domains of other - base, by primary metric: domains are drawn, then rows within.
 
-    pairs: one (base, other) a domain. Drawing domains too says how the mean would move with other domains of the kind.
-    Raises UsageError for no pairs, or a pair that does not belong together.
+    pairs: one (base, other) a domain. Drawing domains too shows how the mean would move with other domains of the kind.
+    Raises UsageError for no pairs, or a pair scored on different rows.
     """
     if not pairs:
         raise UsageError("No domains to compare; give at least one pair of evaluations.")
     names = [_paired_metric(base, other, None) for base, other in pairs]
     rng = _generator(samples, seed)
-    found = []
+    means = []
     for _ in range(samples):
         gains = []
         for domain in rng.integers(len(pairs), size=len(pairs)):
             (base, other), name = pairs[domain], names[domain]
             indices = rng.integers(base.n, size=base.n)
             gains.append(other.resampled(name, indices) - base.resampled(name, indices))
-        found.append(float(np.mean(gains)))
+        means.append(float(np.mean(gains)))
     value = float(np.mean([other.scores[n] - base.scores[n] for (base, other), n in zip(pairs, names, strict=True)]))
-    return _interval(value, found)
+    return _interval(value, means)
 
 
 def _paired_metric(base: Evaluation, other: Evaluation, metric: str | None) -> str:
@@ -111,9 +148,9 @@ def _draws(n: int, samples: int, seed: int) -> Iterator[np.ndarray]:
         yield rng.integers(n, size=n)
 
 
-def _interval(value: float, found: list[float]) -> Interval:
-    # A resample may leave a metric undefined (one class only); those say nothing and are left out.
-    defined = [x for x in found if not np.isnan(x)]
+def _interval(value: float, resampled: list[float]) -> Interval:
+    # A resample may leave a metric undefined (one class only); those are left out.
+    defined = [x for x in resampled if not np.isnan(x)]
     if not defined:
         return Interval(value, float("nan"), float("nan"))
     # Repeated rows flatter some metrics (a row clusters perfectly with its copy), which would push the bounds past the

@@ -1,4 +1,4 @@
-"""What a person needs to decide between queries alone and embedding every document anew."""
+"""Gain and cost of embedding every document anew, beside training the queries alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from scions.vectors.reindex import rows_per_second
 
 @dataclass(frozen=True)
 class Reindexing:
-    """Gains over the base x100, of the metric that decides, and what the larger of them would cost here.
+    """Gains over the base, x100 by the primary metric, and the cost of the two-sided one on this machine.
 
     Attributes:
         query_side: gain with the documents' vectors as they are.
         two_sided: gain of an adapter for both sides, every document embedded anew; None where none was trained.
-        documents: how many documents there are, as far as is known.
-        rows_per_second: documents that this machine embeds a second with an adapter, measured.
+        documents: number of documents, as far as is known.
+        rows_per_second: documents embedded per second with an adapter, measured on this machine.
     """
 
     query_side: Interval
@@ -30,19 +30,19 @@ class Reindexing:
 
     @property
     def seconds(self) -> float:
-        """What embedding all documents anew would take here."""
+        """Time that embedding all documents anew would take on this machine."""
         return self.documents / self.rows_per_second if self.rows_per_second else 0.0
 
     @property
     def sentences(self) -> list[str]:
-        """The gain and cost of either way."""
+        """Gain and cost of both ways, a sentence each."""
         cost = (
             f"{self.documents:,} documents, about {_minutes(self.seconds)} here ({self.rows_per_second:,.0f} a second)"
         )
-        kept = f"Queries alone: {_signed(self.query_side)}, with 0 documents embedded anew."
+        queries = f"Queries alone: {self.query_side.signed}, with 0 documents embedded anew."
         if self.two_sided is None:
-            return [kept, f"Embedding all anew would take {cost}; --compare-two-sided trains what it would gain."]
-        return [kept, f"Both sides: {_signed(self.two_sided)}, with every document embedded anew: {cost}."]
+            return [queries, f"Embedding all anew would take {cost}; compare_two_sided=True trains what it would gain."]
+        return [queries, f"Both sides: {self.two_sided.signed}, with every document embedded anew: {cost}."]
 
     def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -57,22 +57,18 @@ def reindexing_of(
     gain: Interval,
     both: Evaluation | None,
 ) -> Reindexing:
-    """Measure what embedding every document anew would cost, and set the gains beside it.
+    """Measure the cost of embedding every document anew.
 
     Args:
-        adapted: the base with an adapter, as documents would be embedded with one.
-        texts: documents to measure the speed with.
-        documents: how many there are.
+        adapted: the base with an adapter for documents.
+        texts: documents to measure the speed on.
+        documents: number of documents.
         base: of the bare base on the test rows.
         gain: of the query-side adapter over it.
         both: of a two-sided adapter on the same rows, where one was trained.
     """
     two_sided = None if both is None else paired_difference(base, both)
     return Reindexing(gain, two_sided, documents, rows_per_second(adapted, list(texts)))
-
-
-def _signed(value: Interval) -> str:
-    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
 
 
 def _minutes(seconds: float) -> str:

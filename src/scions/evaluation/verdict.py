@@ -1,4 +1,4 @@
-"""Better, no measurable difference, or worse: what a training came to, on rows that chose nothing."""
+"""Verdict on a trained adapter: better than its base, no measurable difference, or worse, on held-out rows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from scions.errors import UsageError
-from scions.evaluation import Evaluation, Interval, interval, paired_difference
+from scions.evaluation import Evaluation, Interval, PairedScore, interval, paired_difference
 
 if TYPE_CHECKING:
     from scions.evaluation.reindex_cost import Reindexing
 
-# Below this the adapter orders general pairs visibly otherwise than the base, and the verdict says so.
+# Below this drift the summary warns: the adapter ranks general pairs visibly differently from the base.
 LOW_DRIFT = 90.0
 BETTER, SAME, WORSE, FORGETS = "better", "no measurable difference", "worse", "forgets too much"
 _SHOWN = {
@@ -36,10 +36,11 @@ class Verdict:
         metric: the metric that decided; all values are x100.
         difference: adapter minus base, the same rows resampled together.
         metrics: ``(name, base, adapter)`` of every metric shown.
-        general: the same on a general set, where one was given: ``metric``, ``before``, ``after``, ``difference``.
-        drift: Spearman x100 between the base's and the adapter's similarities of general pairs, where none was.
+        general: ``metric``, ``before``, ``after`` and ``difference`` on a general set; None where none was given.
+        drift: Spearman x100 between the base's and the adapter's similarities of general pairs; None where a general
+            set was given.
         baselines: scores of the linear map, full fine-tuning or a two-sided adapter on the same rows.
-        reindexing: of a query-side training: its gain, that of embedding every document anew, and what that costs.
+        reindexing: of a query-side training: its gain, and gain and cost of embedding every document anew.
     """
 
     outcome: str
@@ -55,12 +56,12 @@ class Verdict:
 
     @property
     def refused(self) -> bool:
-        """Whether it is published only when forced."""
+        """Whether the adapter is published only with ``force=True``."""
         return self.outcome in (WORSE, FORGETS)
 
     @property
     def general_loss(self) -> float | None:
-        """What general text lost: points of the general set's metric, else of drift; None where neither is known."""
+        """Points lost on the general set, else 100 minus drift; None where neither is known."""
         if self.general is not None:
             return float(self.general["before"]["value"] - self.general["after"]["value"])
         return None if self.drift is None else 100.0 - self.drift
@@ -75,7 +76,7 @@ class Verdict:
             SAME: "No measurable difference: held-out rows cannot tell the adapter from the base",
             WORSE: "Worse: the base beats the adapter on held-out rows",
             FORGETS: f"Forgets too much: general text lost {self.general_loss or 0:.2f} points, more than "
-            "--max-general-loss allows. On held-out rows",
+            "max_general_loss=... allows. On held-out rows",
         }
         sentence = f"{words[self.outcome]}: {figures}."
         best = max(self.baselines.items(), key=lambda item: item[1].value, default=None)
@@ -85,19 +86,19 @@ class Verdict:
 
     def _general_loss(self) -> str:
         if self.outcome == FORGETS:
-            return ""  # said already
+            return ""  # the sentence says it
         if self.general is not None and self.general["difference"]["high"] < 0:
             before, after = self.general["before"]["value"], self.general["after"]["value"]
+            metric = self.general["metric"]
             return (
-                f" But general text suffered: {self.general['metric']} {before:.2f} → {after:.2f} "
-                "(--general-texts holds on to it)."
+                f" But general text suffered: {metric} {before:.2f} → {after:.2f} (training with general texts helps)."
             )
         if self.drift is not None and self.drift < LOW_DRIFT:
-            return f" But general similarities are not what they were: drift {self.drift:.1f} (100: unchanged)."
+            return f" But general similarities changed: drift {self.drift:.1f} (100: unchanged)."
         return ""
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest: intervals as ``value``, ``low``, ``high``."""
+        """Return the verdict as the manifest has it, intervals as ``value``, ``low``, ``high``."""
         return {
             "outcome": self.outcome,
             "metric": self.metric,
@@ -120,30 +121,29 @@ def judge(
     baselines: dict[str, Evaluation] | None = None,
     max_general_loss: float | None = None,
 ) -> Verdict:
-    """Draw the verdict from evaluations on the same rows (paired bootstrap, 1000 samples).
+    """Judge an adapter from evaluations on the same rows (paired bootstrap, 1000 samples).
 
     Args:
         base: of the bare base.
         adapter: of the published adapter, reloaded.
         general: base and adapter on a general set.
         drift: see `Verdict`.
-        baselines: evaluations of these on the same rows.
-        max_general_loss: the most that `Verdict.general_loss` may be.
+        baselines: their evaluations.
+        max_general_loss: limit on `Verdict.general_loss`.
     """
-    difference = paired_difference(base, adapter)
+    before, after, difference = PairedScore(base), PairedScore(adapter), paired_difference(base, adapter)
     outcome = BETTER if difference.low > 0 else WORSE if difference.high < 0 else SAME
-    shown = _SHOWN.get(base.shape.value, _RETRIEVAL)
-    metrics = [(m, interval(base, m), interval(adapter, m)) for m in shown if m in base.scores and m in adapter.scores]
+    names = [m for m in _SHOWN.get(base.shape.value, _RETRIEVAL) if m in base.scores and m in adapter.scores]
     verdict = Verdict(
-        outcome,
-        base.primary,
-        interval(base),
-        interval(adapter),
-        difference,
-        metrics,
-        _general(general),
-        drift,
-        {name: interval(evaluation) for name, evaluation in (baselines or {}).items()},
+        outcome=outcome,
+        metric=base.primary,
+        base=before.interval(),
+        adapter=after.interval(),
+        difference=difference,
+        metrics=[(name, before.interval(name), after.interval(name)) for name in names],
+        general=None if general is None else _general(*general),
+        drift=drift,
+        baselines={name: interval(evaluation) for name, evaluation in (baselines or {}).items()},
     )
     lost = verdict.general_loss
     if outcome != WORSE and max_general_loss is not None and lost is not None and lost > max_general_loss:
@@ -151,31 +151,28 @@ def judge(
     return verdict
 
 
-def check_loss(most: float | None, measurable: Callable[[], object]) -> None:
-    """Raise UsageError where a limit on general loss is no number of points, or nothing could be held against it.
+def check_loss(limit: float | None, measurable: Callable[[], object]) -> None:
+    """Raise UsageError where a limit on general loss is out of range or cannot be measured.
 
     Args:
-        most: the limit, or None.
-        measurable: asked where there is a limit: whether there is text to measure the loss on.
+        limit: points from 0 to 100, or None.
+        measurable: called where there is a limit; whether there is text to measure the loss on.
     """
-    if most is None:
+    if limit is None:
         return
-    if not 0 <= most <= 100:
-        raise UsageError(f"--max-general-loss is in points from 0 to 100, got {most:g}")
+    if not 0 <= limit <= 100:
+        raise UsageError(f"max_general_loss=... is in points from 0 to 100, got {limit:g}")
     if not measurable():
         raise UsageError(
-            "--max-general-loss: there is nothing to measure it on, since the built-in pairs (docstrings of Python's "
-            "own library) are not to be had here; give --general"
+            "max_general_loss=...: there is nothing to measure it on, since the built-in pairs (docstrings of Python's "
+            "own library) were not found; give general=..."
         )
 
 
-def _general(pair: tuple[Evaluation, Evaluation] | None) -> dict[str, Any] | None:
-    if pair is None:
-        return None
-    before, after = pair
+def _general(base: Evaluation, adapter: Evaluation) -> dict[str, Any]:
     return {
-        "metric": before.primary,
-        "before": asdict(interval(before)),
-        "after": asdict(interval(after)),
-        "difference": asdict(paired_difference(before, after)),
+        "metric": base.primary,
+        "before": asdict(interval(base)),
+        "after": asdict(interval(adapter)),
+        "difference": asdict(paired_difference(base, adapter)),
     }
