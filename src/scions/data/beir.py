@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scions.data.columns import number
-from scions.data.files import Rows, excerpt, read_jsonl, read_text
+from scions.data.files import Rows, excerpt, iter_lines, read_rows
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
 
@@ -46,7 +46,7 @@ def _field(rows: Rows, i: int, name: str) -> str:
 
 def _by_id(path: Path) -> tuple[dict[str, str], int]:
     """id -> text (title first, where there is one), and how many entries have no text at all."""
-    rows = read_jsonl(path)
+    rows = read_rows(path)
     texts: dict[str, str] = {}
     blank = 0
     seen: set[str] = set()
@@ -71,10 +71,10 @@ def _by_id(path: Path) -> tuple[dict[str, str], int]:
 
 def _judgements(path: Path) -> list[tuple[int, str, str, float]]:
     lines = []
-    for line, content in enumerate(read_text(path).split("\n"), start=1):
+    for line, content in iter_lines(path):
         if not content.strip():
             continue
-        cells = content.rstrip("\r").split("\t")
+        cells = content.split("\t")
         if len(cells) != 3:
             raise DataError(
                 f"{path}:{line}: {len(cells)} fields; a judgement is query-id<TAB>corpus-id<TAB>score, "

@@ -1,4 +1,7 @@
-"""Files to rows: txt, jsonl, csv, tsv and parquet, plain or gzipped, each row with its place in the file."""
+"""Read rows of txt, jsonl, csv, tsv and parquet files, plain or gzipped, each with its place in the file.
+
+The `iter_` functions stream: their memory does not grow with the file (except for `.parquet.gz`).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from scions.errors import DataError
 
 FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 _FIELD_LIMIT = 2**31 - 1  # the csv module keeps it in a C long, which is 32 bits wide on some systems
+_BATCH_ROWS = 4096
 
 
 @dataclass
@@ -32,28 +36,70 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
     def where(self, index: int) -> str:
-        """`path:line` of row `index`, for messages."""
-        if self.unit == "line":
-            return f"{self.path}:{self.places[index]}"
-        return f"{self.path}, {self.unit} {self.places[index]}"
+        """Return `path:line` of row `index`, for messages."""
+        return where(self.path, self.places[index], self.unit)
 
 
-def excerpt(value: object, width: int = 60) -> str:
-    """`repr` of a value, cut so that a message stays readable."""
-    if isinstance(value, str):
-        return repr(value if len(value) <= width else value[:width] + "…")
-    text = repr(value)
-    return text if len(text) <= width else text[:width] + "…"
+def where(path: str | Path, place: int, unit: str) -> str:
+    """Return `path:line`, or `path, row n`, for messages."""
+    return f"{path}:{place}" if unit == "line" else f"{path}, {unit} {place}"
+
+
+def read_rows(path: Path) -> Rows:
+    """Return all rows of one file; blank lines are skipped.
+
+    Raises:
+        DataError: unknown extension, missing, unreadable, empty, not UTF-8, or a row that breaks the format.
+    """
+    kind = file_format(path)
+    names: dict[str, None] = {}
+    numbered: Iterator[tuple[int, dict[str, Any]]]
+    if kind == ".txt":
+        numbered = ((number, {"text": line}) for number, line in iter_lines(path) if line.strip())
+    elif kind == ".jsonl":
+        numbered = iter_jsonl(path)
+    else:
+        table = iter_parquet(path) if kind == ".parquet" else iter_csv(path)
+        header = next(table, (0, ()))[1]
+        names = dict.fromkeys(header)
+        if len(names) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise DataError(f"{path}: the header names column {twice!r} twice")
+        numbered = ((number, dict(zip(names, values, strict=True))) for number, values in table)
+    rows = Rows(str(path), [], [], [], unit="row" if kind == ".parquet" else "line")
+    for number, row in numbered:
+        names.update(dict.fromkeys(row))
+        rows.rows.append(row)
+        rows.places.append(number)
+    rows.columns = list(names)
+    if not rows.rows:
+        reason = f"has columns {', '.join(names)} but no rows" if names else "the file is empty"
+        raise DataError(f"{path}: {reason}")
+    return rows
 
 
 def extension(path: Path) -> str:
-    """The format's extension, lower case, without a trailing `.gz`: `a.parquet.gz` -> `.parquet`."""
+    """Return the format's extension, lower case, without a trailing `.gz`: `a.parquet.gz` -> `.parquet`."""
     name = path.name.lower()
     return Path(name[:-3] if name.endswith(".gz") else name).suffix
 
 
-def missing(path: Path) -> DataError:
-    """The error for a path that does not exist, with the nearest name beside it."""
+def file_format(path: Path) -> str:
+    """Return the extension of an existing file of a known format. Raises DataError for any other path."""
+    if not path.exists():
+        raise missing_file(path)
+    kind = extension(path)
+    if kind not in FORMATS:
+        hint = "; write one JSON object a line and name it .jsonl" if kind == ".json" else ""
+        raise DataError(
+            f"{path}: unknown kind of file {kind or 'without extension'!r}; supported are {', '.join(FORMATS)}, "
+            f"each also with .gz{hint}"
+        )
+    return kind
+
+
+def missing_file(path: Path) -> DataError:
+    """Return the error for a path that does not exist, with the nearest name beside it."""
     if not path.parent.is_dir():
         return DataError(f"{path}: no such file, and no folder {path.parent}")
     names = [entry.name for entry in path.parent.iterdir()]
@@ -61,156 +107,157 @@ def missing(path: Path) -> DataError:
     return DataError(f"{path}: no such file or folder" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
 
 
-def read_bytes(path: Path) -> bytes:
-    """A file's content, gunzipped where its name ends in `.gz`. Raises DataError naming the file."""
-    if not path.exists():
-        raise missing(path)
+def excerpt(value: object, width: int = 60) -> str:
+    """Return the `repr` of a value, cut so that a message stays readable."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= width else value[:width] + "…")
+    text = repr(value)
+    return text if len(text) <= width else text[:width] + "…"
+
+
+def iter_lines(path: Path, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield the numbered lines of a file in UTF-8, blank ones too; a byte order mark is dropped.
+
+    Raises:
+        DataError: naming file and line: not UTF-8, a NUL character, a broken gzip file, unreadable, or no lines at all.
+    """
+    number = offset = 0
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.name.lower().endswith(".gz") else data
+        with _open(path) as stream:
+            # str.splitlines would also cut at U+2028 and other characters that are part of a text
+            for number, raw in enumerate(stream, start=1):
+                if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise DataError(f"{path}: encoded in UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+                try:
+                    line = raw.decode()
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}:{number}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {offset + error.start}); "
+                        "convert it to UTF-8, for example: iconv -f LATIN1 -t UTF-8"
+                    ) from error
+                if "\0" in line:
+                    raise DataError(
+                        f"{path}:{number}: holds a NUL character, so it is UTF-16 or no text file; convert it to UTF-8"
+                    )
+                if number == 1:
+                    line = line.removeprefix("\ufeff")
+                yield number, line if keep_ends else line.removesuffix("\n").removesuffix("\r")
+                offset += len(raw)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); compress it again or name it without .gz") from error
+        raise _broken_gzip(path, error, f", broken after line {number}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def read_text(path: Path) -> str:
-    """A file's text: UTF-8, with or without a byte order mark. Else a DataError with the place."""
-    data = read_bytes(path)
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: encoded in UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # the codec counts from after the byte order mark
-        start = error.start + (len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0)
-        line = data.count(b"\n", 0, start) + 1
-        raise DataError(
-            f"{path}:{line}: not UTF-8 (byte 0x{data[start]:02x} at offset {start}); "
-            "convert it to UTF-8, for example: iconv -f LATIN1 -t UTF-8"
-        ) from error
-    nul = text.find("\0")
-    if nul >= 0:
-        line = text.count("\n", 0, nul) + 1
-        raise DataError(f"{path}:{line}: holds a NUL character, so it is UTF-16 or no text file; convert it to UTF-8")
-    if not text.strip():
+    if number == 0:
         raise DataError(f"{path}: the file is empty")
-    return text
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    # str.splitlines would also cut at U+2028 and other characters that may stand inside a text
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield number, line.removesuffix("\r")
+def iter_jsonl(path: Path, *, strings: bool = False) -> Iterator[tuple[int, Any]]:
+    """Yield the JSON object of each line with its number, with `strings` also a bare string; blank lines are skipped.
 
-
-def read_txt(path: Path) -> Rows:
-    """One text a line; blank lines are skipped."""
-    numbered = list(_lines(path))
-    return Rows(str(path), ["text"], [{"text": line} for _, line in numbered], [number for number, _ in numbered])
-
-
-def read_jsonl(path: Path) -> Rows:
-    """One JSON object a line; columns are all keys, in order of first appearance."""
-    found: dict[str, None] = {}
-    rows: list[dict[str, Any]] = []
-    places: list[int] = []
-    for number, line in _lines(path):
+    Raises:
+        DataError: as `iter_lines`, or a line is something else.
+    """
+    for number, line in iter_lines(path):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
             hint = "; one JSON object a line is needed, not one array" if line.lstrip().startswith("[") else ""
-            start = excerpt(line)
-            raise DataError(f"{path}:{number}: not valid JSON ({reason}){hint}; the line starts {start}") from error
-        if not isinstance(row, dict):
+            raise DataError(
+                f"{path}:{number}: not valid JSON ({reason}){hint}; the line starts {excerpt(line)}"
+            ) from error
+        if not isinstance(row, dict) and not (strings and isinstance(row, str)):
             kind = type(row).__name__
             raise DataError(f"{path}:{number}: a JSON object a line is needed, found {kind}: {excerpt(row)}")
-        found.update(dict.fromkeys(row))
-        rows.append(row)
-        places.append(number)
-    return Rows(str(path), list(found), rows, places)
+        yield number, row
 
 
-def read_csv(path: Path) -> Rows:
-    """Comma (.csv) or tab (.tsv) separated, with a header line; quoted fields may hold line breaks."""
-    text = read_text(path)
-    delimiter = "\t" if extension(path) == ".tsv" else ","
-    rows: list[dict[str, Any]] = []
-    places: list[int] = []
-    header: list[str] = []
+def iter_csv(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield the names in the header of a .csv or .tsv file, then the fields of each row, with the line each starts on.
+
+    Quoted fields may hold line breaks; blank lines are skipped.
+
+    Args:
+        path: the file.
+        columns: those to yield, None for all.
+
+    Raises:
+        DataError: as `iter_lines`, broken quoting, or a row that is not as long as the header.
+    """
+    names: list[str] = []
+    start = 1
     limit = csv.field_size_limit(_FIELD_LIMIT)
     # strict: without it a quote left open swallows the rest of the file in silence
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    start = 1
+    reader = csv.reader(_csv_lines(path), delimiter="\t" if extension(path) == ".tsv" else ",", strict=True)
     try:
         for cells in reader:
             line, start = start, reader.line_num + 1
             if not cells:
                 continue
-            if not header:
-                header = [cell.strip() or f"(unnamed {i})" for i, cell in enumerate(cells, start=1)]
-                twice = next((name for name in header if header.count(name) > 1), None)
-                if twice is not None:
-                    raise DataError(f"{path}:{line}: the header names column {twice!r} twice")
-                continue
-            if len(cells) != len(header):
+            if not names:
+                cells = names = [cell.strip() or f"(unnamed {i})" for i, cell in enumerate(cells, start=1)]
+            if len(cells) != len(names):
                 raise DataError(
-                    f"{path}:{line}: {len(cells)} fields where the header has {len(header)} "
-                    f"({', '.join(map(excerpt, header))}); quote fields that hold the delimiter. "
+                    f"{path}:{line}: {len(cells)} fields where the header has {len(names)} "
+                    f"({', '.join(map(excerpt, names))}); quote fields that hold the delimiter. "
                     f"The line starts {excerpt(cells[0])}"
                 )
-            rows.append(dict(zip(header, cells, strict=True)))
-            places.append(line)
+            yield line, cells if columns is None else [cells[names.index(name)] for name in columns]
     except csv.Error as error:
         raise DataError(
             f"{path}:{start}: broken quoting ({error}); a quote inside a quoted field is written twice"
         ) from error
     finally:
         csv.field_size_limit(limit)
-    return Rows(str(path), header, rows, places)
 
 
-def read_parquet(path: Path) -> Rows:
-    """A parquet file; `.parquet.gz` is gunzipped into memory."""
+def _csv_lines(path: Path) -> Iterator[str]:
+    # As the csv module wants them: line ends are part of the line, and a carriage return alone is one too.
+    for _, line in iter_lines(path, keep_ends=True):
+        yield from io.StringIO(line, newline="") if "\r" in line else (line,)
+
+
+def iter_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Yield the names of a parquet file's columns, then the values of each row with its number.
+
+    Args:
+        path: the file; `.parquet.gz` is gunzipped into memory.
+        columns: those to read, None for all.
+
+    Raises:
+        DataError: the file is empty or not a readable parquet file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = read_bytes(path)
-    if not data:
-        raise DataError(f"{path}: the file is empty")
+    number = 0
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        rows = table.to_pylist()
+        source: Any = path
+        if path.name.lower().endswith(".gz"):
+            try:
+                source = io.BytesIO(gzip.decompress(path.read_bytes()))
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise _broken_gzip(path, error) from error
+        elif path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
+        with pq.ParquetFile(source) as file:
+            yield 0, columns or file.schema_arrow.names
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    number += 1
+                    yield number, values
     except (pa.ArrowException, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: not a readable parquet file ({first})") from error
-    return Rows(str(path), list(table.column_names), rows, list(range(1, len(rows) + 1)), unit="row")
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a readable parquet file ({reason})") from error
 
 
-def read_rows(path: Path) -> Rows:
-    """The rows of one file, by its extension.
-    Raises DataError: unknown extension, missing, unreadable, empty, not UTF-8, or a row that breaks the
-    format.
-    """
-    kind = extension(path)
-    readers = {
-        ".txt": read_txt,
-        ".jsonl": read_jsonl,
-        ".csv": read_csv,
-        ".tsv": read_csv,
-        ".parquet": read_parquet,
-    }
-    if not path.exists():
-        raise missing(path)
-    if kind not in readers:
-        hint = "; write one JSON object a line and name it .jsonl" if kind == ".json" else ""
-        raise DataError(
-            f"{path}: unknown kind of file {kind or 'without extension'!r}; supported are "
-            f"{', '.join(FORMATS)}, each also with .gz, or a BEIR folder{hint}"
-        )
-    rows = readers[kind](path)
-    if not rows.rows:
-        raise DataError(f"{path}: has columns {', '.join(rows.columns) or 'none'} but no rows")
-    return rows
+def _open(path: Path) -> IO[bytes]:
+    if path.name.lower().endswith(".gz"):
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return open(path, "rb")
+
+
+def _broken_gzip(path: Path, error: Exception, where: str = "") -> DataError:
+    return DataError(f"{path}: not a whole gzip file ({error}){where}; compress it again or name it without .gz")

@@ -9,7 +9,7 @@ from random import Random
 from scions.data.beir import PART_NAMES, is_beir, qrels_files, read_beir, read_corpus
 from scions.data.columns import AmbiguousColumns, recognize
 from scions.data.docstrings import read_docstrings
-from scions.data.files import FORMATS, extension, missing, read_rows
+from scions.data.files import FORMATS, extension, missing_file, read_rows
 from scions.data.leaks import overlap, without, without_duplicates, without_leaks
 from scions.data.shapes import Shape, Splits, Table
 from scions.data.splits import hold_out
@@ -71,7 +71,7 @@ def read_splits(
 def _own_parts(path: Path, shape: Shape | None, columns: Mapping[str, str] | None, given: set[str]) -> dict[str, Table]:
     """The parts the source itself holds, without those `given` by the user."""
     if not path.exists():
-        raise missing(path)
+        raise missing_file(path)
     if not path.is_dir():
         return {"train": read(path, shape=shape, columns=columns)}
     if is_beir(path):
@@ -179,7 +179,7 @@ def read(
     path = Path(path)
     wanted = None if shape is None else Shape.of(shape)
     if not path.exists():
-        raise missing(path)
+        raise missing_file(path)
     if not path.is_dir():
         rows = read_rows(path)
         return build(rows, recognize(rows, wanted, columns))

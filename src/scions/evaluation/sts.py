@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scions.data.columns import number
-from scions.data.files import excerpt, read_jsonl
+from scions.data.files import excerpt, read_rows
 from scions.data.shapes import Shape
 from scions.errors import DataError
 from scions.evaluation.encoders import Encoder, encode_texts
@@ -85,7 +85,7 @@ def _paths(folder: Path) -> dict[str, Path]:
 
 
 def _read(path: Path) -> list[tuple[str, str, float]]:
-    read = read_jsonl(path)
+    read = read_rows(path)
     rows = []
     for i, row in enumerate(read.rows):
         first, second, score = row.get("sentence1"), row.get("sentence2"), number(row.get("score"))
