@@ -1,4 +1,4 @@
-"""Writes docs/openapi.json from the server's own routes.
+"""Write docs/openapi.json from the routes of the server.
 
     python docs/generate_openapi.py [--check]
 
@@ -14,7 +14,7 @@ FILE = Path(__file__).parent / "openapi.json"
 
 
 def text() -> str:
-    """The whole file."""
+    """Return the text of the file."""
     from scions.serving.app import routes
     from scions.serving.http.openapi import document
 

@@ -15,11 +15,11 @@ from scions.errors import UsageError
 def test_the_network_needs_keys(run):
     code, _, err = run("serve", "--host", "0.0.0.0")
     assert code == 2
-    assert "--keys FILE" in err
+    assert "needs --keys; or use --host 127.0.0.1" in err
 
 
 def test_what_is_not_installed_is_named(run, monkeypatch):
-    monkeypatch.setattr("scions.serving.server._NEEDED", ("json", "no_such_package_of_ours"))
+    monkeypatch.setattr("scions.serving.server.REQUIRED", ("json", "no_such_package_of_ours"))
     code, _, err = run("serve")
     assert code == 2
     assert "no_such_package_of_ours: pip install 'scions[serve]'" in err
@@ -42,7 +42,7 @@ def test_a_port_that_is_taken(run):
 def test_a_queue_too_short_for_one_request(run):
     code, _, err = run("serve", "--max-rows", "100", "--max-queue", "50")
     assert code == 2
-    assert "at least 200" in err
+    assert "--max-queue 50 is too small; with --max-rows 100 it must be at least 200" in err
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def write_fake(root: Path, name: str, value: float, size: int = 100, **more: Any
     return folder
 
 
-STOCK = BaseInfo(
+BASE_INFO = BaseInfo(
     id="org/base",
     sha256="b" * 64,
     pooling="mean",
@@ -118,7 +118,7 @@ def _few_threads():
 
 @pytest.fixture
 def base_info() -> BaseInfo:
-    return STOCK
+    return BASE_INFO
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def make_app(root: Path, encoder: FakeEncoder) -> Callable[..., Any]:
             path = root.parent / "keys.json"
             path.write_text(json.dumps(keys))
             known = Keys.read(path)
-        return build(encoder, STOCK, read_fake, root, settings=Settings(**limits), keys=known)
+        return build(encoder, BASE_INFO, read_fake, root, settings=Settings(**limits), keys=known)
 
     return make
 

@@ -1,4 +1,4 @@
-"""The shelf: load once, keep little, know versions."""
+"""The adapter cache: load once, bounded memory, versions."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_folder_that_changed_unannounced_is_refused(adapter_cache, write):
     adapter_cache.add("large")  # sets legal aside
     while len(adapter_cache._alive) > 1:  # the thread that read it may not have let go of it yet
         time.sleep(0.001)
-    with pytest.raises(ApiError, match=f"not {version} any more; take the new one up"):
+    with pytest.raises(ApiError, match=f"not {version}; register the new one"):
         _get(adapter_cache, "legal")
     adapter_cache.add("legal")
     assert _get(adapter_cache, "legal").value == 9

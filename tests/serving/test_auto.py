@@ -131,9 +131,9 @@ def test_what_is_no_candidate(ask, write, describe, root, caplog, described):
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
-        ({"adapter": ["auto", None]}, "adapter", "'auto' decides for a whole request and is no row's"),
+        ({"adapter": ["auto", None]}, "adapter", "'auto' is for a whole request, not for a row"),
         ({"adapter": [None, "auto-rows"]}, "adapter", 'give "adapter": "auto-rows"'),
-        ({"collection": "c"}, "collection", 'it keeps what "adapter": "auto" has decided'),
+        ({"collection": "c"}, "collection", 'it stores the decision of "adapter": "auto"'),
         ({"collection": "c", "adapter": "auto-rows"}, "collection", "goes with nothing else"),
         ({"collection": "c", "adapter": "legal"}, "collection", "goes with nothing else"),
         ({"collection": "", "adapter": "auto"}, "collection", "at least 1 character"),

@@ -10,6 +10,7 @@ import pytest
 
 from scions.serving.auto.collection_cache import CachedDecision, CollectionCache
 from scions.serving.http.adapter_choice import Choice
+from scions.serving.http.keys import local_caller
 
 URL = "/v1/embeddings"
 # The fake base's vectors are (sum of the words' lengths, words, adapter, 1/3, 0, 0, 0, 1): long words point to the
@@ -121,16 +122,16 @@ def test_a_removed_domain_is_forgotten(session, encoder):
         names = [await decided("one")]
         entry = weakref.ref(service.adapter_cache.newest()[1]["legal"])
         weights = weakref.ref(entry().weights)
-        means = weakref.ref(service.router._index._table.whole.means)
-        own = weakref.ref(service.router._index._known[entry()].mean)
-        assert len(service.router.kept) == 1
+        means = weakref.ref((await service.router.index.domains_for(local_caller(None))).means)
+        own = weakref.ref(service.router.index.known[entry()].mean)
+        assert len(service.router.collections) == 1
         assert (await client.delete("/v1/adapters/legal")).status_code == 200
         for _ in range(50):  # what served the last request may take a moment to let go
             gc.collect()
             if (entry(), weights(), means(), own()) == (None, None, None, None):
                 break
             await asyncio.sleep(0.02)
-        left = (entry(), weights(), means(), own(), len(service.router.kept))
+        left = (entry(), weights(), means(), own(), len(service.router.collections))
         return [*names, await decided("one")], left
 
     names, left = session(steps)
@@ -170,7 +171,7 @@ def test_a_version_that_could_not_stay_is_forgotten_too(session, write, describe
         gc.collect()
         write("legal", 50.0)
         added = (await client.post("/v1/adapters", json={"folder": "legal"})).json()["version"]
-        return first, added, len(service.router.kept), await decided()
+        return first, added, len(service.router.collections), await decided()
 
     first, added, kept, last = session(steps, memory=150)
     assert first != added
@@ -202,19 +203,19 @@ def test_deciding_while_adapters_come_and_go(session, encoder):
     assert set(seen) == {("legal", 5.0), ("medical", 7.0)}
 
 
-def test_an_adapter_removed_while_it_is_being_chosen(session, encoder):
+def test_an_adapter_removed_while_it_is_being_chosen(session, encoder, monkeypatch):
     async def steps(client, service):
         await client.post(URL, json={"model": "auto", "input": [LONG]})
-        load, times = service._weights, 0
+        peek, times = service.adapter_cache.peek, 0
 
-        async def removed_first(wanted):
+        def removed_first(name, version=None):
             nonlocal times
             times += 1
             if times == 1:
                 service.remove("legal", None)
-            return await load(wanted)
+            return peek(name, version)
 
-        service.router._load = removed_first
+        monkeypatch.setattr(service.adapter_cache, "peek", removed_first)
         return _decision(await client.post(URL, json={"model": "auto", "input": [LONG] * 3})), times
 
     found, times = session(steps)
@@ -228,7 +229,7 @@ def test_the_least_recently_used_collections_are_decided_anew():
             return True
 
     async def run():
-        kept, calls = CollectionCache(Nothing(), most=2), []
+        kept, calls = CollectionCache(Nothing(), limit=2), []
 
         async def ask(name):
             async def decide():
@@ -260,6 +261,6 @@ def test_who_waits_for_a_decision_survives_the_one_that_made_it(session, encoder
         first.cancel()
         await asyncio.sleep(0.02)
         encoder.open.set()
-        return _decision(await second)["adapter"], service._batcher.rows
+        return _decision(await second)["adapter"], service.batcher.rows
 
     assert session(steps) == ("medical", 0)

@@ -12,6 +12,7 @@ import pytest
 
 from scions.encoder.domain_encoder import DomainEncoder
 from scions.serving import BaseInfo, Settings, build
+from scions.serving.http.keys import local_caller
 
 URL = "/v1/embeddings"
 ADAPTERS = {"legal": "court", "medical": "fever"}
@@ -92,7 +93,11 @@ def test_a_removed_adapter_leaves_nothing_in_memory(play):
         body = {"model": "auto", "input": ["fever"] * 3, "collection": "handbook"}
         first = (await client.post(URL, json=body)).json()["scions"]["decision"]["adapter"]
         weights = service.adapter_cache.newest()[1]["medical"].weights
-        held = [weakref.ref(weights), weakref.ref(weights.domain), weakref.ref(service.router._index._table)]
+        held = [
+            weakref.ref(weights),
+            weakref.ref(weights.domain),
+            weakref.ref(await service.router.index.domains_for(local_caller(None))),
+        ]
         del weights
         await client.delete("/v1/adapters/medical")
         for _ in range(50):  # the thread that encoded the last rows may not have let go yet

@@ -236,7 +236,7 @@ def test_requests_share_batches_over_http(session, encoder):
         texts = ["a", "bb", "ccc", "dddd", "eeeee"]
         bodies = [{"model": model, "input": text} for text in texts for model in ("base", "legal")]
         sent = [asyncio.ensure_future(client.post(URL, json=body)) for body in bodies]
-        while service._batcher.rows < len(bodies) or service._batcher._arriving:
+        while service.batcher.rows < len(bodies) or service.batcher.arriving:
             await asyncio.sleep(0.001)
         encoder.open.set()
         return [answer.json()["data"][0]["embedding"][:3] for answer in await asyncio.gather(*sent)]
@@ -251,7 +251,7 @@ def test_a_full_queue_is_429_with_retry_after(session, encoder):
     async def steps(client, service):
         encoder.open.clear()
         first = asyncio.ensure_future(client.post(URL, json={"model": "base", "input": ["a"] * 4}))
-        while not service._batcher.rows:
+        while not service.batcher.rows:
             await asyncio.sleep(0.001)
         refused = await client.post(URL, json={"model": "base", "input": ["a"] * 4})
         encoder.open.set()
@@ -271,7 +271,7 @@ def test_a_fault_in_the_engine_is_told_without_the_text(session, encoder, caplog
         sent = [
             asyncio.ensure_future(client.post(URL, json={"model": "base", "input": t})) for t in ("bad!", "good one")
         ]
-        while service._batcher.rows < 2 or service._batcher._arriving:
+        while service.batcher.rows < 2 or service.batcher.arriving:
             await asyncio.sleep(0.001)
         encoder.open.set()
         return await asyncio.gather(*sent)
@@ -294,10 +294,10 @@ def test_a_large_request_lets_those_of_other_keys_pass(session, encoder):
 
         encoder.open.clear()
         large = asyncio.ensure_future(send("one", 1000))
-        while service._batcher.rows < 1000:
+        while service.batcher.rows < 1000:
             await asyncio.sleep(0.001)
         small = asyncio.ensure_future(send("two", 1))
-        while service._batcher.rows < 1001 or service._batcher._arriving:
+        while service.batcher.rows < 1001 or service.batcher.arriving:
             await asyncio.sleep(0.001)
         encoder.open.set()
         status = (await small).status_code

@@ -111,9 +111,9 @@ def test_requests_under_way_finish_on_the_weights_they_began_with(session, encod
         await client.post(URL, json={"model": "legal", "input": "a"})
         encoder.open.clear()
         running = asyncio.ensure_future(client.post(URL, json={"model": "legal", "input": "a"}))
-        while not service._batcher.rows:
+        while not service.batcher.rows:
             await asyncio.sleep(0.001)
-        while service._batcher._arriving:
+        while service.batcher.arriving:
             await asyncio.sleep(0.001)
         write("legal", 50.0)
         await client.post("/v1/adapters", json={"folder": "legal"})
@@ -154,7 +154,7 @@ def test_nothing_fails_while_adapters_come_and_go(session, write):
             problems += [r.text for r in (added, removed, other, gone) if r.status_code != 200]
         stop.set()
         await asyncio.gather(*using)
-        return problems, answers, service.adapter_cache.loaded_bytes, service._batcher.rows
+        return problems, answers, service.adapter_cache.loaded_bytes, service.batcher.rows
 
     problems, answers, kept, rows = session(steps, memory=300)
     assert problems == []
@@ -169,7 +169,7 @@ def test_state(session):
         service.ready = False
         stopping = await client.get("/ready")
         service.ready = True
-        service._batcher._workers[0].cancel()
+        service.batcher._workers[0].cancel()
         await asyncio.sleep(0)
         broken = await client.get("/health")
         return sound, stopping.status_code, broken.status_code, broken.json()

@@ -147,7 +147,7 @@ class Held(fakes.FakeEncoder):
         while len(ids) > 1 and not pathlib.Path(sys.argv[3]).exists():
             time.sleep(0.01)
         return super().encode_rows(ids, *columns)
-app = build(Held(), fakes.STOCK, fakes.read_fake, sys.argv[2])
+app = build(Held(), fakes.BASE_INFO, fakes.read_fake, sys.argv[2])
 listening = listen("127.0.0.1", 0)
 print(listening.getsockname()[1], flush=True)
 run(app, listening)

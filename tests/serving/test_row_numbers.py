@@ -36,7 +36,7 @@ def _together(session, encoder, *inputs, **limits):
     async def steps(client, service):
         encoder.open.clear()
         sent = [asyncio.ensure_future(client.post(URL, json={"model": "base", "input": rows})) for rows in inputs]
-        while service._batcher.rows < sum(map(len, inputs)) or service._batcher._arriving:
+        while service.batcher.rows < sum(map(len, inputs)) or service.batcher.arriving:
             await asyncio.sleep(0.001)
         encoder.open.set()
         return await asyncio.gather(*sent)

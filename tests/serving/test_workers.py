@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scions.serving.workers import FEW_TOKENS, MOST_WORKERS, in_threads, worker_threads, workers_for
+from scions.serving.workers import FEW_TOKENS, MAX_WORKERS, in_threads, worker_threads, workers_for
 
 
 def test_small_batches_take_one_thread_and_large_ones_all(monkeypatch):
@@ -53,4 +53,4 @@ def test_only_the_packed_loop_on_a_processor_gets_several_batches(monkeypatch):
     assert (workers("packed", "cpu"), workers("packed", "cuda"), workers("peft", "cpu")) == (4, 1, 1)
     assert workers_for(object()) == 1
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert workers("packed", "cpu") == MOST_WORKERS
+    assert workers("packed", "cpu") == MAX_WORKERS

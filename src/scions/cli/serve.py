@@ -28,8 +28,8 @@ def serve(
     max_rows: Annotated[int, typer.Option(min=1, help="Inputs in a request.")] = 2048,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a request.")] = 300_000,
     max_body: Annotated[str, typer.Option(help="Size of a request.")] = "4MB",
-    max_queue: Annotated[
-        int, typer.Option(min=2, help="Rows that may wait; then requests are refused (429).")
+    queue_rows: Annotated[
+        int, typer.Option("--max-queue", min=2, help="Rows that may wait; then requests are refused (429).")
     ] = 16_384,
 ) -> None:
     """Serve embeddings of one base and all its adapters, as the OpenAI API gives them.
@@ -53,7 +53,7 @@ def serve(
         max_body=size(max_body, "--max-body"),
         max_rows=max_rows,
         max_tokens=max_tokens,
-        queue_rows=max_queue,
+        queue_rows=queue_rows,
     )
     listening = listen(host, port)  # before a model is loaded for nothing
 

@@ -1,12 +1,17 @@
-"""All adapters of one base behind an HTTP API: what OpenAI's clients speak, with an adapter for every row."""
+"""Serve all adapters of one base over HTTP: OpenAI's embeddings API, with an adapter for every row."""
 
 from __future__ import annotations
 
-from scions.encoder.base_info import BaseInfo, Weights
-from scions.serving.http.keys import Keys
-from scions.serving.protocols import AdapterReader, RowBatchEncoder
-from scions.serving.server import build, check_host, check_installed, listen, run
-from scions.serving.settings import Settings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scions.encoder.base_info import BaseInfo, Weights
+    from scions.serving.adapter_cache import AdapterReader
+    from scions.serving.http.keys import Keys
+    from scions.serving.server import build, check_host, check_installed, listen, run
+    from scions.serving.settings import Settings
+    from scions.serving.workers import RowBatchEncoder
 
 __all__ = [
     "AdapterReader",
@@ -21,3 +26,19 @@ __all__ = [
     "listen",
     "run",
 ]
+
+# Imported on first use, so that `check_installed` runs where packages of the extra ``serve`` are missing.
+_LAZY = {
+    "AdapterReader": "scions.serving.adapter_cache",
+    "BaseInfo": "scions.encoder.base_info",
+    "Keys": "scions.serving.http.keys",
+    "RowBatchEncoder": "scions.serving.workers",
+    "Settings": "scions.serving.settings",
+    "Weights": "scions.encoder.base_info",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module(_LAZY.get(name, "scions.serving.server")), name)
+    raise AttributeError(f"module 'scions.serving' has no attribute {name!r}")

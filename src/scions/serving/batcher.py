@@ -1,4 +1,4 @@
-"""Rows of different requests encoded together: a bounded queue, fair between clients, a batch for each worker."""
+"""Encode rows of different requests together: a bounded queue, fair between clients, a batch for each worker."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,32 +20,49 @@ from scions.serving.workers import worker_threads
 if TYPE_CHECKING:
     import numpy as np
 
-_SHARE = 256  # tokens that are worth a batch of their own while another worker is idle
+_SHARE = 256  # tokens that are worth their own batch while another worker is idle
 Encode = Callable[[list[Any], list[Any], list[float]], "np.ndarray"]
 
 
 @dataclass(eq=False)
 class _Job:
-    """The rows of one request; ``next`` is the first that has not gone into a batch, ``left`` the tokens from there.
-
-    ``numbers``: what the rows are called in the request, where they are only some of it.
-    """
+    """The rows of one request, or some of them; ``numbers`` are then their places in the request."""
 
     ids: Sequence[Sequence[int]]
     adapters: Sequence[Any]
     strengths: Sequence[float]
+    numbers: Sequence[int] | None
     done: asyncio.Future[np.ndarray]
-    queued: float
+    queued: float  # when
+    tokens: int  # of the rows from `next` on
+    missing: int  # rows without a vector
+    next: int = 0  # the first row that is in no batch yet
     vectors: Any = None
-    next: int = 0
-    left: int = 0
-    missing: int = 0
-    numbers: Sequence[int] | None = None
+
+    def store(self, row: int, vector: np.ndarray) -> None:
+        """Store the vector of a row; with the last one the request has its answer."""
+        if self.vectors is None:
+            import numpy as np
+
+            self.vectors = np.empty((len(self.ids), len(vector)), dtype=np.float32)
+        self.vectors[row] = vector
+        self.missing -= 1
+        if not self.missing and not self.done.done():
+            self.done.set_result(self.vectors)
+
+    def fail(self, row: int, error: Exception) -> None:
+        """Fail the request for ``row``, which was encoded alone: what the engine calls row 1 is that row."""
+        if isinstance(error, ScionsError):
+            problem = str(error).removeprefix("row 1").lstrip(": ")
+            number = row if self.numbers is None else self.numbers[row]
+            error = ApiError(422, f"input[{number}]: {problem}", code="not_encoded", param="input")
+        if not self.done.done():
+            self.done.set_exception(error)
 
 
 @dataclass(eq=False)
-class _Tenant:
-    """A client. ``served`` counts tokens: who has been served least comes next."""
+class _Client:
+    """``served`` counts tokens: the client that was served the fewest comes next."""
 
     rows: int = 0  # admitted and not answered
     served: float = 0.0
@@ -53,7 +71,7 @@ class _Tenant:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What one batch held: rows, tokens, its share of a full batch, and the seconds that its jobs had waited."""
+    """One batch: its rows and tokens, its share of a full batch, and the seconds that its requests had waited."""
 
     rows: int
     tokens: int
@@ -62,21 +80,20 @@ class BatchReport:
 
 
 class Batcher:
-    """Queues rows and encodes them in threads, so that the event loop stays free.
+    """Queue rows and encode them in threads, so that the event loop stays free.
 
-    A batch takes from the client that has been served the fewest tokens, then from the next (start-time fair queueing:
-    a client that comes back after a pause starts level with the others, not with its old credit). A turn is one
-    request, or half a batch of a larger one: were requests mixed row by row, all would be answered at the same moment,
-    and then nothing be queued until their clients have sent the next. A batch that is not full waits a moment, and
-    only while requests are known to be on their way.
+    A batch takes rows of the client that was served the fewest tokens, then of the next (start-time fair queueing: a
+    client that returns after a pause starts level with the others). It takes a request whole, or half a batch of a
+    larger one. Mixed row by row, all requests would be answered at the same moment and the queue be empty until their
+    clients have sent the next. A batch that is not full waits a moment, and only while requests are on their way.
 
     Args:
-        encode: ``(token ids, adapters, strengths) -> [rows, dim]``; runs in threads of its own.
+        encode: ``(token ids, adapters, strengths) -> [rows, dim]``; runs in its own threads.
         queue_rows: rows of all clients together that may wait or be encoded.
         batch_tokens: tokens of a batch; one row may be longer.
         linger: longest wait for more rows, in seconds.
         workers: batches that are encoded at the same time.
-        on_batch: called with what each batch held.
+        on_batch: receives a report of each batch.
     """
 
     def __init__(
@@ -89,74 +106,72 @@ class Batcher:
         workers: int = 1,
         on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
+        self.rows = 0  # that wait or are being encoded
+        self.arriving = 0  # requests admitted whose rows are not queued yet
         self._encode = encode
         self._limit, self._budget, self._linger = queue_rows, batch_tokens, linger
-        self._turn = max(1, batch_tokens // 2)
         self._on_batch = on_batch
-        self._tenants: dict[str, _Tenant] = {}
-        self._rows = 0  # admitted and not answered
+        self._clients: dict[str, _Client] = {}
         self._queued_tokens = 0
-        self._arriving = 0  # requests admitted whose rows are not queued yet
         self._clock = 0.0
         self._rate = 100.0  # rows a second, lately
         self._filled, self._arrived = asyncio.Event(), asyncio.Event()
-        self._threads, self._idle = worker_threads(workers), workers
-        self._count, self._workers = workers, list[asyncio.Task[None]]()
+        self._count = self._idle = workers
+        self._threads: ThreadPoolExecutor | None = None
+        self._workers: list[asyncio.Task[None]] = []
         self._closing = False
 
     @property
-    def rows(self) -> int:
-        """Rows that wait or are being encoded."""
-        return self._rows
-
-    @property
     def failed(self) -> bool:
-        """Whether a worker has ended though nobody closed it: a fault, after which rows would not be answered."""
+        """Whether a worker has ended by a fault, after which rows would not be answered."""
         return not self._closing and any(worker.done() for worker in self._workers)
 
     def start(self) -> None:
         """Begin to work; needs a running event loop."""
+        self._threads = worker_threads(self._count)
         loop = asyncio.get_running_loop()
         self._workers = [loop.create_task(self._work()) for _ in range(self._count)]
 
     async def close(self) -> None:
         """Take nothing new, finish what is queued, and end."""
         self._closing = True
-        while self._rows and self._workers and not any(worker.done() for worker in self._workers):
+        while self.rows and self._workers and not any(worker.done() for worker in self._workers):
             await asyncio.sleep(0.01)
         for worker in self._workers:
             worker.cancel()
-        self._threads.shutdown(wait=True)
+        if self._threads is not None:
+            self._threads.shutdown(wait=True)
 
     @contextmanager
     def admitted(self, client: str, rows: int) -> Iterator[Callable[..., Any]]:
-        """Make room for so many rows; gives the function that queues and awaits them, all or some of them at a time.
+        """Reserve places in the queue; yields the function that encodes the rows, all or some of them at a time.
 
-        What it raises is the engine's error of one of these rows, a ScionsError as ApiError 422 with the row's number.
+        That function raises the engine's error of one of these rows, a ScionsError as ApiError 422 with the row's
+        number.
 
-        The room a client may take is what the queue has left: one client alone can fill half of it, two a third each,
-        so that there is always some for the next.
+        A client may take as many places as the queue has left: one client alone can fill half of it, two a third each,
+        so that a newcomer always finds some.
 
         Raises:
             ApiError: 429, the client's share of the queue is full; 503, the server is being stopped.
         """
         if self._closing:
             raise stopping()
-        tenant = self._tenants.get(client) or _Tenant()
-        if tenant.rows + rows > self._limit - self._rows:
-            seconds = min(60, max(1, math.ceil(tenant.rows / self._rate)))
-            raise busy(f"{tenant.rows} rows of yours are waiting and the queue is full; try again shortly.", seconds)
-        self._tenants[client] = tenant
-        tenant.rows += rows
-        self._rows += rows
-        self._arriving += 1
+        state = self._clients.get(client) or _Client()
+        if state.rows + rows > self._limit - self.rows:
+            seconds = min(60, max(1, math.ceil(state.rows / self._rate)))
+            raise busy(f"{state.rows} rows of yours are waiting and the queue is full", seconds)
+        self._clients[client] = state
+        state.rows += rows
+        self.rows += rows
+        self.arriving += 1
         arrived = False
 
         def arrive() -> None:
             nonlocal arrived
             if not arrived:
                 arrived = True
-                self._arriving -= 1
+                self.arriving -= 1
                 self._arrived.set()
 
         async def encode(
@@ -165,48 +180,42 @@ class Batcher:
             strengths: Sequence[float],
             numbers: Sequence[int] | None = None,
         ) -> np.ndarray:
-            queued = self._queue(tenant, ids, adapters, strengths, numbers)
+            done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+            job = _Job(
+                ids, adapters, strengths, numbers, done, time.perf_counter(), tokens=sum(map(len, ids)),
+                missing=len(ids),
+            )  # fmt: skip
+            self._queue(state, job)
             arrive()
-            return await queued
+            try:
+                return await done
+            finally:
+                # Where the client has gone, the rows that are left need not be encoded.
+                self._queued_tokens -= job.tokens
+                job.next, job.tokens = len(ids), 0
 
         try:
             yield encode
         finally:
             arrive()
-            tenant.rows -= rows
-            self._rows -= rows
-            if not tenant.rows:
-                self._tenants.pop(client, None)
+            state.rows -= rows
+            self.rows -= rows
+            if not state.rows:
+                self._clients.pop(client, None)
 
-    async def _queue(
-        self,
-        tenant: _Tenant,
-        ids: Sequence[Sequence[int]],
-        adapters: Sequence[Any],
-        strengths: Sequence[float],
-        numbers: Sequence[int] | None,
-    ) -> np.ndarray:
-        done: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        tokens = sum(map(len, ids))
-        job = _Job(ids, adapters, strengths, done, time.perf_counter(), None, 0, tokens, len(ids), numbers)
-        if not tenant.jobs:
-            tenant.served = max(tenant.served, self._clock)
-        tenant.jobs.append(job)
-        self._queued_tokens += tokens
+    def _queue(self, client: _Client, job: _Job) -> None:
+        if not client.jobs:
+            client.served = max(client.served, self._clock)
+        client.jobs.append(job)
+        self._queued_tokens += job.tokens
         self._filled.set()
-        try:
-            return await done
-        finally:
-            # Where the client has gone, what is left of it need not be encoded.
-            self._queued_tokens -= job.left
-            job.next, job.left = len(ids), 0
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._filled.wait()
             await self._gather(loop.time() + self._linger)
-            # Workers with nothing to do share what there is: what is queued is encoded the sooner.
+            # Idle workers share what is queued, so that it is encoded sooner.
             share = max(_SHARE, math.ceil(self._queued_tokens / self._idle))
             rows = self._take(min(self._budget, share))
             if not rows:
@@ -219,113 +228,92 @@ class Batcher:
                 self._idle += 1
 
     async def _batch(self, rows: list[tuple[_Job, int]]) -> None:
-        """Encode the rows of one batch."""
         started = time.perf_counter()
-        waited = [started - job.queued for job, at in rows if at == 0]
+        waited = [started - job.queued for job, row in rows if row == 0]
         if await self._encoded(rows):
             rate = self._count * len(rows) / max(time.perf_counter() - started, 1e-6)
             self._rate += 0.1 * (rate - self._rate)
         if self._on_batch is not None:
-            tokens = sum(len(job.ids[at]) for job, at in rows)
+            tokens = sum(len(job.ids[row]) for job, row in rows)
             self._on_batch(BatchReport(len(rows), tokens, min(1.0, tokens / self._budget), waited))
 
     async def _gather(self, deadline: float) -> None:
-        """Wait while a batch is not full and more is on its way, up to a moment of the loop's clock."""
+        """Wait, up to a time of the loop's clock, while a batch is not full and requests are on their way."""
         clock = asyncio.get_running_loop().time
-        while self._queued_tokens < self._budget and self._arriving and (left := deadline - clock()) > 0:
+        while self._queued_tokens < self._budget and self.arriving and (left := deadline - clock()) > 0:
             self._arrived.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
 
-    def _take(self, most: int) -> list[tuple[_Job, int]]:
-        """The rows of the next batch as (job, row), ``most`` tokens, or one longer row."""
+    def _take(self, limit: int) -> list[tuple[_Job, int]]:
+        """Take the rows of the next batch as (job, row): ``limit`` tokens, or one longer row."""
         waiting = [
-            (tenant.served, number, tenant) for number, tenant in enumerate(self._tenants.values()) if tenant.jobs
+            (client.served, number, client) for number, client in enumerate(self._clients.values()) if client.jobs
         ]
         heapq.heapify(waiting)
         taken: list[tuple[_Job, int]] = []
         tokens = 0
+        whole = max(1, self._budget // 2)  # a request of so many tokens is not divided
         while waiting:
-            _, number, tenant = waiting[0]
-            while tenant.jobs and tenant.jobs[0].next >= len(tenant.jobs[0].ids):
-                tenant.jobs.popleft()
-            if not tenant.jobs:
+            _, number, client = waiting[0]
+            while client.jobs and client.jobs[0].next >= len(client.jobs[0].ids):
+                client.jobs.popleft()
+            if not client.jobs:
                 heapq.heappop(waiting)
                 continue
-            job = tenant.jobs[0]
-            if taken and most - tokens < job.left <= self._turn:
+            job = client.jobs[0]
+            room = limit - tokens
+            if taken and room < job.tokens <= whole:
                 break  # it goes whole, with the next batch
-            cost, end = self._part(job, most - tokens, not taken)
+            cost, end = _part(job, min(room, whole), not taken)
             if end == job.next:
                 break
-            taken += [(job, at) for at in range(job.next, end)]
+            taken += [(job, row) for row in range(job.next, end)]
             job.next = end
-            job.left -= cost
+            job.tokens -= cost
             tokens += cost
-            self._clock = max(self._clock, tenant.served)
-            tenant.served += cost
-            heapq.heapreplace(waiting, (tenant.served, number, tenant))
+            self._clock = max(self._clock, client.served)
+            client.served += cost
+            heapq.heapreplace(waiting, (client.served, number, client))
         self._queued_tokens -= tokens
         return taken
 
-    def _part(self, job: _Job, room: int, first: bool) -> tuple[int, int]:
-        """Tokens and end of a job's next turn in so much room; a batch's ``first`` row may be longer."""
-        cost, end = 0, job.next
-        while end < len(job.ids):
-            more = cost + len(job.ids[end])
-            if more > min(room, self._turn) and not (first and end == job.next):
-                break
-            cost, end = more, end + 1
-        return cost, end
-
     async def _encoded(self, rows: list[tuple[_Job, int]]) -> bool:
-        """Encode rows and hand their vectors out; False where that failed.
+        """Encode rows and store their vectors; False where that failed.
 
         Rows that fail together are halved until those at fault are alone, and only their requests fail.
         """
-        rows = [(job, at) for job, at in rows if not job.done.done()]
+        rows = [(job, row) for job, row in rows if not job.done.done()]
         if not rows:
             return True
+        columns = (
+            [job.ids[row] for job, row in rows],
+            [job.adapters[row] for job, row in rows],
+            [job.strengths[row] for job, row in rows],
+        )
         try:
-            vectors = await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, *_columns(rows))
+            vectors = await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, *columns)
         except Exception as error:
             if len(rows) == 1:
-                _fail(*rows[0], error)
+                job, row = rows[0]
+                job.fail(row, error)
             else:
                 rows.sort(key=lambda row: id(row[0]))  # a request's rows together: the rest of a failed one is skipped
                 middle = len(rows) // 2
                 await self._encoded(rows[:middle])
                 await self._encoded(rows[middle:])
             return False
-        _hand_out(rows, vectors)
+        for (job, row), vector in zip(rows, vectors, strict=True):
+            job.store(row, vector)
         return True
 
 
-def _columns(rows: list[tuple[_Job, int]]) -> tuple[list[Any], list[Any], list[float]]:
-    return (
-        [job.ids[at] for job, at in rows],
-        [job.adapters[at] for job, at in rows],
-        [job.strengths[at] for job, at in rows],
-    )
-
-
-def _hand_out(rows: list[tuple[_Job, int]], vectors: np.ndarray) -> None:
-    for (job, at), vector in zip(rows, vectors, strict=True):
-        if job.vectors is None:
-            import numpy as np
-
-            job.vectors = np.empty((len(job.ids), vectors.shape[1]), dtype=np.float32)
-        job.vectors[at] = vector
-        job.missing -= 1
-        if not job.missing and not job.done.done():
-            job.done.set_result(job.vectors)
-
-
-def _fail(job: _Job, row: int, error: Exception) -> None:
-    """Fail a request for its ``row``, which failed alone: what the engine calls row 1 is that row."""
-    if isinstance(error, ScionsError):
-        problem = str(error).removeprefix("row 1").lstrip(": ")
-        number = row if job.numbers is None else job.numbers[row]
-        error = ApiError(422, f"input[{number}]: {problem}", code="not_encoded", param="input")
-    if not job.done.done():
-        job.done.set_exception(error)
+def _part(job: _Job, room: int, first: bool) -> tuple[int, int]:
+    """Return the tokens and the end of the rows of a job that fit; a batch's ``first`` row may be longer."""
+    cost, end = 0, job.next
+    while end < len(job.ids):
+        more = cost + len(job.ids[end])
+        if more > room and not (first and end == job.next):
+            break
+        cost, end = more, end + 1
+    return cost, end

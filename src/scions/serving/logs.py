@@ -1,4 +1,4 @@
-"""One JSON object a line: what was done, never what was said."""
+"""Log as JSON lines, without any text of a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FIELDS = "fields"
 
 
 class JsonLines(logging.Formatter):
-    """Writes a record as JSON. Of an exception only its type and places: a message could hold a client's text."""
+    """Write a record as JSON; of an exception only type and places, because its message could hold a client's text."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -23,7 +23,7 @@ class JsonLines(logging.Formatter):
         }
         line |= getattr(record, _FIELDS, {})
         if record.exc_info and record.exc_info[1] is not None:
-            line |= told(record.exc_info[1])
+            line |= describe_error(record.exc_info[1])
         return json.dumps(line, default=str)
 
 
@@ -32,8 +32,8 @@ def log(event: str, level: int = logging.INFO, **fields: Any) -> None:
     logging.getLogger(LOGGER).log(level, event, extra={_FIELDS: fields})
 
 
-def told(error: BaseException) -> dict[str, Any]:
-    """Type and places of an exception."""
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Return type and places of an exception."""
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
     return {"error": type(error).__name__, "at": places[-8:]}
 

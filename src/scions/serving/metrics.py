@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus, in a registry of its own."""
+"""Prometheus metrics of one server, in their own registry."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scions.serving.adapter_cache import AdapterCache
 from scions.serving.batcher import BatchReport
 
 OTHER = "(other)"
-# Each label value is a series of its own in Prometheus for good: the first so many adapters that are used get one,
-# the rest share OTHER. Counters must not fall, so a label is never given on to another adapter.
+# Prometheus stores one series for each label value and never drops it: the first adapters in use get one each, the
+# rest share OTHER. Counters must not fall, so a label never passes to another adapter.
 MAX_ADAPTER_LABELS = 100
 _METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -25,44 +25,46 @@ class Metrics:
     def __init__(self, adapter_cache: AdapterCache) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_CacheCollector(adapter_cache))
-        here = self.registry
-        self._requests = Counter("scions_requests", "Requests answered.", ("route", "method", "status"), registry=here)
+        registry = self.registry
+        self._requests = Counter(
+            "scions_requests", "Requests answered.", ("route", "method", "status"), registry=registry
+        )
         self._seconds = Histogram(
-            "scions_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=here
+            "scions_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=registry
         )
-        self._rows = Counter("scions_rows", "Rows encoded.", ("adapter",), registry=here)
-        self._tokens = Counter("scions_tokens", "Tokens encoded.", ("adapter",), registry=here)
+        self._rows = Counter("scions_rows", "Rows encoded.", ("adapter",), registry=registry)
+        self._tokens = Counter("scions_tokens", "Tokens encoded.", ("adapter",), registry=registry)
         self._decisions = Counter(
-            "scions_auto_decisions", "Decisions for auto and auto-rows.", ("outcome",), registry=here
+            "scions_auto_decisions", "Decisions for auto and auto-rows.", ("outcome",), registry=registry
         )
-        self._cut = Counter("scions_truncated_rows", "Texts cut to the base's length.", registry=here)
+        self._cut = Counter("scions_truncated_rows", "Texts cut to the base's length.", registry=registry)
         self._waited = Histogram(
-            "scions_queue_seconds", "Time from queueing to the first batch.", buckets=_SECONDS, registry=here
+            "scions_queue_seconds", "Time from queueing to the first batch.", buckets=_SECONDS, registry=registry
         )
         self._fill = Histogram(
             "scions_batch_fill", "Tokens of a batch over its limit.", buckets=[n / 10 for n in range(1, 11)],
-            registry=here,
+            registry=registry,
         )  # fmt: skip
         self._batch_rows = Histogram(
-            "scions_batch_rows", "Rows of a batch.", buckets=[2**n for n in range(11)], registry=here
+            "scions_batch_rows", "Rows of a batch.", buckets=[2**n for n in range(11)], registry=registry
         )
-        self.queued = Gauge("scions_queue_rows", "Rows waiting or being encoded.", registry=here)
-        self.connections = Gauge("scions_connections", "Open connections.", registry=here)
+        self.queued = Gauge("scions_queue_rows", "Rows waiting or being encoded.", registry=registry)
+        self.connections = Gauge("scions_connections", "Open connections.", registry=registry)
         self._labels: set[str] = set()
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count a request; ``route`` is the path's pattern, not the path."""
+        """Count a request; ``route`` is the pattern of its path."""
         self._requests.labels(route, method if method in _METHODS else OTHER, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def encoded(self, adapter: str | None, rows: int, tokens: int) -> None:
-        """Count rows that were encoded with an adapter, None for the base."""
+        """Count rows encoded with an adapter, None for the base."""
         label = self._label(adapter)
         self._rows.labels(label).inc(rows)
         self._tokens.labels(label).inc(tokens)
 
     def decided(self, adapters: int, base: int) -> None:
-        """Count decisions for an adapter, and for the base."""
+        """Count decisions for an adapter and for the base."""
         self._decisions.labels("adapter").inc(adapters)
         self._decisions.labels("base").inc(base)
 
@@ -78,7 +80,7 @@ class Metrics:
             self._waited.observe(seconds)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _label(self, adapter: str | None) -> str:
@@ -92,19 +94,15 @@ class Metrics:
 
 
 class _CacheCollector(Collector):
-    """Reads the shelf's own counts when Prometheus asks."""
+    """Read the counts of an `AdapterCache` when Prometheus asks."""
 
     def __init__(self, adapter_cache: AdapterCache) -> None:
-        self._shelf = adapter_cache
+        self._cache = adapter_cache
 
     def collect(self) -> Iterator[Metric]:
-        adapter_cache = self._shelf
-        yield CounterMetricFamily("scions_adapter_hits", "Adapters found in memory.", value=adapter_cache.hits)
-        yield CounterMetricFamily("scions_adapter_misses", "Adapters read from disk.", value=adapter_cache.misses)
-        yield CounterMetricFamily(
-            "scions_adapter_evictions", "Adapters set aside for others.", value=adapter_cache.evictions
-        )
-        yield GaugeMetricFamily(
-            "scions_adapters_registered", "Adapters that can be used.", value=adapter_cache.registered
-        )
-        yield GaugeMetricFamily("scions_adapters_bytes", "Memory of loaded adapters.", value=adapter_cache.loaded_bytes)
+        cache = self._cache
+        yield CounterMetricFamily("scions_adapter_hits", "Adapters found in memory.", value=cache.hits)
+        yield CounterMetricFamily("scions_adapter_misses", "Adapters read from disk.", value=cache.misses)
+        yield CounterMetricFamily("scions_adapter_evictions", "Adapters evicted for others.", value=cache.evictions)
+        yield GaugeMetricFamily("scions_adapters_registered", "Adapters that can be used.", value=cache.registered)
+        yield GaugeMetricFamily("scions_adapters_bytes", "Memory of loaded adapters.", value=cache.loaded_bytes)

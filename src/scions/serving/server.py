@@ -1,4 +1,4 @@
-"""From a base and a folder of adapters to a running server."""
+"""Build and run the server of a base and a folder of adapters."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import signal
 import socket
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scions.encoder.base_info import BaseInfo
 from scions.errors import UsageError
-from scions.serving.adapter_cache import AdapterCache
-from scions.serving.http.keys import Keys
-from scions.serving.protocols import AdapterReader, RowBatchEncoder
+from scions.serving.adapter_cache import AdapterCache, AdapterReader
 from scions.serving.settings import Settings
+from scions.serving.workers import RowBatchEncoder
 
-_NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+if TYPE_CHECKING:
+    from scions.serving.http.keys import Keys
+
+REQUIRED = ("fastapi", "pydantic", "uvicorn", "prometheus_client", "orjson")
 
 
 def check_installed() -> None:
-    """Raise UsageError, with what to install, where the parts of the extra ``serve`` are missing."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    """Raise UsageError, with the install command, where packages of the extra ``serve`` are missing."""
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"the server needs {', '.join(missing)}: pip install 'scions[serve]'")
 
@@ -35,9 +37,7 @@ def check_host(host: str, keys: Keys | None) -> None:
         UsageError: ``host`` is not this machine's own address and there are no keys.
     """
     if keys is None and not _is_loopback(host):
-        raise UsageError(
-            f"--host {host} is open to the network, which needs keys: give --keys FILE, or use --host 127.0.0.1"
-        )
+        raise UsageError(f"host={host} is open to the network, which needs keys=...; or use host=127.0.0.1")
 
 
 def build(
@@ -50,7 +50,16 @@ def build(
     settings: Settings | None = None,
     keys: Keys | None = None,
 ) -> Any:
-    """The FastAPI app of a server with every adapter under ``adapters`` registered.
+    """Return the FastAPI app of a server with every adapter under ``adapters`` registered.
+
+    Args:
+        encoder: the base; `DomainEncoder` is one.
+        base_info: its description.
+        read: reads the folder of an adapter.
+        adapters: the folder that holds the adapters.
+        host: the address that the server will listen on.
+        settings: its limits; None for the defaults.
+        keys: its API keys; None serves this machine only.
 
     Raises:
         UsageError: ``adapters`` is no folder, ``host`` needs keys, or the extra ``serve`` is not installed.
@@ -63,14 +72,13 @@ def build(
     settings = settings or Settings()
     adapter_cache = AdapterCache(adapters, read, settings.memory)
     adapter_cache.scan()
-    names = {"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"}
-    return create_app(
-        Service(encoder, base_info, adapter_cache, settings, keys), frozenset(names) if keys is None else None
-    )
+    service = Service(encoder, base_info, adapter_cache, settings, keys)
+    local = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower(), f"[{host.lower()}]"})
+    return create_app(service, local if keys is None else None)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one.
+    """Return a bound socket; port 0 takes a free one.
 
     Raises:
         UsageError: the address is not this machine's, or the port is taken.
@@ -86,18 +94,18 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        what = "the port is taken; choose another with --port" if taken else str(error)
-        raise UsageError(f"cannot listen on {host}:{port}: {what}") from error
+        problem = "the port is taken; choose another with port=..." if taken else str(error)
+        raise UsageError(f"cannot listen on {host}:{port}: {problem}") from error
     return listening
 
 
 def run(app: Any, listening: socket.socket) -> None:
-    """Serve until SIGTERM or Ctrl-C; then take no new requests and finish what runs, ``Settings.drain`` at most."""
+    """Serve until SIGTERM or Ctrl-C, then refuse new requests and give running ones ``Settings.drain`` seconds."""
     from scions.serving.uvicorn_server import Server
 
     server = Server(app)
     if threading.current_thread() is threading.main_thread():
-        # uvicorn raises the signal once more when it has finished: then all is well, and the exit code should be 0.
+        # uvicorn raises the signal again when it has finished; without a handler the exit code would not be 0.
         signal.signal(signal.SIGTERM, lambda *_: None)
     server.run(sockets=[listening])
 

@@ -1,4 +1,4 @@
-"""uvicorn as this server needs it: so many connections and no more, none that waits for ever, an end seen from afar."""
+"""uvicorn with a limit on connections, a time limit for idle clients, and a shutdown that load balancers notice."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ from scions.serving.service import Service
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's connection, closed where its client does nothing.
 
-    uvicorn itself closes only connections that are idle after an answer: not those that never send a request, or half
-    of one, or never read what they asked for.
+    uvicorn itself closes only connections that are idle after a response: not those whose client never sends a
+    request, or half of one, or never reads the response.
 
     Args:
-        most: connections that are served. An eighth as many again are told 503 (`RequestMiddleware`), with a second to
-            ask; what comes beyond is closed at once.
-        patience: seconds for the client's next step; it takes up to twice as long to be seen.
+        limit: connections that are served. An eighth as many again get 503 (`RequestMiddleware`) and one second to send
+            a request; any further are closed at once.
+        patience: seconds for the client's next step; a connection closes after at most twice as long.
     """
 
     app_state: dict[str, Any]  # uvicorn's; each request gets a copy as its scope's state
 
-    def __init__(self, *args: Any, most: int, patience: float, **options: Any) -> None:
+    def __init__(self, *args: Any, limit: int, patience: float, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._most, self._patience = most, patience
-        self._seen: Any = (None, 0)
+        self._limit, self._patience = limit, patience
+        self._last_state: Any = (None, 0)
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         open_now = len(self.connections)
-        if open_now > self._most + max(8, self._most // 8):
+        if open_now > self._limit + max(8, self._limit // 8):
             transport.abort()
             return
-        if open_now > self._most:
+        if open_now > self._limit:
             self.app_state = {**self.app_state, CROWDED: True}
             self._patience = min(1.0, self._patience)
-        self._watch = self.loop.call_later(self._patience, self._look)
+        self._watch = self.loop.call_later(self._patience, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._watch is not None:
             self._watch.cancel()
         super().connection_lost(exc)
 
-    def _look(self) -> None:
-        """Close where the next step has been the client's since the last look, and it took none."""
+    def _check(self) -> None:
+        """Close where the next step has been the client's since the last check, and it took none."""
         unread = self.transport.get_write_buffer_size()
         waiting = unread or self.cycle is None or self.cycle.response_complete
-        now = (self.cycle, unread) if waiting else None  # each request is a cycle of its own
-        if waiting and now == self._seen:
+        state = (self.cycle, unread) if waiting else None  # each request has its own cycle
+        if waiting and state == self._last_state:
             self.transport.abort()
             return
-        self._seen = now
-        self._watch = self.loop.call_later(self._patience, self._look)
+        self._last_state = state
+        self._watch = self.loop.call_later(self._patience, self._check)
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server of one `Service`, which tells load balancers before it closes its door."""
+    """A uvicorn server of one `Service` that stays reachable while running requests finish."""
 
     def __init__(self, app: Any) -> None:
         self._service: Service = app.state.service
         limits = self._service.settings
-        protocol: Any = functools.partial(Connection, most=limits.connections, patience=limits.patience)
+        protocol: Any = functools.partial(Connection, limit=limits.connections, patience=limits.patience)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -1,1 +1,1 @@
-"""`auto`: the texts choose their adapter."""
+"""Route requests with ``auto`` and ``auto-rows`` to adapters by their texts."""

@@ -1,4 +1,4 @@
-"""What was decided for a collection stays decided, so that all its vectors, and its queries, lie in one space."""
+"""LRU cache of routing decisions by collection, so that all its vectors and queries lie in one space."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from scions.serving.adapter_cache import AdapterCache
 from scions.serving.http.adapter_choice import Choice
 
-KEPT = 10_000  # collections; the least recently used one is decided anew when it comes again
-Key = tuple[str, str]  # who asks, and what the collection is called
+MAX_COLLECTIONS = 10_000
+Key = tuple[str, str]  # name of the caller, name of the collection
 
 
 @dataclass(frozen=True)
@@ -23,53 +23,54 @@ class CachedDecision:
     confidence: float
     texts: int
 
-    def answer(self) -> dict[str, Any]:
-        """As `scions.serving.http.responses.RoutingDecision`."""
+    def response(self) -> dict[str, Any]:
+        """Return the fields of `scions.serving.http.responses.Decision`."""
         name, version = (None, None) if self.choice is None else (self.choice.name, self.choice.version)
         return {"adapter": name, "version": version, "confidence": self.confidence, "texts": self.texts}
 
 
 class CollectionCache:
-    """Decisions by collection, in memory. For one event loop. One whose adapter has left the shelf is none."""
+    """Decisions by collection, in memory, for one event loop. A decision ends with the registration of its adapter."""
 
-    def __init__(self, adapter_cache: AdapterCache, most: int = KEPT) -> None:
-        self._shelf, self._most = adapter_cache, most
-        self._kept: OrderedDict[Key, CachedDecision] = OrderedDict()
+    def __init__(self, adapter_cache: AdapterCache, limit: int = MAX_COLLECTIONS) -> None:
+        self._adapters, self._limit = adapter_cache, limit
+        self._decisions: OrderedDict[Key, CachedDecision] = OrderedDict()  # the least recently used first
         self._pending: dict[Key, asyncio.Future[None]] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._decisions)
 
     async def get(self, key: Key, decide: Callable[[], Awaitable[CachedDecision]]) -> CachedDecision:
-        """The decision of a collection, by ``decide`` where there is none yet; others wait for one that is under way.
+        """Return the decision of a collection, by ``decide`` where there is none; other requests wait for that.
 
-        Where it fails, it fails for its own request alone, and the next one decides.
+        An error of ``decide`` fails its own request alone, and the next request decides.
         """
         while True:
-            kept = self._kept.get(key)
-            if kept is not None and self._there(kept.choice):
-                self._kept.move_to_end(key)
-                return kept
+            decision = self._decisions.get(key)
+            if decision is not None and self._registered(decision.choice):
+                self._decisions.move_to_end(key)
+                return decision
             pending = self._pending.get(key)
             if pending is not None:
                 await asyncio.wait([pending])
                 continue
             done = self._pending[key] = asyncio.get_running_loop().create_future()
             try:
-                decided = await decide()
+                decision = await decide()
             finally:
                 del self._pending[key]
                 done.set_result(None)
-            if self._there(decided.choice):  # its adapter may have been removed meanwhile
-                self._kept[key] = decided
-                if len(self._kept) > self._most:
-                    self._kept.popitem(last=False)
+            if self._registered(decision.choice):  # else it was removed meanwhile
+                self._decisions[key] = decision
+                if len(self._decisions) > self._limit:
+                    self._decisions.popitem(last=False)
 
     def forget(self) -> None:
-        """Drop the decisions whose adapter, or that version of it, is no longer on the shelf."""
-        gone = {choice for choice in {kept.choice for kept in self._kept.values()} if not self._there(choice)}
-        for key in [key for key, kept in self._kept.items() if kept.choice in gone]:
-            del self._kept[key]
+        """Drop the decisions whose adapter, or that version of it, is no longer registered."""
+        choices = {decision.choice for decision in self._decisions.values()}
+        removed = {choice for choice in choices if not self._registered(choice)}
+        for key in [key for key, decision in self._decisions.items() if decision.choice in removed]:
+            del self._decisions[key]
 
-    def _there(self, choice: Choice | None) -> bool:
-        return choice is None or choice.version is None or self._shelf.holds(choice.name, choice.version)
+    def _registered(self, choice: Choice | None) -> bool:
+        return choice is None or choice.version is None or self._adapters.holds(choice.name, choice.version)

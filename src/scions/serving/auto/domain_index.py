@@ -1,4 +1,4 @@
-"""The training domains of all registered adapters, from their manifests: what `auto` chooses among."""
+"""Index of the training domains of all registered adapters, read from their manifests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scions.routing.domains import Domains, unroutable, unusable
 from scions.serving.adapter_cache import AdapterCache, Entry
 from scions.serving.http.keys import Caller
 from scions.serving.logs import log
-from scions.store import DomainStatistics, Manifest
+from scions.store import Manifest
 
 
 @dataclass(frozen=True)
@@ -25,74 +25,73 @@ class _Domain:
 
 @dataclass(frozen=True)
 class _Table:
-    """Of one revision of the shelf; ``whole`` holds all domains (None: there are none), ``variances`` theirs."""
+    """All domains at one revision of the adapters, None where there are none, and the variance of each."""
 
     revision: int
-    whole: Domains | None
+    domains: Domains | None
     variances: np.ndarray
 
 
 class DomainIndex:
     """Domains of the newest version of every name, as one matrix.
 
-    Manifests are read when the first request needs them, each once, in the shelf's threads; weights are not. What
-    cannot be read, is of another base, or has no statistics of as many dimensions is no candidate: one line of the log
-    counts those.
+    Manifests are read when the first request needs them, each once, in the threads that read adapters; weights are not.
+    Adapters that texts cannot be routed to are no candidates; the log counts them in one line.
 
     Args:
-        shelf: the registered adapters.
+        adapter_cache: the registered adapters.
         base_sha256: of the base's weights.
         dimensions: of its vectors.
     """
 
     def __init__(self, adapter_cache: AdapterCache, base_sha256: str, dimensions: int) -> None:
-        self._shelf, self._base, self._dimensions = adapter_cache, base_sha256, dimensions
-        # By the shelf's own entry, and only for as long as that lives.
-        self._known: weakref.WeakKeyDictionary[Entry, _Domain | None] = weakref.WeakKeyDictionary()
+        self._adapters, self._base, self._dimensions = adapter_cache, base_sha256, dimensions
+        # Each lives as long as the entry of the adapter cache.
+        self.known: weakref.WeakKeyDictionary[Entry, _Domain | None] = weakref.WeakKeyDictionary()
         self._table: _Table | None = None
         self._reading: asyncio.Future[None] | None = None
 
-    async def among(self, caller: Caller) -> Domains | None:
-        """The domains of the adapters that a caller may use; None where there are none."""
-        while (table := self._table) is None or table.revision != self._shelf.revision:
+    async def domains_for(self, caller: Caller) -> Domains | None:
+        """Return the domains of the adapters that a caller may use; None where there are none."""
+        while (table := self._table) is None or table.revision != self._adapters.revision:
             if self._reading is None:
                 self._reading = asyncio.ensure_future(self._read())
-            # Shielded: who gives up must not take the table away from the others that wait.
+            # Shielded: one client that gives up must not cancel the read for others that wait.
             await asyncio.shield(self._reading)
-        if table.whole is None or caller.adapters is None:
-            return table.whole
-        names = table.whole.names
-        rows = [row for row, name in enumerate(names) if caller.may_use(name)]
+        domains = table.domains
+        if domains is None or caller.adapters is None:
+            return domains
+        rows = [row for row, name in enumerate(domains.names) if caller.may_use(name)]
         if not rows:
             return None
-        variance = float(table.variances[rows].mean())
-        return Domains(tuple(names[row] for row in rows), table.whole.means[rows], variance)
+        names = tuple(domains.names[row] for row in rows)
+        return Domains(names, domains.means[rows], float(table.variances[rows].mean()))
 
     def forget(self) -> None:
-        """Drop what is no longer on the shelf."""
-        if self._table is not None and self._table.revision != self._shelf.revision:
+        """Drop the domains of adapters that are no longer registered."""
+        if self._table is not None and self._table.revision != self._adapters.revision:
             self._table = None
 
     async def _read(self) -> None:
         try:
-            revision, newest = self._shelf.newest()
-            table = await asyncio.wrap_future(self._shelf.in_thread(lambda: self._build(revision, newest)))
-            if revision == self._shelf.revision:  # else one of them may be gone
+            revision, newest = self._adapters.newest()
+            table = await asyncio.wrap_future(self._adapters.in_thread(lambda: self._build(revision, newest)))
+            if revision == self._adapters.revision:  # else one of them may be gone
                 self._table = table
         finally:
             self._reading = None
 
     def _build(self, revision: int, newest: dict[str, Entry]) -> _Table:
-        unfit: dict[str, str] = {}
+        problems: dict[str, str] = {}
         for name, entry in newest.items():
-            if entry not in self._known:
-                found = self._domain(entry)
-                self._known[entry] = found if isinstance(found, _Domain) else None
-                if isinstance(found, str):
-                    unfit[name] = found
-        if unfit:
-            log("not_candidates_of_auto", reasons=dict(Counter(unfit.values())), such_as=list(unfit)[:5])
-        pairs = ((name, self._known[entry]) for name, entry in newest.items())
+            if entry not in self.known:
+                domain = self._domain(entry)
+                self.known[entry] = domain if isinstance(domain, _Domain) else None
+                if isinstance(domain, str):
+                    problems[name] = domain
+        if problems:
+            log("not_candidates_of_auto", reasons=dict(Counter(problems.values())), such_as=list(problems)[:5])
+        pairs = ((name, self.known[entry]) for name, entry in newest.items())
         domains = {name: domain for name, domain in pairs if domain is not None}
         variances = np.array([domain.variance for domain in domains.values()])
         if not domains:
@@ -101,18 +100,16 @@ class DomainIndex:
         return _Table(revision, Domains(tuple(domains), means, float(variances.mean())), variances)
 
     def _domain(self, entry: Entry) -> _Domain | str:
-        """An adapter's domain, or why it can be no candidate."""
+        """Return an adapter's domain, or why texts cannot be routed to it."""
         weights = entry.weights
-        # Where they are in memory, the folder may hold a newer version by now.
-        found: DomainStatistics | None
-        if weights is not None:
-            found, problem = weights.domain, unusable(weights.domain, self._dimensions)
+        if weights is not None:  # the folder may hold a newer version by now
+            statistics, problem = weights.domain, unusable(weights.domain, self._dimensions)
         else:
             try:
                 manifest = Manifest.read(entry.folder)
             except ScionsError:
                 return "unreadable scions.json"
-            found, problem = manifest.domain, unroutable(manifest, self._base, self._dimensions)
-        if found is None or problem is not None:
+            statistics, problem = manifest.domain, unroutable(manifest, self._base, self._dimensions)
+        if statistics is None or problem is not None:
             return problem or "no domain statistics"
-        return _Domain(np.array(found.mean, dtype=np.float32), found.spherical_variance)
+        return _Domain(np.array(statistics.mean, dtype=np.float32), statistics.spherical_variance)

@@ -1,9 +1,9 @@
-"""`auto` and `auto-rows`: the bare base's vectors of a request's rows decide which adapters encode it."""
+"""Decide which adapters encode the rows of a request, by the bare base's vectors of its texts."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,60 +12,57 @@ import numpy as np
 from scions.encoder.base_info import Weights
 from scions.routing.decision import AUTO, RoutingDecision, calibration_for, decide, decide_rows
 from scions.routing.domains import Domains
-from scions.routing.sample import sample_rows
+from scions.routing.sample import RoutingSample, sample_rows
 from scions.serving.adapter_cache import AdapterCache
 from scions.serving.auto.collection_cache import CachedDecision, CollectionCache
 from scions.serving.auto.domain_index import DomainIndex
-from scions.serving.errors import ApiError
+from scions.serving.errors import ApiError, too_large
 from scions.serving.http.adapter_choice import Choice
 from scions.serving.http.keys import Caller
 from scions.serving.metrics import Metrics
-from scions.unit_rows import unit_rows
 
 Encode = Callable[..., Awaitable[np.ndarray]]  # (token ids, adapters, strengths, numbers of the rows)
-RoutingSample = Mapping[
-    int, tuple[Sequence[int], np.ndarray]
-]  # by row: its token ids, and the bare base's vector of them
+Sample = RoutingSample[np.ndarray]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request of ``rows`` rows; ``ids`` gives the token ids of some of them, as domains' statistics were made."""
+class RoutingRequest:
+    """One request of ``rows`` rows; ``base_ids`` gives token ids of some of them, as domain statistics are made of."""
 
     caller: Caller
     auto: str
     collection: str | None
     rows: int
-    ids: Callable[[list[int]], Awaitable[list[list[int]]]]
+    base_ids: Callable[[list[int]], Awaitable[list[list[int]]]]
     encode: Encode
 
 
 @dataclass(frozen=True)
 class Routed:
-    """The choice of every row, the weights, what the answer says of it, and what the bare base has encoded for it."""
+    """The choice of every row, the weights, the fields for the response, and the base vectors of a decision."""
 
     choices: list[Choice | None]
     weights: dict[Choice, Weights]
-    answer: dict[str, Any]
-    looked: RoutingSample = field(default_factory=dict)
+    response: dict[str, Any] = field(default_factory=dict)
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Decided:
     decisions: list[RoutingDecision]
     weights: dict[str, Weights]
-    looked: RoutingSample
+    sample: Sample | None  # None where there was nothing to choose from
 
 
 class Router:
-    """Decides for the requests of one server, each among the adapters that its caller may use.
+    """Route the requests of one server, each among the adapters that its caller may use.
 
     Args:
-        shelf: the registered adapters.
+        adapter_cache: the registered adapters.
         index: their domains.
-        load: gives the weights of choices; raises ApiError.
-        most: different adapters in one request.
-        metrics: where decisions are counted.
+        load: returns the weights of choices; raises ApiError.
+        max_adapters: different adapters in one request.
+        metrics: counts the decisions.
     """
 
     def __init__(
@@ -73,107 +70,113 @@ class Router:
         adapter_cache: AdapterCache,
         index: DomainIndex,
         load: Callable[[list[Choice]], Awaitable[dict[Choice, Weights]]],
-        most: int,
+        max_adapters: int,
         metrics: Metrics,
     ) -> None:
-        self.kept = CollectionCache(adapter_cache)
-        self._index, self._load, self._most, self._metrics = index, load, most, metrics
+        self.collections = CollectionCache(adapter_cache)
+        self.index = index
+        self._load, self._max_adapters, self._metrics = load, max_adapters, metrics
 
-    async def route(self, asked: Asked) -> Routed:
-        """Decide, or take what was decided for the collection.
+    async def route(self, request: RoutingRequest) -> Routed:
+        """Decide, or follow the decision of the collection.
 
         Raises:
             ApiError: the rows cannot be encoded, a chosen adapter cannot be read, or too many were chosen.
         """
-        return await (self._whole(asked) if asked.auto == AUTO else self._each(asked))
+        return await (self._route_whole(request) if request.auto == AUTO else self._route_rows(request))
 
     def forget(self) -> None:
-        """Drop everything that is known of adapters that have left the shelf."""
-        self._index.forget()
-        self.kept.forget()
+        """Drop everything about adapters that are no longer registered."""
+        self.index.forget()
+        self.collections.forget()
 
-    async def _whole(self, asked: Asked) -> Routed:
-        looked: RoutingSample = {}
+    async def _route_whole(self, request: RoutingRequest) -> Routed:
+        sample: Sample | None = None
 
-        async def decided() -> CachedDecision:
-            nonlocal looked
-            rows = sample_rows(asked.rows)
-            found = await self._found(asked, rows, lambda v, domains: [decide(v, domains, calibration_for(len(v)))])
-            looked, (decision,) = found.looked, found.decisions
+        async def decide_whole() -> CachedDecision:
+            nonlocal sample
+            decided = await self._decide(
+                request,
+                sample_rows(request.rows),
+                lambda unit, domains: [decide(unit, domains, calibration_for(len(unit)))],
+            )
+            sample, (decision,) = decided.sample, decided.decisions
             name = decision.adapter
-            choice = None if name is None else Choice(name, found.weights[name].version)
-            return CachedDecision(choice, decision.confidence, len(looked))
+            choice = None if name is None else Choice(name, decided.weights[name].version)
+            return CachedDecision(choice, decision.confidence, 0 if sample is None else len(sample.rows))
 
         while True:
-            if asked.collection is None:
-                made = await decided()
+            if request.collection is None:
+                decision = await decide_whole()
             else:
-                made = await self.kept.get((asked.caller.name, asked.collection), decided)
+                decision = await self.collections.get((request.caller.name, request.collection), decide_whole)
             try:
-                weights = {} if made.choice is None else await self._load([made.choice])
+                weights = {} if decision.choice is None else await self._load([decision.choice])
             except ApiError as error:
-                if error.status == 404:  # removed since: that decision is gone too
+                if error.status == 404:  # removed meanwhile, and the decision with it
                     continue
                 raise
-            return Routed([made.choice] * asked.rows, weights, {"decision": made.answer()}, looked)
+            return Routed([decision.choice] * request.rows, weights, {"decision": decision.response()}, sample)
 
-    async def _each(self, asked: Asked) -> Routed:
-        found = await self._found(asked, list(range(asked.rows)), decide_rows)
-        of = {name: Choice(name, weights.version) for name, weights in found.weights.items()}
-        decisions = found.decisions if found.looked else found.decisions * asked.rows
-        choices = [None if one.adapter is None else of[one.adapter] for one in decisions]
-        answer = {"confidences": [one.confidence for one in decisions]}
-        return Routed(choices, {of[name]: weights for name, weights in found.weights.items()}, answer, found.looked)
+    async def _route_rows(self, request: RoutingRequest) -> Routed:
+        decided = await self._decide(request, list(range(request.rows)), decide_rows)
+        choices = {name: Choice(name, weights.version) for name, weights in decided.weights.items()}
+        decisions = decided.decisions * (request.rows if decided.sample is None else 1)
+        return Routed(
+            [None if decision.adapter is None else choices[decision.adapter] for decision in decisions],
+            {choices[name]: weights for name, weights in decided.weights.items()},
+            {"confidences": [decision.confidence for decision in decisions]},
+            decided.sample,
+        )
 
-    async def _found(
-        self, asked: Asked, rows: list[int], judge: Callable[[np.ndarray, Domains], list[RoutingDecision]]
-    ) -> _Found:
-        looked: RoutingSample = {}
-        unit: np.ndarray | None = None
+    async def _decide(
+        self,
+        request: RoutingRequest,
+        rows: list[int],
+        judge: Callable[[np.ndarray, Domains], list[RoutingDecision]],
+    ) -> _Decided:
+        sample: Sample | None = None
         while True:
-            domains = await self._index.among(asked.caller)
+            domains = await self.index.domains_for(request.caller)
             if domains is None:
-                return _Found([RoutingDecision(None, 1.0)], {}, {})
-            if unit is None:
-                ids = await asked.ids(rows)
-                vectors = await asked.encode(ids, [None] * len(ids), [1.0] * len(ids), rows)
-                looked = dict(zip(rows, zip(ids, vectors, strict=True), strict=True))
-                unit = unit_rows(vectors)
-            decisions = await asyncio.get_running_loop().run_in_executor(None, judge, unit, domains)
-            names = list(dict.fromkeys(one.adapter for one in decisions if one.adapter is not None))
-            if len(names) > self._most:
-                problem = f"its rows go to {len(names)} adapters, at most {self._most} are allowed in one request"
-                raise ApiError(413, f"input: {problem}; split it.", code="too_large", param="input")
+                return _Decided([RoutingDecision(None, 1.0)], {}, None)
+            if sample is None:
+                ids = await request.base_ids(rows)
+                vectors = await request.encode(ids, [None] * len(ids), [1.0] * len(ids), rows)
+                sample = RoutingSample(rows, ids, vectors)
+            decisions = await asyncio.get_running_loop().run_in_executor(None, judge, sample.unit(), domains)
+            names = list(dict.fromkeys(decision.adapter for decision in decisions if decision.adapter is not None))
+            if len(names) > self._max_adapters:
+                limit = f"at most {self._max_adapters} are allowed in one request"
+                raise too_large(f"input: its rows go to {len(names)} adapters, {limit}")
             try:
                 weights = await self._load([Choice(name) for name in names])
             except ApiError as error:
-                if error.status == 404:  # removed since: what is left decides
+                if error.status == 404:  # removed meanwhile: decide among the remaining ones
                     continue
                 raise
-            base = sum(one.adapter is None for one in decisions)
+            base = sum(decision.adapter is None for decision in decisions)
             self._metrics.decided(len(decisions) - base, base)
-            return _Found(decisions, {choice.name: one for choice, one in weights.items()}, looked)
+            return _Decided(decisions, {choice.name: adapter for choice, adapter in weights.items()}, sample)
 
 
-async def encoded(
+async def encode_rest(
     encode: Encode,
     ids: Sequence[Sequence[int]],
-    weights: Sequence[Weights | None],
+    adapters: Sequence[Weights | None],
     strengths: Sequence[float],
-    looked: RoutingSample,
+    sample: Sample | None,
 ) -> np.ndarray:
-    """``[rows, dim]``; rows of the bare base whose tokens were ``looked`` at are not encoded again."""
-    known = [
-        row
-        for row, (own, _) in looked.items()
-        if (weights[row] is None or strengths[row] == 0) and list(own) == list(ids[row])
-    ]
-    if not known:
-        return await encode(ids, weights, strengths)
+    """Return vectors ``[rows, dim]``; rows of the bare base that the sample holds are not encoded again."""
+    bare = [adapter is None or strength == 0 for adapter, strength in zip(adapters, strengths, strict=True)]
+    known = [] if sample is None else sample.reusable(ids, bare)
+    if sample is None or not known:
+        return await encode(ids, adapters, strengths)
     rest = sorted(set(range(len(ids))) - set(known))
-    vectors = np.empty((len(ids), len(looked[known[0]][1])), dtype=np.float32)
-    vectors[known] = [looked[row][1] for row in known]
+    sampled = sample.of(known)
+    vectors = np.empty((len(ids), sampled.shape[1]), dtype=np.float32)
+    vectors[known] = sampled
     if rest:
-        columns = ([values[row] for row in rest] for values in (ids, weights, strengths))
+        columns = ([values[row] for row in rest] for values in (ids, adapters, strengths))
         vectors[rest] = await encode(*columns, rest)
     return vectors

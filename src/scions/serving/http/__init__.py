@@ -1,1 +1,1 @@
-"""The HTTP interface."""
+"""The HTTP API: request and response bodies, keys, middleware and the OpenAPI document."""

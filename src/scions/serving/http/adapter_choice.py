@@ -1,4 +1,4 @@
-"""Which adapter each row of a request wants, and how strong."""
+"""The adapter and strength that a request asks for, row by row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scions.routing.decision import AUTO, AUTO_ROWS
-from scions.serving.errors import ApiError, not_found
+from scions.serving.errors import invalid, not_found
 from scions.serving.http.requests import EmbeddingsRequest
 from scions.store.names import BASE
 
@@ -28,7 +28,7 @@ class Choice:
 
 
 def parse_model(model: str, base: str) -> Choice | None:
-    """What a request's ``model`` names: None for the base alone.
+    """Return the adapter that a request's ``model`` names; None for the base alone.
 
     Args:
         model: ``base``, the base's own id, ``legal``, or ``base:legal``, each adapter also with ``@version``.
@@ -43,19 +43,19 @@ def parse_model(model: str, base: str) -> Choice | None:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Adapter and strength of every row; with ``auto`` (`AUTO`, `AUTO_ROWS`) the adapters are for the texts to say."""
+class Selection:
+    """Adapter and strength of every row; with ``auto`` (`AUTO`, `AUTO_ROWS`) the texts decide on the adapters."""
 
     choices: list[Choice | None]
     strengths: list[float]
     auto: str | None = None
 
 
-def select(request: EmbeddingsRequest, base: str) -> Wanted:
-    """What a request asks for.
+def select(request: EmbeddingsRequest, base: str) -> Selection:
+    """Read adapters and strengths from a request.
 
     Raises:
-        ApiError: 400, a list of another length than the input, or two fields that say two things.
+        ApiError: 400, a list of another length than the input, or two fields that contradict each other.
     """
     rows = len(request.input)
     model = parse_model(request.model, base)
@@ -63,20 +63,20 @@ def select(request: EmbeddingsRequest, base: str) -> Wanted:
     choices: list[Choice | None] = [model] * rows
     if request.adapter is not None:
         if model is not None:
-            raise _wrong("adapter", f"model {request.model!r} names an adapter already; use model 'base' with adapter")
+            raise invalid("adapter", f"model {request.model!r} names an adapter already; use model 'base' with adapter")
         names = _per_row(request.adapter, rows, "adapter")
         auto = _auto(request.adapter)
-        amid = None if auto else next((name for name in names if _auto(name)), None)
-        if amid is not None:
-            raise _wrong("adapter", f'{amid!r} decides for a whole request and is no row\'s; give "adapter": "{amid}"')
-        known = {name: None if name in (None, BASE) else Choice.parse(name) for name in set(names)}
-        choices = [known[name] for name in names]
+        wrong = None if auto else next((name for name in names if _auto(name)), None)
+        if wrong is not None:
+            raise invalid("adapter", f'{wrong!r} is for a whole request, not for a row; give "adapter": "{wrong}"')
+        parsed = {name: None if name in (None, BASE) else Choice.parse(name) for name in set(names)}
+        choices = [parsed[name] for name in names]
     strengths = [1.0] * rows
     if request.strength is not None:
         strengths = [float(value) for value in _per_row(request.strength, rows, "strength")]
     if request.collection is not None and auto != AUTO:
-        raise _wrong("collection", f'it keeps what "adapter": "{AUTO}" has decided, and goes with nothing else')
-    return Wanted([None] * rows if auto else choices, strengths, auto)
+        raise invalid("collection", f'it stores the decision of "adapter": "{AUTO}" and goes with nothing else')
+    return Selection([None] * rows if auto else choices, strengths, auto)
 
 
 def _auto(name: Any) -> str | None:
@@ -87,9 +87,5 @@ def _per_row(value: Any, rows: int, field: str) -> list[Any]:
     if not isinstance(value, list):
         return [value] * rows
     if len(value) != rows:
-        raise _wrong(field, f"it has {len(value)} entries and input has {rows} rows; give one a row, or one for all")
+        raise invalid(field, f"it has {len(value)} entries and input has {rows} rows; give one a row, or one for all")
     return value
-
-
-def _wrong(field: str, problem: str) -> ApiError:
-    return ApiError(400, f"{field}: {problem}.", code="invalid_body", param=field)

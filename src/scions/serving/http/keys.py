@@ -7,39 +7,56 @@ import hmac
 import json
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from scions.errors import UsageError
 from scions.serving.errors import ApiError
 
-_FIELDS = {"name", "adapters", "admin"}
 _HASHED = "sha256:"
+_EXPECTED = {
+    "name": 'expected an object with a "name", such as {"name": "team"}',
+    "adapters": "adapters: expected an array of names, or null for all",
+    "admin": "admin: expected true or false",
+}
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sends a request.
+    """The sender of a request.
 
     Attributes:
-        name: what logs call it.
-        tenant: whose share of the queue it uses.
+        name: as the log shows it.
+        client: the client whose share of the queue it uses.
         adapters: the adapters it may use; None for all. The base is open to everybody.
         admin: whether it may add, reload and remove adapters.
     """
 
     name: str
-    tenant: str
+    client: str
     adapters: frozenset[str] | None
     admin: bool
 
     def may_use(self, adapter: str) -> bool:
-        """Whether an adapter is on its list."""
+        """Return whether it may use an adapter."""
         return self.adapters is None or adapter in self.adapters
 
 
+class KeyRecord(BaseModel):
+    """The value of one key in the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, StringConstraints(min_length=1)]
+    adapters: list[str] | None = None
+    admin: bool = False
+
+
 class Keys:
-    """The keys of a file; only their SHA-256 is kept.
+    """Callers by the SHA-256 of their keys; the keys themselves are not stored.
 
     The file holds a JSON object: a key, or ``sha256:`` and its hash in 64 hex digits, to ``{"name": "team",
     "adapters": ["legal"] or null for all, "admin": false}``.
@@ -53,58 +70,77 @@ class Keys:
         """Read a file of keys.
 
         Raises:
-            UsageError: it cannot be read or says something else; keys themselves are never shown.
+            UsageError: it cannot be read or is no such file; the message shows no key.
         """
         try:
-            content = json.loads(Path(path).read_bytes(), object_pairs_hook=_each_once)
+            content = json.loads(Path(path).read_bytes(), object_pairs_hook=partial(_unique, path))
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-        except _Twice as error:
-            raise UsageError(f"{path}: the same key, or the same field of a key, stands in it twice") from error
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{path}: is not valid JSON") from error
         if not isinstance(content, dict) or not content:
             raise UsageError(f'{path}: expected an object of keys, such as {{"a-long-secret": {{"name": "team"}}}}')
         callers: dict[bytes, Caller] = {}
-        for number, (key, record) in enumerate(content.items(), 1):
-            caller = _caller(record, f"{path}: key {number}")
-            if any(caller.name == other.name for other in callers.values()):
-                raise UsageError(f"{path}: key {number}: another key has the name {caller.name!r} too")
-            digest = _digest_in_file(key, f"{path}: key {number}")
+        for number, (key, value) in enumerate(content.items(), 1):
+            where = f"{path}: key {number}"
+            record = _record(value, where)
+            if any(record.name == other.name for other in callers.values()):
+                raise UsageError(f"{where}: another key has the name {record.name!r} too")
+            digest = _digest(key, where)
             if digest in callers:
-                raise UsageError(f"{path}: key {number}: the same key stands in the file before")
-            callers[digest] = caller
+                raise UsageError(f"{where}: the same key stands in the file before")
+            adapters = None if record.adapters is None else frozenset(record.adapters)
+            callers[digest] = Caller(record.name, record.name, adapters, record.admin)
         return cls(callers)
 
     def check(self, authorization: str | None) -> Caller:
-        """The caller of an ``Authorization`` header.
+        """Return the caller of an ``Authorization`` header.
 
         Raises:
             ApiError: 401, there is no key or an unknown one.
         """
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
-            raise _refused("An API key is needed: Authorization: Bearer KEY.", "missing_api_key")
+            raise _unauthorized("An API key is needed: Authorization: Bearer KEY.", "missing_api_key")
         digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
-        found: Caller | None = None
-        for known, caller in self._callers.items():  # all of them, so that time tells nothing about any
+        match: Caller | None = None
+        for known, caller in self._callers.items():  # all of them, so that the time does not depend on the key
             if hmac.compare_digest(known, digest):
-                found = caller
-        if found is None:
-            raise _refused("The API key is not known here.", "invalid_api_key")
-        return found
+                match = caller
+        if match is None:
+            raise _unauthorized("The API key is not known here.", "invalid_api_key")
+        return match
 
 
-def local_caller(client: tuple[str, int] | None) -> Caller:
-    """Who sends a request to a server without keys: a connection from this machine, which may do everything."""
-    return Caller("local", f"{client[0]}:{client[1]}" if client else "local", None, True)
+def local_caller(address: tuple[str, int] | None) -> Caller:
+    """Return the caller of a server without keys: a connection from this machine, which may do everything."""
+    return Caller("local", f"{address[0]}:{address[1]}" if address else "local", None, True)
 
 
-def _refused(message: str, code: str) -> ApiError:
+def _unauthorized(message: str, code: str) -> ApiError:
     return ApiError(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _digest_in_file(key: str, where: str) -> bytes:
+def _unique(path: str | Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise UsageError(f"{path}: the same key, or the same field of a key, stands in it twice")
+    return content
+
+
+def _record(value: Any, where: str) -> KeyRecord:
+    try:
+        return KeyRecord.model_validate(value)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+    unknown = sorted(str(problem["loc"][0]) for problem in problems if problem["type"] == "extra_forbidden")
+    if unknown:
+        raise UsageError(f"{where}: unknown {', '.join(unknown)}; there are {', '.join(sorted(_EXPECTED))}")
+    place = problems[0]["loc"]
+    raise UsageError(f"{where}: {_EXPECTED[str(place[0]) if place else 'name']}")
+
+
+def _digest(key: str, where: str) -> bytes:
     if key.startswith(_HASHED):
         if not re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(_HASHED)):
             raise UsageError(f"{where}: after {_HASHED} 64 hex digits (0-9, a-f) are needed")
@@ -114,28 +150,3 @@ def _digest_in_file(key: str, where: str) -> bytes:
     if not (key.isascii() and key.isprintable()):
         raise UsageError(f"{where}: the key has characters that no HTTP header carries; use ASCII")
     return hashlib.sha256(key.encode()).digest()
-
-
-class _Twice(ValueError):
-    pass
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise _Twice
-    return content
-
-
-def _caller(record: Any, where: str) -> Caller:
-    if not isinstance(record, dict) or not isinstance(record.get("name"), str) or not record["name"]:
-        raise UsageError(f'{where}: expected an object with a "name", such as {{"name": "team"}}')
-    unknown = sorted(set(record) - _FIELDS)
-    if unknown:
-        raise UsageError(f"{where}: unknown {', '.join(unknown)}; there are {', '.join(sorted(_FIELDS))}")
-    adapters, admin = record.get("adapters"), record.get("admin", False)
-    if adapters is not None and (not isinstance(adapters, list) or not all(isinstance(a, str) for a in adapters)):
-        raise UsageError(f"{where}: adapters: expected an array of names, or null for all")
-    if not isinstance(admin, bool):
-        raise UsageError(f"{where}: admin: expected true or false")
-    return Caller(record["name"], record["name"], None if adapters is None else frozenset(adapters), admin)

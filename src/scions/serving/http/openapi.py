@@ -1,4 +1,4 @@
-"""The OpenAPI file: what FastAPI finds in the routes, with the bodies that they read themselves and the keys."""
+"""Complete FastAPI's OpenAPI document with request bodies, errors and API keys."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _OPEN = ("/health", "/ready")
 
 
 def body_of(kind: type[BaseModel]) -> dict[str, Any]:
-    """The ``requestBody`` of a route that reads its body by itself."""
+    """Return the ``requestBody`` of a route that reads its body by itself."""
     schema = {"$ref": _REF.format(model=kind.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` of a route for these statuses."""
+    """Return the ``responses`` of a route for these statuses."""
     return {status: {"model": ErrorResponse, "description": _MEANINGS[status]} for status in statuses}
 
 
 def describe(app: FastAPI) -> None:
-    """Make ``app.openapi()`` complete."""
+    """Make ``app.openapi()`` return the complete document."""
 
     def complete() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -53,7 +53,7 @@ def describe(app: FastAPI) -> None:
 
 
 def document(app: FastAPI) -> str:
-    """The file's text."""
+    """Return the document as text."""
     return json.dumps(app.openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

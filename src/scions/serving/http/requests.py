@@ -1,4 +1,4 @@
-"""The bodies of requests: what OpenAI's embeddings API takes, and what is ours beside it."""
+"""Request bodies: OpenAI's embeddings API with further fields, and an adapter to add."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from pydantic import (
 from scions.serving.errors import ApiError
 
 MAX_STRENGTH = 10.0
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # the names under which bases have a prompt for documents
 _TEXT = {"type": "string", "minLength": 1}
 _IDS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 
 
 def _check_input(value: Any) -> list[str] | list[list[int]]:
-    """Rows of texts or rows of ids; by hand, because messages name the row and long lists must be quick."""
+    """Check rows of texts or of ids; by hand, because messages name the row and long lists must be quick."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list):
@@ -79,7 +78,7 @@ class _Body(BaseModel):
 
 
 class EmbeddingsRequest(_Body):
-    """Texts to embed. `adapter`, `collection`, `strength` and `prompt` are ours; the rest is OpenAI's."""
+    """Texts to embed. `adapter`, `collection`, `strength` and `prompt` extend OpenAI's API."""
 
     input: Input
     model: str = Field(
@@ -89,33 +88,37 @@ class EmbeddingsRequest(_Body):
         max_length=500,
     )
     encoding_format: Literal["float", "base64"] | None = Field(
-        None, description="float where it is not given; base64: float32, little-endian."
+        None, description="`float` by default; `base64` is float32, little-endian."
     )
-    dimensions: int | None = Field(None, ge=1, description="Cut the vectors to so many, and scale them to length 1.")
-    user: str | None = Field(None, description="Taken for compatibility and not used.")
+    dimensions: int | None = Field(
+        None, ge=1, description="Cut the vectors to this many numbers, and scale them to length 1."
+    )
+    user: str | None = Field(None, description="Accepted for compatibility and not used.")
     adapter: Name | list[Name | None] | None = Field(
         None,
         description="One adapter for all rows, or one a row (null: the base alone); with `model` `base`. `auto`: one "
-        "for all rows, decided by their texts. `auto-rows`: each row's own; such vectors are not to be compared.",
+        "for all rows, decided by their texts. `auto-rows`: one for each row; such vectors must not be compared.",
     )
     collection: Name | None = Field(
         None,
-        description="With `auto`: the first request that names a collection decides for all that do, its queries too.",
+        description="With `auto`: the first request of a collection decides for all further ones, queries included.",
     )
     strength: Strength | list[Strength] | None = Field(
         None, description="Factor on the adapter's contribution, one or one a row; 1 is the adapter as trained."
     )
-    prompt: str | None = Field(None, description="Name of one of the base's prompts, put before every text.")
+    prompt: str | None = Field(
+        None, description="Name of a prompt of the adapter, or else of the base, put before every text."
+    )
 
     @property
     def texts(self) -> list[str] | None:
-        """The input's rows where they are texts."""
+        """The rows of the input where they are texts, else None."""
         rows: list[Any] = self.input
         return rows if isinstance(rows[0], str) else None
 
     @property
     def token_ids(self) -> list[list[int]]:
-        """The input's rows where they are token ids."""
+        """The rows of the input where they are token ids."""
         rows: list[Any] = self.input
         return rows
 
@@ -124,23 +127,23 @@ class AddAdapterRequest(_Body):
     """A folder under the server's folder of adapters, to add, or to read again."""
 
     folder: Name = Field(description="The folder's name; never a path.")
-    name: Name | None = Field(None, description="What to call the adapter; the folder's name unless given.")
+    name: Name | None = Field(None, description="Name of the adapter; the folder's name by default.")
 
 
 def parse(kind: type[Any], body: bytes) -> Any:
     """Read a body as one of the classes above.
 
     Raises:
-        ApiError: 400, not JSON or not what is expected; names the field, and never repeats what it held.
+        ApiError: 400, not JSON or a wrong field; names the field and never repeats its value.
     """
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        param, message = _told(error.errors(include_url=False, include_input=False, include_context=False), kind)
+        param, message = _describe(error.errors(include_url=False, include_input=False, include_context=False), kind)
     raise ApiError(400, message, code="invalid_body", param=param)
 
 
-def _told(problems: Sequence[Any], kind: type[BaseModel]) -> tuple[str | None, str]:
+def _describe(problems: Sequence[Any], kind: type[BaseModel]) -> tuple[str | None, str]:
     problem = problems[0]
     place = [str(part) for part in problem["loc"]]
     text = str(problem["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""The bodies of answers: their classes, for the OpenAPI file, and the quick way to write vectors."""
+"""Response bodies: their classes, for the OpenAPI document, and the quick way to write vectors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import base64
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
     import numpy as np
 
-_SLICE = 64  # rows or entries written before others get their turn: a millisecond at most
+_SLICE = 64  # rows or entries written before other requests continue: a millisecond at most
 
 
 class Embedding(BaseModel):
@@ -38,16 +39,16 @@ class Space(BaseModel):
 
 
 class Decision(BaseModel):
-    """What `auto` has decided."""
+    """The decision of `auto`."""
 
     adapter: str | None = Field(description="Null: no domain fits, the base alone.")
     version: str | None
-    confidence: float = Field(description="Of the choice, the base's too; 0 to 1.")
-    texts: int = Field(description="How many texts it was decided by; 0 where there was nothing to choose from.")
+    confidence: float = Field(description="Of the choice, also where it is the base; 0 to 1.")
+    texts: int = Field(description="Number of texts that it was decided by; 0 where there was nothing to choose from.")
 
 
 class Origin(BaseModel):
-    """Where the vectors come from."""
+    """Base and spaces of the vectors."""
 
     base: str
     dimensions: int
@@ -127,24 +128,35 @@ class ErrorResponse(BaseModel):
 
 
 async def list_body(entries: Iterable[dict[str, Any]]) -> bytes:
-    """The JSON of a list such as `ModelList`; where ``entries`` are made as they are asked for, in turns as well."""
+    """Return the JSON of a list such as `ModelList`; other requests continue between slices of ``entries``."""
     from pydantic_core import to_json
 
     parts: list[bytes] = []
     rest = iter(entries)
-    while some := list(islice(rest, _SLICE)):
-        parts.append(to_json(some)[1:-1])
+    while part := list(islice(rest, _SLICE)):
+        parts.append(to_json(part)[1:-1])
         await asyncio.sleep(0)
     return b'{"object":"list","data":[' + b",".join(parts) + b"]}"
 
 
+def origin_headers(origin: dict[str, Any]) -> dict[str, str]:
+    """Return the headers that name base and space; the space only where all rows lie in one."""
+    headers = {"X-Scions-Base": quote(origin["base"], safe="/:.-_ ")}
+    if len(origin["spaces"]) == 1:
+        (space,) = origin["spaces"]
+        headers["X-Scions-Space"] = space["space"]
+        if space["adapter"] is not None:
+            headers |= {"X-Scions-Adapter": space["adapter"], "X-Scions-Version": space["version"]}
+    return headers
+
+
 async def embeddings_body(vectors: np.ndarray, encoding: str, rest: dict[str, Any]) -> bytes:
-    """The JSON of an `EmbeddingsResponse`.
+    """Return the JSON of an `EmbeddingsResponse`.
 
     Args:
         vectors: ``[rows, dim]``, float32.
         encoding: ``float`` or ``base64`` (float32, little-endian).
-        rest: everything but ``object`` and ``data``.
+        rest: the fields other than ``object`` and ``data``.
     """
     import orjson
 
