@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from scions.engine import attention
-from scions.engine.attention import BLOCK, LEAST_STEP, PackedLayout
+from scions.engine.attention import BLOCK, MIN_STEP, PackedLayout
 from scions.engine.kernels.build import float_attention, kernels
 from scions.engine.kernels.native_attention import attend
 
@@ -24,7 +24,7 @@ def test_every_token_has_one_place_and_sees_its_text_alone(lengths):
     text = np.repeat(np.arange(len(lengths)), lengths)
     assert layout.positions.tolist() == [i for length in lengths for i in range(length)]
     assert sorted(torch.cat([group.tokens for group in layout.groups]).tolist()) == list(range(sum(lengths)))
-    assert layout.tokens == sum(lengths) <= layout.rows < layout.tokens + max(LEAST_STEP, layout.tokens / 16)
+    assert layout.tokens == sum(lengths) <= layout.rows < layout.tokens + max(MIN_STEP, layout.tokens / 16)
     for group in layout.groups:
         assert torch.equal(group.places[group.real], group.tokens)
         assert len(group.places) == group.blocks * group.size

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from scions import BottleneckConfig
 from scions.adapters.layer import AdaptedNorm, BottleneckLinear
 from scions.engine.forward import packed_forward, supports
-from scions.engine.fused_sublayer import _only_bottleneck
+from scions.engine.fused_sublayer import only_bottleneck
 from scions.store import load_base
 
 KINDS = ("bert", "roberta", "distilbert", "mpnet", "electra")
@@ -167,4 +167,4 @@ def test_only_a_cpus_layer_norm_takes_two_precisions(device, dtype, taken):
     dense.set_adapter("legal")
     norm.set_adapter("legal")
     base.to(device, getattr(torch, dtype))
-    assert _only_bottleneck(dense, None, norm) == ("legal" if taken else None)
+    assert only_bottleneck(dense, None, norm) == ("legal" if taken else None)

@@ -71,10 +71,10 @@ def test_sites_are_those_of_plain_operators(with_factor):
         for part, start, end in zip(rounded, starts, ends, strict=True)
     ]
     wanted = grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, spans)
-    found = Int8Batch(own, starts, ends, factor, 2).site(1, y.clone(), residual, gamma, beta, 1e-12).float()
+    found = Int8Batch(own, starts, ends, factor, 2).run(1, y.clone(), residual, gamma, beta, 1e-12).float()
     assert torch.nn.functional.cosine_similarity(found, wanted, dim=1).min() > 0.9999
     assert torch.allclose(found, wanted, atol=0.05, rtol=0.02)
-    bare = Int8Batch(own, starts, ends, factor, 2).site(0, y.clone(), residual, gamma, beta, 1e-12).float()
+    bare = Int8Batch(own, starts, ends, factor, 2).run(0, y.clone(), residual, gamma, beta, 1e-12).float()
     assert torch.allclose(
         bare, grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, []), atol=0.05, rtol=0.02
     )
@@ -84,10 +84,10 @@ def test_a_token_does_not_depend_on_those_beside_it():
     own, generator = Int8Bottlenecks([_part(24, 5)]), torch.Generator().manual_seed(0)
     y, residual = (torch.randn(70, WIDTH, generator=generator).bfloat16() for _ in range(2))
     gamma, beta = torch.ones(WIDTH), torch.zeros(WIDTH)
-    together = Int8Batch([own], [0], [70], None, 1).site(0, y.clone(), residual, gamma, beta, 1e-12)
+    together = Int8Batch([own], [0], [70], None, 1).run(0, y.clone(), residual, gamma, beta, 1e-12)
     for at in (0, 31, 32, 69):
         row, beside = y[at : at + 1].clone(), residual[at : at + 1].contiguous()
-        alone = Int8Batch([own], [0], [1], None, 1).site(0, row, beside, gamma, beta, 1e-12)
+        alone = Int8Batch([own], [0], [1], None, 1).run(0, row, beside, gamma, beta, 1e-12)
         assert torch.equal(alone[0], together[at])
 
 
@@ -118,7 +118,7 @@ def test_less_able_processors_get_the_same(flags, monkeypatch):
 
     def both_sites() -> list[torch.Tensor]:
         batch = Int8Batch([own, own, own], [0, 5, 38], [5, 38, 70], None, 2)
-        return [batch.site(n, y.clone(), residual, gamma, beta, 1e-12).float() for n in (0, 1)]
+        return [batch.run(n, y.clone(), residual, gamma, beta, 1e-12).float() for n in (0, 1)]
 
     wanted = both_sites()
     kernels.cache_clear()
@@ -175,6 +175,17 @@ def test_without_a_compiler_or_when_switched_off_there_is_none(monkeypatch, tmp_
         kernels.cache_clear()
 
 
+def test_a_folder_beside_the_sources_does_no_harm(monkeypatch, tmp_path):
+    shutil.copytree(build.SOURCES, tmp_path / "kernels")
+    (tmp_path / "kernels" / "__pycache__").mkdir(exist_ok=True)
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "kernels")
+    kernels.cache_clear()
+    try:
+        assert kernels() is not None
+    finally:
+        kernels.cache_clear()
+
+
 def test_a_cache_others_may_write_to_is_not_loaded_from(monkeypatch, tmp_path):
     folder = tmp_path / "scions" / "kernels"
     folder.mkdir(parents=True)
@@ -197,7 +208,7 @@ def test_a_copy_points_to_tensors_of_its_own(again):
     assert not addresses & set(other.table[:, :8].flatten().tolist())
     y = torch.randn(5, WIDTH, generator=torch.Generator().manual_seed(0)).bfloat16()
     one, two = (
-        Int8Batch([p], [0], [5], None, 3).site(0, y.clone(), y, torch.ones(WIDTH), torch.zeros(WIDTH), 1e-12)
+        Int8Batch([p], [0], [5], None, 3).run(0, y.clone(), y, torch.ones(WIDTH), torch.zeros(WIDTH), 1e-12)
         for p in (parts, other)
     )
     assert torch.equal(one, two)
@@ -208,7 +219,7 @@ def test_handing_it_to_another_process_leaves_its_own_addresses_true():
     before = parts.table.copy()
     # What a spawned process, or a queue, is sent through: it moves tensors into shared memory.
     pickle.loads(bytes(ForkingPickler.dumps(parts)))
-    held = [[0 if t is None else t.data_ptr() for t in part[:8]] for part in parts._kept]
+    held = [[0 if t is None else t.data_ptr() for t in part[:8]] for part in parts._stored]
     assert before[:, :8].tolist() == held
 
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from scions.engine import prepacked as frozen_module
-from scions.engine.prepacked import PrepackedLayers, PrepackedWeight, can_lay_out, is_frozen
+from scions.engine.prepacked import PrepackedLayers, PrepackedWeight, can_prepack, is_frozen
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("laid_out", [True, False])
 def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch):
-    if laid_out and not can_lay_out():
+    if laid_out and not can_prepack():
         pytest.skip("this PyTorch has no oneDNN product with a weight laid out beforehand")
-    monkeypatch.setattr(frozen_module, "can_lay_out", lambda: laid_out)
+    monkeypatch.setattr(frozen_module, "can_prepack", lambda: laid_out)
     torch.manual_seed(0)
     layers = [torch.nn.Linear(24, 40).to(dtype).requires_grad_(False) for _ in range(3)]
     x = torch.randn(33, 24, dtype=dtype, requires_grad=True)

@@ -1,13 +1,20 @@
-"""Where each architecture keeps the modules that adapters attach to."""
+"""Table of supported architectures: the names of a layer's modules in each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Module paths of one kind of layer; ``{n}`` is the layer's number."""
+    """Module paths of one architecture, relative to a layer.
+
+    ``layer`` is the path of a layer in the model, with ``{n}`` for its number. The fields from ``query`` on are what
+    `scions.engine` needs to run a layer itself; it runs the architectures that have them. ``output_dropout`` is the one
+    after attention's output projection. ``positions_after_padding``: position numbers start behind that of the padding
+    token. ``position_bias``: all layers share a bias that is added to the attention scores.
+    """
 
     layer: str
     attention: str
@@ -15,6 +22,15 @@ class Architecture:
     attention_norm: str
     feedforward_norm: str
     feedforward_input: str
+    query: str = ""
+    key: str = ""
+    value: str = ""
+    activation: str = ""
+    attention_dropout: str = ""
+    output_dropout: str | None = None
+    feedforward_dropout: str = ""
+    positions_after_padding: bool = False
+    position_bias: bool = False
 
 
 _BERT = Architecture(
@@ -24,9 +40,15 @@ _BERT = Architecture(
     attention_norm="attention.output.LayerNorm",
     feedforward_norm="output.LayerNorm",
     feedforward_input="intermediate.dense",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    activation="intermediate.intermediate_act_fn",
+    attention_dropout="attention.self.dropout",
+    output_dropout="attention.output.dropout",
+    feedforward_dropout="output.dropout",
 )
-
-
+_ROBERTA = replace(_BERT, positions_after_padding=True)
 _LLAMA = Architecture(
     layer="layers.{n}",
     attention="self_attn.o_proj",
@@ -35,20 +57,12 @@ _LLAMA = Architecture(
     feedforward_norm="post_attention_layernorm",
     feedforward_input="mlp.gate_proj",
 )
-
-
-_GEMMA = Architecture(
-    layer="layers.{n}",
-    attention="self_attn.o_proj",
-    feedforward="mlp.down_proj",
-    attention_norm="post_attention_layernorm",
-    feedforward_norm="post_feedforward_layernorm",
-    feedforward_input="mlp.gate_proj",
-)
-
+_GEMMA = replace(_LLAMA, attention_norm="post_attention_layernorm", feedforward_norm="post_feedforward_layernorm")
 
 ARCHITECTURES: dict[str, Architecture] = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
+    **dict.fromkeys(("bert", "electra"), _BERT),
+    **dict.fromkeys(("roberta", "xlm-roberta"), _ROBERTA),
+    "camembert": replace(_ROBERTA, query=""),  # not tested in the engine
     "distilbert": Architecture(
         layer="transformer.layer.{n}",
         attention="attention.out_lin",
@@ -56,6 +70,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         attention_norm="sa_layer_norm",
         feedforward_norm="output_layer_norm",
         feedforward_input="ffn.lin1",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        activation="ffn.activation",
+        attention_dropout="attention.dropout",
+        feedforward_dropout="ffn.dropout",
     ),
     "mpnet": Architecture(
         layer="encoder.layer.{n}",
@@ -64,6 +84,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         attention_norm="attention.LayerNorm",
         feedforward_norm="output.LayerNorm",
         feedforward_input="intermediate.dense",
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        activation="intermediate.intermediate_act_fn",
+        attention_dropout="attention.attn.dropout",
+        output_dropout="attention.dropout",
+        feedforward_dropout="output.dropout",
+        positions_after_padding=True,
+        position_bias=True,
     ),
     "modernbert": Architecture(
         layer="layers.{n}",
@@ -76,3 +105,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(("qwen3", "qwen2", "llama", "mistral"), _LLAMA),
     **dict.fromkeys(("gemma3_text", "gemma2"), _GEMMA),
 }
+
+
+def architecture_of(network: Any) -> Architecture | None:
+    """Return the architecture of a transformers model, None where it is not in the table."""
+    return ARCHITECTURES.get(str(getattr(getattr(network, "config", None), "model_type", None)))

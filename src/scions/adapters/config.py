@@ -1,27 +1,35 @@
-"""What a bottleneck adapter is made of, as PEFT stores it in ``adapter_config.json``."""
+"""Configuration of a bottleneck adapter, as PEFT stores it in ``adapter_config.json``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from peft.config import PeftConfig
+from torch.nn import functional as F
 
 from scions.adapters.peft_type import BOTTLENECK
 from scions.errors import UsageError
 
 PLACEMENTS = ("houlsby", "pfeiffer", "parallel")
-ACTIVATIONS = ("gelu", "relu", "silu", "tanh")
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
 
 
 @dataclass
-class BottleneckConfig(PeftConfig):
-    """A bottleneck adapter: ``y + up(act(down(y)))`` behind the projections that ``placement`` names.
+class BottleneckConfig(PeftConfig):  # type: ignore[misc]
+    """A bottleneck adapter: ``y + up(act(down(y)))`` after the projections that ``placement`` selects.
 
     Source: Houlsby et al. 2019 (arXiv 1902.00751), section 2.1; ``pfeiffer`` is Pfeiffer et al. 2021
     (arXiv 2005.00247), ``parallel`` is He et al. 2022 (arXiv 2110.04366).
 
     Raises:
-        UsageError: a value outside what the field allows; the message names the field and the choices.
+        UsageError: a field has a value that it does not allow; the message names the field and the choices.
     """
 
     rank: int = field(default=64, metadata={"help": "Width of the bottleneck (rows of `down`)."})

@@ -1,4 +1,4 @@
-"""The bottleneck at one site, and the layer norm that is trained with it."""
+"""PEFT tuner layers: a projection with bottleneck adapters, and a layer norm with trained copies."""
 
 from __future__ import annotations
 
@@ -9,18 +9,11 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from scions.adapters.config import BottleneckConfig
+from scions.adapters.config import ACTIVATIONS, BottleneckConfig
 from scions.adapters.initial import fill_initial_
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "gelu": nn.GELU,
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
 
-
-class BottleneckLinear(nn.Module, BaseTunerLayer):
+class BottleneckLinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     """A projection followed by adapters: ``y + up(act(down(y)))`` (Houlsby et al. 2019, figure 2).
 
     With ``source`` (parallel placement) the bottleneck reads the input of the feed-forward block instead of ``y``.
@@ -29,15 +22,14 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
-    other_param_names = ("bottleneck_rank", "bottleneck_act")
+    other_param_names = ("bottleneck_activation",)
 
     def __init__(self, base_layer: nn.Module, source: nn.Module | None = None) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.bottleneck_down = nn.ModuleDict()
         self.bottleneck_up = nn.ModuleDict()
-        self.bottleneck_act = nn.ModuleDict()
-        self.bottleneck_rank: dict[str, int] = {}
+        self.bottleneck_activation: dict[str, str] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self._source_input: torch.Tensor | None = None
@@ -57,14 +49,19 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
         inference_mode: bool = False,
         activate: bool = True,
     ) -> None:
-        """Add the bottleneck of ``adapter_name``; ``key`` (the site's name) fixes its initial weights.
+        """Add the bottleneck of an adapter.
 
-        With ``activate=False`` device and active adapters are left to the caller.
+        Args:
+            adapter_name: the adapter.
+            config: its configuration.
+            width_in: width of the bottleneck's input.
+            key: the site's name, which determines the initial weights.
+            inference_mode: add it frozen.
+            activate: move it to the base layer's device and set it active; else the caller does.
         """
-        width_out = int(self.get_base_layer().out_features)  # type: ignore[arg-type]
+        width_out = int(self.get_base_layer().out_features)
         down, up = nn.Linear(width_in, config.rank), nn.Linear(config.rank, width_out)
-        self.bottleneck_rank[adapter_name] = config.rank
-        self.bottleneck_act[adapter_name] = _ACTIVATIONS[config.activation]()
+        self.bottleneck_activation[adapter_name] = config.activation
         if down.weight.device.type != "meta":
             fill_initial_(down.weight, up.weight, config.init_seed, key)
             nn.init.zeros_(down.bias)
@@ -77,7 +74,7 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         output = self.base_layer(x, *args, **kwargs)
-        # Let go at once: a tensor with its graph would hold memory, and forbid copying the model.
+        # Dropped at once: a tensor with its graph would hold memory, and forbid copying the model.
         source, self._source_input = self._source_input, None
         if self.disable_adapters:
             return output
@@ -87,15 +84,15 @@ class BottleneckLinear(nn.Module, BaseTunerLayer):
                 down, up = self.bottleneck_down[name], self.bottleneck_up[name]
                 if not torch.is_autocast_enabled(read.device.type):
                     read = self._cast_input_dtype(read, down.weight.dtype)
-                delta = up(self.bottleneck_act[name](down(read)))
+                delta = up(ACTIVATIONS[self.bottleneck_activation[name]](down(read)))
                 output = output + delta.to(output.dtype)
         return output
 
 
-class AdaptedNorm(nn.Module, BaseTunerLayer):
-    """A layer norm of which each adapter has its own trained copy, in place of the base's.
+class AdaptedNorm(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+    """A layer norm with a trained copy for each adapter, used in place of the base's.
 
-    With several adapters active the first that has a copy is used: norms do not add up.
+    With several active adapters the first that has a copy is used: norms do not add up.
     """
 
     adapter_layer_names = ("bottleneck_norm",)
@@ -108,7 +105,7 @@ class AdaptedNorm(nn.Module, BaseTunerLayer):
         self.merged_adapters: list[str] = []
 
     def update_layer(self, adapter_name: str, inference_mode: bool = False, activate: bool = True) -> None:
-        """Give ``adapter_name`` its own copy, which starts as the base's; ``activate`` as for `BottleneckLinear`."""
+        """Add a copy of the base's norm for ``adapter_name``; ``activate`` as in `BottleneckLinear.update_layer`."""
         self.bottleneck_norm[adapter_name] = copy.deepcopy(self.get_base_layer()).requires_grad_(True)
         if activate:
             self._move_adapter_to_device_of_base_layer(adapter_name)

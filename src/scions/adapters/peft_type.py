@@ -1,16 +1,12 @@
-"""The name under which PEFT knows bottleneck adapters, and the prefix of their modules."""
+"""PEFT's name for bottleneck adapters, and the prefix of their modules."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 class ScionsPeftType(str, Enum):
-    """The one method Scions adds to PEFT's list.
+    """The one method that Scions adds to PEFT's list.
 
     transformers calls ``peft_type.value.lower()`` and PEFT compares with strings: the type must be an ``Enum`` that is
     a ``str``, and its member's name must equal its value.
@@ -20,9 +16,7 @@ class ScionsPeftType(str, Enum):
 
 
 BOTTLENECK = ScionsPeftType.BOTTLENECK
-# No module path of a base model may contain it: PEFT finds an adapter's tensors by it.
+# PEFT recognizes an adapter's tensors by it, so no module path of a base model may contain it.
 PREFIX = "bottleneck_"
-
-
-# What PEFT puts before the names of all tensors in an adapter's file.
+# PEFT writes it before the name of every tensor in an adapter's file.
 FILE_PREFIX = "base_model.model."

@@ -1,7 +1,7 @@
-"""Where adapters sit: the table of architectures, and the sites found in a model by it.
+"""Find the modules of a model that an adapter wraps.
 
-Sites are matched by whole module paths. Matching by suffix, as PEFT does by default, would let BERT's
-``output.dense`` also hit ``attention.output.dense``, and ``LayerNorm`` the one of the embeddings.
+They are matched by whole module paths. Matching by suffix, as PEFT does by default, would let BERT's
+``output.dense`` also match ``attention.output.dense``, and ``LayerNorm`` that of the embeddings.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from scions.adapters.architectures import ARCHITECTURES, Architecture
+from scions.adapters.architectures import ARCHITECTURES, Architecture, architecture_of
 from scions.adapters.config import BottleneckConfig
+from scions.adapters.peft_type import PREFIX
 from scions.errors import AdapterError
 
 
 @dataclass(frozen=True)
 class Sites:
-    """Full names of the modules an adapter takes part in, in the model's order.
+    """Full names of the modules that an adapter wraps, in the model's order.
 
-    ``bottlenecks`` are output projections; ``norms`` are trained copies of layer norms; ``inputs`` maps a parallel
-    bottleneck to the projection whose input it reads; ``layers`` are the adapted layers themselves.
+    ``bottlenecks`` are output projections; ``norms`` are layer norms that are trained; ``inputs`` maps a parallel
+    bottleneck to the projection whose input it reads; ``layers`` are the adapted layers.
     """
 
     bottlenecks: tuple[str, ...]
@@ -31,16 +32,16 @@ class Sites:
 
 
 def find_sites(model: nn.Module, config: BottleneckConfig) -> Sites:
-    """The modules of ``model`` that an adapter of ``config`` wraps.
+    """Return the modules of ``model`` that an adapter of ``config`` wraps.
 
     Raises:
-        AdapterError: the architecture is unknown or nothing matches; the message lists the linear layers there are.
+        AdapterError: the architecture is unknown or nothing matches; the message lists the model's linear layers.
     """
     modules = dict(_named_modules(model))
     if config.target_modules is not None:
         return _named_targets(modules, config.target_modules)
+    architecture = architecture_of(model)
     model_type = getattr(getattr(model, "config", None), "model_type", None)
-    architecture = ARCHITECTURES.get(str(model_type))
     if architecture is None:
         raise AdapterError(
             f"no placement is known for the architecture {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). "
@@ -79,20 +80,20 @@ def find_sites(model: nn.Module, config: BottleneckConfig) -> Sites:
 
 
 def count_layers(model: nn.Module) -> int:
-    """How many layers an adapter could sit in."""
+    """Return the number of layers that can be adapted."""
     return len(find_sites(model, BottleneckConfig(placement="pfeiffer")).bottlenecks)
 
 
 def rank_for_share(model: nn.Module, config: BottleneckConfig, share: float) -> int:
-    """The largest rank whose trained tensors, layer norms included, are at most ``share`` of the model's parameters.
+    """Return the largest rank whose trained tensors, norms included, are at most ``share`` of the model's parameters.
 
-    Parameters of adapters already in the model do not count as the model's.
+    Adapters that are in the model already are not counted.
 
     Raises:
-        AdapterError: even rank 1 is above ``share``; the message names the least share that works.
+        AdapterError: even rank 1 is above ``share``; the message names the smallest share that works.
     """
     modules = dict(_named_modules(model))
-    total = sum(p.numel() for name, p in model.named_parameters() if "bottleneck_" not in name)
+    total = sum(p.numel() for name, p in model.named_parameters() if PREFIX not in name)
     sites = find_sites(model, config)
     fixed = sum(p.numel() for name in sites.norms for p in _base(modules[name]).parameters(recurse=False))
     per_rank = 0
@@ -102,26 +103,26 @@ def rank_for_share(model: nn.Module, config: BottleneckConfig, share: float) -> 
         fixed += width_out
     rank = int((share * total - fixed) // per_rank)
     if rank < 1:
-        least = (fixed + per_rank) / total
-        raise AdapterError(f"a trainable share of {share:.2%} is too small here: rank 1 takes {least:.2%}")
+        smallest = (fixed + per_rank) / total
+        raise AdapterError(f"a trainable share of {share:.2%} is too small here: rank 1 takes {smallest:.2%}")
     return rank
 
 
 def site_width(modules: dict[str, nn.Module], sites: Sites, name: str) -> tuple[int, int]:
-    """Input and output width of the bottleneck at ``name``."""
+    """Return input and output width of the bottleneck at ``name``."""
     projection = _base(modules[name])
-    width_out = int(projection.out_features)  # type: ignore[arg-type]
+    width_out = int(projection.out_features)
     if name in sites.inputs:
-        return int(_base(modules[sites.inputs[name]]).in_features), width_out  # type: ignore[arg-type]
+        return int(_base(modules[sites.inputs[name]]).in_features), width_out
     return width_out, width_out
 
 
-def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    # What a tuner put inside a wrapped module is not a site of its own.
-    return [(name, module) for name, module in model.named_modules() if not _INNER.search(name)]
-
-
 _INNER = re.compile(r"\.(base_layer|bottleneck_\w+|lora_\w+)(\.|$)")
+
+
+def _named_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    # Modules that a tuner put inside a wrapped one are no sites.
+    return [(name, module) for name, module in model.named_modules() if not _INNER.search(name)]
 
 
 def _base(module: nn.Module) -> nn.Module:
@@ -140,18 +141,18 @@ def _has_weight(module: nn.Module) -> bool:
 
 def _named_targets(modules: dict[str, nn.Module], targets: str | list[str]) -> Sites:
     if isinstance(targets, str):
-        found = [name for name in modules if re.fullmatch(targets, name)]
-        missing = [] if found else [targets]
+        names = [name for name in modules if re.fullmatch(targets, name)]
+        missing = [] if names else [targets]
     else:
-        found = [name for name in modules if name in set(targets)]
-        missing = sorted(set(targets) - set(found))
-    wrong = [name for name in found if not hasattr(_base(modules[name]), "out_features")]
+        names = [name for name in modules if name in set(targets)]
+        missing = sorted(set(targets) - set(names))
+    wrong = [name for name in names if not hasattr(_base(modules[name]), "out_features")]
     if missing or wrong:
         raise AdapterError(
             f"target_modules: {'no module is named ' + ', '.join(missing) if missing else ''}"
             f"{'not a linear layer: ' + ', '.join(wrong) if wrong else ''}; {_linear_layers(modules)}"
         )
-    return Sites(tuple(found), (), {})
+    return Sites(tuple(names), (), {})
 
 
 def _linear_layers(modules: dict[str, nn.Module]) -> str:

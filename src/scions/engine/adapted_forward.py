@@ -1,4 +1,4 @@
-"""The packed loop with an adapter a row: rows of one adapter stand together, and are one span of tokens."""
+"""Encoder layers over packed tokens with an adapter per row: rows of one adapter are neighbors, and form one span."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from scions.engine.bottleneck import BottleneckSpan, grouped_bottleneck
 from scions.engine.forward import embed, position_bias
 from scions.engine.kernels.int8_bottleneck import Int8Batch, fits
 from scions.engine.layers import BaseLayers
-from scions.engine.lora import add_lora
+from scions.engine.lora import LoraSpan, add_lora
 
 _NO_DROPOUT = nn.Dropout(0.0).eval()
 
 
 class AdapterSpan(NamedTuple):
-    """Neighbouring tokens of one adapter (None: of the bare base).
+    """Neighboring tokens of one adapter (None: of the bare base), from ``start`` to before ``end``.
 
-    ``factor`` ``[end - start, 1]`` float32: the strength at each token; None: 1.
+    ``factor`` ``[end - start, 1]`` float32 is the strength of the adapter at each token; None: 1.
     """
 
     adapter: AdapterWeights | None
@@ -34,7 +34,7 @@ class AdapterSpan(NamedTuple):
 
 
 def order_by_adapter(adapters: Sequence[AdapterWeights | None]) -> np.ndarray:
-    """Numbers of the rows, those of one adapter together, the bare base's first."""
+    """Return the numbers of the rows, those of one adapter together, the bare base's first."""
     number: dict[int, int] = {}
     keys = [-1 if adapter is None else number.setdefault(id(adapter), len(number)) for adapter in adapters]
     return np.argsort(keys, kind="stable")
@@ -43,7 +43,14 @@ def order_by_adapter(adapters: Sequence[AdapterWeights | None]) -> np.ndarray:
 def adapter_spans(
     adapters: Sequence[AdapterWeights | None], strengths: Sequence[float], lengths: np.ndarray, device: torch.device
 ) -> list[AdapterSpan]:
-    """The segments of rows that `order_by_adapter` has ordered; ``lengths`` ``[rows]`` are their tokens."""
+    """Return the spans of rows in the order of `order_by_adapter`.
+
+    Args:
+        adapters: of each row.
+        strengths: of each row.
+        lengths: ``[rows]``, tokens of each row.
+        device: for the factors.
+    """
     spans: list[AdapterSpan] = []
     ends = np.cumsum(lengths).tolist()
     first = 0
@@ -63,66 +70,67 @@ def adapter_spans(
 def run_adapted_layers(
     network: Any, base: BaseLayers, token_ids: Tensor, layout: PackedLayout, spans: Sequence[AdapterSpan]
 ) -> Tensor:
-    """Hidden states ``[tokens, width]`` behind the last layer, in the stack's precision.
+    """Return the hidden states ``[tokens, width]`` after the last layer, in the precision of ``base``.
 
     Args:
         network: the transformers model, for its embeddings.
-        stack: its layers.
+        base: its layers.
         token_ids: ``[tokens]``, packed as ``layout`` says.
-        pack: the layout.
-        segments: cover all tokens, in order.
+        layout: how rows are packed.
+        spans: cover all tokens, in order.
     """
-    x = F.pad(embed(network, token_ids, layout).to(base.dtype), (0, 0, 0, layout.rows - layout.tokens))
+    x = layout.filled(embed(network, token_ids, layout).to(base.dtype))
     bias = position_bias(network, layout)
     spans = [*spans, AdapterSpan(None, layout.tokens, layout.rows)] if layout.rows > layout.tokens else spans
-    low_rank = [span for span in spans if span.adapter is not None and span.adapter.has_low_rank]
-    site = _native_site(base, spans) or _plain_site(spans)
+    with_lora = [span for span in spans if span.adapter is not None and span.adapter.has_lora]
+    sublayer_end = _native_sublayer_end(base, spans) or _plain_sublayer_end(spans)
     for n, layer in enumerate(base.layers):
-        added = [(s.adapter.layers[n], *s[1:]) for s in low_rank if s.adapter is not None]
+        lora = [LoraSpan(span.adapter.layers[n].lora, *span[1:]) for span in with_lora if span.adapter is not None]
         projected = layer.joined.product(x)
-        add_lora(projected, x, added, ("query", "key", "value"))
+        add_lora(projected, x, lora, ("query", "key", "value"))
         context = layout.attend(projected, base.heads, _NO_DROPOUT, bias)
         y = layer.attention.product(context)
-        add_lora(y, context, added, ("attention",))
-        x = site(2 * n, y, x, *layer.attention_norm)
-        if layer.activation is None and not added:
-            inner = layer.inner.product(x, gelu=True)
+        add_lora(y, context, lora, ("attention",))
+        x = sublayer_end(2 * n, y, x, *layer.attention_norm)
+        if layer.activation is None and not lora:
+            inner = layer.feedforward_input.product(x, gelu=True)
         else:
-            inner = layer.inner.product(x)
-            add_lora(inner, x, added, ("inner",))
+            inner = layer.feedforward_input.product(x)
+            add_lora(inner, x, lora, ("feedforward_input",))
             inner = F.gelu(inner) if layer.activation is None else layer.activation(inner)
         y = layer.feedforward.product(inner)
-        add_lora(y, inner, added, ("feedforward",))
-        x = site(2 * n + 1, y, x, *layer.feedforward_norm)
+        add_lora(y, inner, lora, ("feedforward",))
+        x = sublayer_end(2 * n + 1, y, x, *layer.feedforward_norm)
     return x[: layout.tokens]
 
 
-def _native_site(base: BaseLayers, spans: Sequence[AdapterSpan]) -> Callable[..., Tensor] | None:
+def _native_sublayer_end(base: BaseLayers, spans: Sequence[AdapterSpan]) -> Callable[..., Tensor] | None:
+    """Return the compiled kernel for bottleneck, residual and norm; None where it does not cover this batch."""
     if base.dtype != torch.bfloat16 or base.device.type != "cpu" or not fits([], base.width):
         return None
-    parts = [None if s.adapter is None else s.adapter.native for s in spans]
-    if any(
-        part is None and s.adapter is not None and any(s.adapter.sites()) for part, s in zip(parts, spans, strict=True)
-    ):
-        return None
+    bottlenecks = []
+    for adapter, *_ in spans:
+        if adapter is not None and adapter.native is None and any(adapter.bottlenecks()):
+            return None
+        bottlenecks.append(None if adapter is None else adapter.native)
     factor = None
     if any(span.factor is not None for span in spans):
         factor = torch.from_numpy(np.ones(spans[-1].end, dtype=np.float32))
-        for _, start, end, own in spans:
-            if own is not None:
-                factor[start:end] = own[:, 0]
+        for span in spans:
+            if span.factor is not None:
+                factor[span.start : span.end] = span.factor[:, 0]
     starts, ends = [span.start for span in spans], [span.end for span in spans]
-    return Int8Batch(parts, starts, ends, factor, 2 * len(base.layers)).site
+    return Int8Batch(bottlenecks, starts, ends, factor, 2 * len(base.layers)).run
 
 
-def _plain_site(spans: Sequence[AdapterSpan]) -> Callable[..., Tensor]:
-    bottlenecks = [None if span.adapter is None else span.adapter.sites() for span in spans]
+def _plain_sublayer_end(spans: Sequence[AdapterSpan]) -> Callable[..., Tensor]:
+    bottlenecks = [None if span.adapter is None else span.adapter.bottlenecks() for span in spans]
 
-    def site(number: int, y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+    def run(number: int, y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
         parts = [
-            BottleneckSpan(None if of_layer is None else of_layer[number], *span[1:])
-            for of_layer, span in zip(bottlenecks, spans, strict=True)
+            BottleneckSpan(None if tensors is None else tensors[number], *span[1:])
+            for tensors, span in zip(bottlenecks, spans, strict=True)
         ]
         return grouped_bottleneck(y, residual, gamma, beta, eps, parts)
 
-    return site
+    return run

@@ -1,27 +1,57 @@
-"""One adapter in memory: who it is, and its tensors filed by layer and site, ready for the packed loop."""
+"""One adapter in memory: its identity, and its tensors by layer, ready for the packed loop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from scions.engine.adapter_tensors import LayerTensors, moved, tensors_of
 from scions.engine.bottleneck import BottleneckTensors
 from scions.engine.kernels.int8_bottleneck import Int8Bottlenecks, fits
 from scions.engine.layers import BaseLayers
+from scions.engine.lora import LoraTensors
 from scions.store import DomainStatistics
+
+
+class LayerTensors(NamedTuple):
+    """An adapter's tensors in one layer; ``lora`` by the names of `scions.engine.layers.PROJECTIONS`."""
+
+    attention: BottleneckTensors | None = None
+    feedforward: BottleneckTensors | None = None
+    lora: Mapping[str, LoraTensors] = {}
+
+    def tensors(self) -> list[Tensor]:
+        """Return all of them."""
+        parts = (self.attention or (), self.feedforward or (), *self.lora.values())
+        return [value for part in parts for value in part if isinstance(value, Tensor)]
+
+    def to(self, base: BaseLayers) -> LayerTensors:
+        """Return them on the base's device, norms in its precision of norms."""
+        lora = {key: LoraTensors(*(tensor.to(base.device) for tensor in pair)) for key, pair in self.lora.items()}
+        return LayerTensors(_moved(self.attention, base), _moved(self.feedforward, base), lora)
+
+
+def _moved(part: BottleneckTensors | None, base: BaseLayers) -> BottleneckTensors | None:
+    if part is None:
+        return None
+    changed: dict[str, Any] = {
+        key: value.to(base.device, base.norm_dtype if key in ("gamma", "beta") else value.dtype)
+        for key, value in part._asdict().items()
+        if isinstance(value, Tensor)
+    }
+    return part._replace(**changed)
 
 
 @dataclass(frozen=True, eq=False)
 class AdapterWeights:
-    """An adapter as it was loaded. Nothing in it ever changes: who holds it can go on computing with it.
+    """A loaded adapter. It never changes: a caller that holds it can go on computing with it.
 
     Attributes:
-        name: what it is called here.
+        name: its name in this encoder.
         version: the first 12 hex digits of ``fingerprint``.
         folder: where it was read from.
         fingerprint: `scions.store.adapter_fingerprint` of what was read.
@@ -32,11 +62,11 @@ class AdapterWeights:
         max_length: tokens of a text it was trained with; None: unknown.
         prompts: those it was trained with.
         query_side: only queries pass through it; documents are the base's.
-        domain: of its training texts, by which it can be chosen; None: unknown.
-        layers: its tensors, one entry a layer (empty where the PEFT path runs);
-            sites are left out where ``native`` has them.
-        native: the compiled kernel's form of ``layers``; None where it does not cover them.
-        graft: the PEFT path's own form of it.
+        domain: statistics of its training texts, for routing; None: unknown.
+        layers: its tensors, one entry a layer (empty where the PEFT path runs); without the bottlenecks that
+            ``native`` holds.
+        native: the bottlenecks in the compiled kernel's form; None where it does not cover them.
+        shared: the PEFT path's form of the adapter.
     """
 
     name: str
@@ -56,32 +86,35 @@ class AdapterWeights:
     shared: Any = field(default=None, repr=False)
 
     @property
-    def has_low_rank(self) -> bool:
-        """Whether any layer has LoRA in it."""
-        return any(layer.low_rank for layer in self.layers)
+    def has_lora(self) -> bool:
+        """Whether any layer has LoRA."""
+        return any(layer.lora for layer in self.layers)
 
-    def sites(self) -> list[BottleneckTensors | None]:
-        """Of all layers, two a layer: behind attention and behind the feed-forward block."""
+    def bottlenecks(self) -> list[BottleneckTensors | None]:
+        """Return the bottlenecks, two a layer: after attention and after the feed-forward block."""
         if self.native is not None:
             return self.native.parts()
-        return [part for layer in self.layers for part in (layer.attention, layer.feedforward)]
+        return _bottlenecks(self.layers)
 
     def to(self, base: BaseLayers) -> AdapterWeights:
-        """The same with its tensors where ``base`` is."""
-        sites = self.sites()
-        layers = tuple(
-            moved(layer._replace(attention=sites[2 * n], feedforward=sites[2 * n + 1]), base)
-            for n, layer in enumerate(self.layers)
+        """Return a copy with its tensors on the device of ``base``."""
+        parts = self.bottlenecks()
+        layers = (
+            layer._replace(attention=parts[2 * n], feedforward=parts[2 * n + 1]) for n, layer in enumerate(self.layers)
         )
-        return replace(self, **tensor_fields(layers, base))
+        return replace(self, **tensor_fields([layer.to(base) for layer in layers], base))
 
 
 def tensor_fields(layers: Sequence[LayerTensors], base: BaseLayers) -> dict[str, Any]:
-    """What an `AdapterWeights` holds of these layers: in the compiled kernel's form where that covers them."""
-    parts = [part for layer in layers for part in (layer.attention, layer.feedforward)]
+    """Return the fields of `AdapterWeights` that hold ``layers``, in the compiled kernel's form where possible."""
+    parts = _bottlenecks(layers)
     native = None
     if base.dtype == torch.bfloat16 and any(parts) and fits(parts, base.width):
         native = Int8Bottlenecks(parts)
         layers = [layer._replace(attention=None, feedforward=None) for layer in layers]
-    size = sum(tensor.nbytes for layer in layers for tensor in tensors_of(layer))
+    size = sum(tensor.nbytes for layer in layers for tensor in layer.tensors())
     return {"layers": tuple(layers), "native": native, "bytes": size + (0 if native is None else native.bytes)}
+
+
+def _bottlenecks(layers: Sequence[LayerTensors]) -> list[BottleneckTensors | None]:
+    return [part for layer in layers for part in (layer.attention, layer.feedforward)]

@@ -1,13 +1,13 @@
 """Self-attention within each of many packed texts.
 
-Attention wants a rectangle. Texts are laid into blocks of about `BLOCK` tokens, several short ones a block, and a mask
-keeps them from seeing each other: one block of 64 tokens costs far less than ten texts of six, whose tiny products
-are all call overhead. Longer texts have blocks of their own with texts of like length.
+Attention works on a rectangle. Texts are laid into blocks of about `BLOCK` tokens, several short ones per block, with a
+mask between them: one block of 64 tokens costs far less than ten texts of six, whose tiny products are all call
+overhead. Longer texts share a group of blocks with texts of similar length, one text per block.
 
-The gradient is our own. PyTorch's fused kernel is fast forwards and, on a CPU in bf16, an order of magnitude slower
-than plain products backwards (64 texts of 64 tokens, 12 heads, two cores: 66 ms against 8 ms for both directions).
-So: the fused kernel forwards, which keeps no probabilities, and plain products over recomputed ones backwards. Where
-our own compiled kernel covers it (see `scions.engine.kernels.native_attention`), forwards needs no blocks at all.
+The backward pass is our own. PyTorch's fused kernel is fast forward and, on a CPU in bf16, an order of magnitude slower
+backward than plain products (64 texts of 64 tokens, 12 heads, two cores: 66 ms against 8 ms for both directions). So
+the forward pass uses the fused kernel, which keeps no probabilities, and the backward pass recomputes them and uses
+plain products. Where `scions.engine.kernels.native_attention` covers the batch, the forward pass needs no blocks.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from torch.nn import functional as F
 from scions.engine.kernels.native_attention import attend
 
 BLOCK = 64
-# Beyond a block's size texts go together while the shortest has at least this share of the longest's tokens.
-LEAST_FILL = 0.6
-LEAST_GROUP = 16
-# A matrix product of a shape not seen before is compiled first, which costs more than running it: 22 ms for the 48
-# products of a step of 300 tokens. So rows are filled up to one of 32 to 64 counts an octave, sizes to whole steps.
-LEAST_STEP = 32
+# Texts longer than a block form one group while the shortest has at least this share of the longest's tokens.
+MIN_FILL = 0.6
+MIN_GROUP = 16
+# A matrix product of a new shape is compiled first, which costs more than running it: 22 ms for the 48 products of a
+# step of 300 tokens. So rows are filled up to one of 32 to 64 counts per octave, and sizes to multiples of a step.
+MIN_STEP = 32
 SIZE_STEP = 32
-# Probabilities at a time in the backward pass, so that they stay near the caches.
+# Probabilities computed at a time in the backward pass, so that they stay near the caches.
 PROBABILITIES = 2**21
 
 
@@ -41,12 +41,12 @@ class BlockGroup:
     """Blocks of one size.
 
     Attributes:
-        blocks: how many.
-        size: places of each.
-        places: ``[blocks * size]`` the packed token at every place; a padded one repeats its block's first token.
-        real: ``[tokens of the group]`` the places that hold a token.
-        tokens: ``[tokens of the group]`` the packed tokens there.
-        mask: ``[blocks, 1, size, size]`` True where a place may see another; None where all may.
+        blocks: number of blocks.
+        size: places of a block.
+        places: ``[blocks * size]``, the packed token at each place; padding repeats the block's first token.
+        real: ``[tokens of the group]``, the places that hold a token.
+        tokens: ``[tokens of the group]``, the packed tokens there.
+        mask: ``[blocks, 1, size, size]``, True where a place may attend to another; None where all may.
     """
 
     blocks: int
@@ -58,7 +58,7 @@ class BlockGroup:
     _added: torch.Tensor | None = None
 
     def added(self, dtype: torch.dtype, bias: torch.Tensor | None = None) -> torch.Tensor | None:
-        """What is added to the scores: ``bias`` ``[1, heads, longest, longest]`` where there is one, and the mask."""
+        """Return what is added to the scores: the mask, and ``bias`` ``[1, heads, longest, longest]`` if given."""
         if self.mask is None:
             return None if bias is None else bias[:, :, : self.size, : self.size].to(dtype)
         if bias is not None:
@@ -73,11 +73,11 @@ class PackedLayout:
     """How packed tokens map to texts and to attention's blocks.
 
     Attributes:
-        lengths: ``[texts]`` tokens of each text, in the order the texts are packed.
-        positions: ``[tokens]`` place of a token within its text.
+        lengths: ``[texts]``, tokens of each text, in packed order.
+        positions: ``[tokens]``, position of a token within its text.
         sizes: ``lengths`` as numpy.
-        starts: ``[texts]`` first token of each text, numpy.
-        rows: rows of the matrices that hold the tokens; those behind the tokens are filler, zero at first.
+        starts: ``[texts]``, first token of each text, numpy.
+        rows: rows of the matrices that hold the tokens; those after the tokens are filler, zero at first.
     """
 
     lengths: torch.Tensor
@@ -88,8 +88,8 @@ class PackedLayout:
 
     @classmethod
     def of(cls, lengths: torch.Tensor) -> PackedLayout:
-        """Pack texts of ``lengths``, in any order."""
-        # The compiled kernel reads them where they lie.
+        """Pack texts of these ``lengths``, in any order."""
+        # The compiled kernel reads them from memory.
         sizes = np.ascontiguousarray(lengths.cpu().numpy(), dtype=np.int64)
         starts = np.cumsum(sizes) - sizes
         positions = np.arange(int(sizes.sum())) - np.repeat(starts, sizes)
@@ -97,13 +97,13 @@ class PackedLayout:
 
     @cached_property
     def groups(self) -> list[BlockGroup]:
-        """Where attention in blocks sees the tokens."""
+        """The blocks in which attention sees the tokens."""
         device = self.lengths.device
         return [_group(blocks, size, self.sizes, self.starts, device) for size, blocks in _layout(self.sizes)]
 
     @property
     def tokens(self) -> int:
-        """Tokens of all texts."""
+        """Number of tokens of all texts."""
         return len(self.positions)
 
     @property
@@ -111,45 +111,43 @@ class PackedLayout:
         """Places of the largest block."""
         return max(group.size for group in self.groups)
 
+    def filled(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` ``[tokens, width]`` with the filler rows after it, ``[rows, width]``."""
+        return F.pad(x, (0, 0, 0, self.rows - self.tokens))
+
     def attend(
         self, projected: torch.Tensor, heads: int, dropout: nn.Module, bias: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Self-attention within each text.
+        """Compute self-attention within each text.
 
         Args:
-            projected: ``[rows, 3 * width]``: queries, keys, values.
+            projected: ``[rows, 3 * width]``, queries, keys and values.
             heads: number of heads.
-            dropout: the layer's own for attention probabilities.
-            bias: added to the scores, ``[1, heads, widest, widest]``, or None.
+            dropout: the layer's dropout of attention probabilities.
+            bias: ``[1, heads, widest, widest]``, added to the scores; or None.
 
         Returns:
-            ``[rows, width]``, zero behind the tokens.
+            ``[rows, width]``, zero after the tokens.
         """
-        dropped = float(dropout.p) if dropout.training else 0.0  # type: ignore[arg-type]
-        if projected.device.type == "cpu" and dropped == 0 and (bias is None or not bias.requires_grad):
+        rate = float(dropout.p) if dropout.training else 0.0  # type: ignore[arg-type]
+        if projected.device.type == "cpu" and rate == 0 and (bias is None or not bias.requires_grad):
             return _Attention.apply(projected, self, heads, bias)
-        context = projected.new_zeros(len(projected), projected.shape[1] // 3)
-        for group in self.groups:
-            query, key, value = _split(projected.index_select(0, group.places), group, heads)
-            added = group.added(query.dtype, bias)
-            result = F.scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropped)
-            context = context.index_copy(0, group.tokens, _joined(result).index_select(0, group.real))
-        return context
+        return _attend_in_blocks(projected, self, heads, bias, rate)
 
 
 def _filled_up(tokens: int) -> int:
-    step = max(LEAST_STEP, 2 ** (tokens.bit_length() - 6))
+    step = max(MIN_STEP, 2 ** (tokens.bit_length() - 6))
     return -(-tokens // step) * step
 
 
 def _layout(sizes: np.ndarray) -> list[tuple[int, list[list[int]]]]:
-    """Groups of ``(size, blocks)``; a block is the numbers of the texts in it."""
+    """Return groups as ``(size, blocks)``, where a block is the numbers of its texts."""
     groups: list[tuple[int, list[list[int]]]] = []
     texts = left = 0
     for text in np.argsort(-sizes, kind="stable").tolist():
         length = int(sizes[text])
         size = groups[-1][0] if groups else 0
-        if not groups or (size > BLOCK and texts >= LEAST_GROUP and length < LEAST_FILL * size):
+        if not groups or (size > BLOCK and texts >= MIN_GROUP and length < MIN_FILL * size):
             groups.append((BLOCK if length <= BLOCK else -(-length // SIZE_STEP) * SIZE_STEP, []))
             texts = left = 0
         if length > left:
@@ -179,7 +177,7 @@ def _group(
     places[real] = tokens
     mask = None
     if total < len(places) or len(flat) > len(blocks):
-        # A padded place sees its block's first text, so that no row of scores is empty; what it gives is dropped.
+        # A padded place attends to its block's first text, so that no row of scores is empty; its result is dropped.
         owner = np.repeat(first, size)
         owner[real] = np.repeat(flat, lengths)
         key = np.full(len(places), -1)
@@ -190,13 +188,22 @@ def _group(
 
 
 def _split(rows: torch.Tensor, group: BlockGroup, heads: int) -> torch.Tensor:
-    """``[3, blocks, heads, size, width of a head]`` of ``[blocks * size, 3 * width]``."""
+    """Reshape ``[blocks * size, 3 * width]`` to ``[3, blocks, heads, size, width of a head]``."""
     return rows.view(group.blocks, group.size, 3, heads, -1).permute(2, 0, 3, 1, 4)
 
 
-def _joined(context: torch.Tensor) -> torch.Tensor:
-    """``[blocks * size, width]`` of ``[blocks, heads, size, width of a head]``."""
-    return context.transpose(1, 2).reshape(context.shape[0] * context.shape[2], -1)
+def _attend_in_blocks(
+    projected: torch.Tensor, layout: PackedLayout, heads: int, bias: torch.Tensor | None, dropout: float = 0.0
+) -> torch.Tensor:
+    context = projected.new_empty(len(projected), projected.shape[1] // 3)
+    context[layout.tokens :] = 0
+    for group in layout.groups:
+        query, key, value = _split(projected.index_select(0, group.places), group, heads)
+        added = group.added(query.dtype, bias)
+        result = F.scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout)
+        joined = result.transpose(1, 2).reshape(len(group.places), -1)
+        context.index_copy_(0, group.tokens, joined.index_select(0, group.real))
+    return context
 
 
 class _Attention(torch.autograd.Function):
@@ -209,13 +216,7 @@ class _Attention(torch.autograd.Function):
         native = attend(projected, heads, layout.starts, layout.sizes) if bias is None else None
         if native is not None:
             return native
-        context = projected.new_empty(len(projected), projected.shape[1] // 3)
-        context[layout.tokens :] = 0
-        for group in layout.groups:
-            query, key, value = _split(projected.index_select(0, group.places), group, heads)
-            result = F.scaled_dot_product_attention(query, key, value, attn_mask=group.added(query.dtype, bias))
-            context.index_copy_(0, group.tokens, _joined(result).index_select(0, group.real))
-        return context
+        return _attend_in_blocks(projected, layout, heads, bias)
 
     @staticmethod
     @once_differentiable
@@ -234,8 +235,8 @@ class _Attention(torch.autograd.Function):
             parts = []
             for start in range(0, group.blocks, at_once):
                 chunk = slice(start, start + at_once)
-                some = added if added is None or len(added) == 1 else added[chunk]
-                parts.append(_gradient(split[:, chunk], outer[chunk], some))
+                added_here = added if added is None or len(added) == 1 else added[chunk]
+                parts.append(_gradient(split[:, chunk], outer[chunk], added_here))
             whole = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
             whole = whole.permute(1, 3, 0, 2, 4).reshape(len(group.places), -1)
             result.index_copy_(0, group.tokens, whole.index_select(0, group.real))
@@ -243,7 +244,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _gradient(split: torch.Tensor, outer: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
-    """Gradients of queries, keys and values ``[3, blocks, heads, size, width of a head]``."""
+    """Return the gradients of queries, keys and values, ``[3, blocks, heads, size, width of a head]``."""
     _, blocks, heads, size, width = split.shape
     query, key, value = split.reshape(3, blocks * heads, size, width)
     outer = outer.reshape(blocks * heads, size, width)

@@ -1,23 +1,22 @@
-"""How many rows go through the encoder together, and in which order."""
+"""Batches of rows of similar length."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Tokens of one pass: enough work for an operator to be worth its call, little enough to stay near the caches.
+# Tokens of a batch: enough work for an operator to be worth its call, few enough to stay near the caches.
 BATCH_TOKENS = 8192
 # Float32 activations are twice as large, and leave the caches sooner.
 FLOAT_BATCH_TOKENS = 2048
 
 
 def batches_by_length(lengths: np.ndarray, rows: int | None = None, tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
-    """Numbers of the rows of each batch: sorted by length, longest first, so that a batch's rows are alike.
+    """Return the numbers of the rows of each batch, longest first.
 
     Args:
         lengths: ``[rows]`` tokens of each row.
-        rows: at most so many rows a batch; None: as many as the tokens allow.
-        tokens: at most so many tokens a batch, each row counted as long as the batch's longest. A longer row goes
-            alone.
+        rows: most rows of a batch; None: as many as ``tokens`` allows.
+        tokens: most tokens of a batch, with each row counted as long as the longest; a longer row is a batch alone.
     """
     order = np.argsort(-lengths, kind="stable")
     batches = []

@@ -1,28 +1,23 @@
-"""What follows an output projection, for tokens of many adapters at once: bottleneck, residual and layer norm."""
+"""Bottleneck, residual and layer norm after an output projection, for tokens of many adapters at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-}
+from scions.adapters.config import ACTIVATIONS
 
 
 class BottleneckTensors(NamedTuple):
-    """One adapter at one site; either half may be absent.
+    """One adapter after one projection; the bottleneck or the norm may be missing.
 
-    ``down`` ``[rank, width]``, ``down_bias`` ``[rank]``, ``up`` ``[width, rank]`` and ``up_bias`` ``[width]`` in the
-    precision of the projections; ``gamma`` and ``beta`` ``[width]`` as the base's norms are held.
-    ``reads_residual``: the bottleneck reads the residual (placement ``parallel``) and not the projection's output.
+    ``down`` ``[rank, width]``, ``down_bias`` ``[rank]``, ``up`` ``[width, rank]`` and ``up_bias`` ``[width]`` are in
+    the precision of the projections, ``gamma`` and ``beta`` ``[width]`` in that of the base's norms.
+    ``reads_residual``: the bottleneck's input is the residual (placement ``parallel``), not the projection's output.
     """
 
     down: Tensor | None = None
@@ -36,12 +31,12 @@ class BottleneckTensors(NamedTuple):
 
 
 class BottleneckSpan(NamedTuple):
-    """Neighbouring tokens of one adapter, from ``start`` to before ``end``.
+    """Neighboring tokens of one adapter, from ``start`` to before ``end``.
 
-    ``factor`` is ``[end - start, 1]`` float32, how strongly the adapter acts on each token; None: 1 for all.
+    ``factor`` ``[end - start, 1]`` float32 is the strength of the adapter at each token; None: 1.
     """
 
-    part: BottleneckTensors | None
+    tensors: BottleneckTensors | None
     start: int
     end: int
     factor: Tensor | None = None
@@ -50,14 +45,14 @@ class BottleneckSpan(NamedTuple):
 def grouped_bottleneck(
     y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float, spans: Sequence[BottleneckSpan]
 ) -> Tensor:
-    """``norm(y + factor * up(act(down(y))) + residual)``, each span with its own bottleneck and norm.
+    """Return ``norm(y + factor * up(act(down(y))) + residual)``, with bottleneck and norm of each span.
 
     Between strengths the norm is interpolated: its gamma is ``base + factor * (adapter - base)``, its beta likewise.
 
     Args:
         y: ``[tokens, width]``, the projection's output; overwritten.
         residual: ``[tokens, width]``.
-        gamma: ``[width]``, the base's norm, for spans without one of their own.
+        gamma: ``[width]``, the base's norm, for spans whose adapter has none.
         beta: ``[width]``.
         eps: the base's norm's.
         spans: cover all tokens, in order.
@@ -65,31 +60,30 @@ def grouped_bottleneck(
     Returns:
         ``[tokens, width]``.
     """
-    own_norms = False
-    for part, start, end, factor in spans:
-        if part is None:
+    has_norms = False
+    for tensors, start, end, factor in spans:
+        if tensors is None:
             continue
-        own_norms = own_norms or part.gamma is not None
-        if part.down is not None and part.up is not None:
-            mine = y[start:end]
-            read = residual[start:end] if part.reads_residual else mine
-            hidden = ACTIVATIONS[part.activation](F.linear(read, part.down, part.down_bias))
-            delta = F.linear(hidden, part.up, part.up_bias)
-            mine.add_(delta if factor is None else delta.mul_(factor))
+        has_norms = has_norms or tensors.gamma is not None
+        if tensors.down is not None and tensors.up is not None:
+            rows = y[start:end]
+            read = residual[start:end] if tensors.reads_residual else rows
+            hidden = ACTIVATIONS[tensors.activation](F.linear(read, tensors.down, tensors.down_bias))
+            delta = F.linear(hidden, tensors.up, tensors.up_bias)
+            rows.add_(delta if factor is None else delta.mul_(factor))
     y.add_(residual)
-    width = (y.shape[1],)
-    if not own_norms:
-        return F.layer_norm(y, width, gamma, beta, eps)
-    return torch.cat([_normed(y[span.start : span.end], span, gamma, beta, eps) for span in spans])
+    if not has_norms:
+        return F.layer_norm(y, (y.shape[1],), gamma, beta, eps)
+    return torch.cat([_norm(y[span.start : span.end], span, gamma, beta, eps) for span in spans])
 
 
-def _normed(z: Tensor, span: BottleneckSpan, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-    part, width = span.part, (z.shape[1],)
-    if part is None or part.gamma is None:
+def _norm(z: Tensor, span: BottleneckSpan, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+    tensors, width = span.tensors, (z.shape[1],)
+    if tensors is None or tensors.gamma is None:
         return F.layer_norm(z, width, gamma, beta, eps)
-    own = F.layer_norm(z, width, part.gamma, part.beta, eps)
+    adapted = F.layer_norm(z, width, tensors.gamma, tensors.beta, eps)
     if span.factor is None:
-        return own
+        return adapted
     # Linear in gamma and beta: mixing the two results is mixing the parameters, and exact at 0 and 1.
     base = F.layer_norm(z, width, gamma, beta, eps)
-    return torch.lerp(base.float(), own.float(), span.factor).to(z.dtype)
+    return torch.lerp(base.float(), adapted.float(), span.factor).to(z.dtype)

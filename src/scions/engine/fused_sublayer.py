@@ -1,4 +1,4 @@
-"""A projection with what follows it in a transformer layer: bottleneck, residual and layer norm."""
+"""A frozen projection with bottleneck, residual and layer norm as one step of autograd."""
 
 from __future__ import annotations
 
@@ -21,27 +21,35 @@ def fused_sublayer(
     dropout: nn.Module | None,
     norm: nn.Module,
 ) -> torch.Tensor:
-    """``norm(dropout(dense(x)) + residual)``, ``[rows, width]``.
+    """Return ``norm(dropout(dense(x)) + residual)``, ``[rows, width]``.
 
-    The modules are called as they are, unless `dense` is a frozen projection with one bottleneck and no dropout is
-    on: then all of it is one step of autograd, in the projection's precision, which takes a third of the calls.
+    If ``dense`` is a frozen projection with one bottleneck and dropout is off, all of it is one step of autograd in the
+    projection's precision, which takes a third of the calls; otherwise the modules are called.
+
+    Args:
+        frozen: cache of prepacked weights.
+        x: ``[rows, in]``.
+        residual: ``[rows, width]``.
+        dense: the output projection.
+        dropout: the module after it, if any.
+        norm: the layer norm.
     """
-    adapter = _only_bottleneck(dense, dropout, norm)
+    adapter = only_bottleneck(dense, dropout, norm)
     if adapter is None:
         y = dense(x)
         return norm((y if dropout is None else dropout(y)) + residual)
     base = frozen.of(dense.base_layer)
     down, up = dense.bottleneck_down[adapter], dense.bottleneck_up[adapter]
-    inner = norm.bottleneck_norm[adapter] if isinstance(norm, AdaptedNorm) else norm
+    norm = norm.bottleneck_norm[adapter] if isinstance(norm, AdaptedNorm) else norm
     dtype = base.weight.dtype
     return _FusedSublayer.apply(
         x.to(dtype), residual.to(dtype), base, down.weight, down.bias, up.weight, up.bias,
-        inner.weight, inner.bias, inner.eps,
+        norm.weight, norm.bias, norm.eps,
     )  # fmt: skip
 
 
-def _only_bottleneck(dense: nn.Module, dropout: nn.Module | None, norm: nn.Module) -> str | None:
-    """The name of the one active bottleneck, None where `_FusedSublayer` does not cover what is there."""
+def only_bottleneck(dense: nn.Module, dropout: nn.Module | None, norm: nn.Module) -> str | None:
+    """Return the name of the one active bottleneck, None where the modules must be called one by one."""
     if not isinstance(dense, BottleneckLinear) or dense.parallel or dense.disable_adapters:
         return None
     if dropout is not None and dropout.training and dropout.p > 0:  # type: ignore[operator]
@@ -51,9 +59,9 @@ def _only_bottleneck(dense: nn.Module, dropout: nn.Module | None, norm: nn.Modul
         return None
     weight = dense.base_layer.weight
     if weight.device.type != "cpu" and weight.dtype != torch.float32:
-        return None  # elsewhere the layer norm takes no bf16 input beside float32 weights or gradients
+        return None  # elsewhere the layer norm takes no bf16 input with float32 weights or gradients
     trained = dense.bottleneck_down[active[0]].weight.requires_grad
-    if not trained or type(dense.bottleneck_act[active[0]]) is not nn.GELU:
+    if not trained or dense.bottleneck_activation[active[0]] != "gelu":
         return None
     if isinstance(norm, AdaptedNorm):
         if norm.disable_adapters or list(norm.active_adapters)[:1] != active or active[0] not in norm.bottleneck_norm:
@@ -91,9 +99,7 @@ class _FusedSublayer(torch.autograd.Function):
             gradient, z, gamma.shape, mean, rstd, gamma, beta, [True, needs[7], needs[8]]
         )
         dh = torch.ops.aten.gelu_backward(dz @ up, h)
-        dx = None
-        if needs[0]:
-            dx = ctx.base.gradient(torch.addmm(dz, dh, down))
+        dx = ctx.base.gradient(torch.addmm(dz, dh, down)) if needs[0] else None
         return (
             dx, dz if needs[1] else None, None,
             (dh.t() @ y).float(), dh.sum(0, dtype=torch.float32),

@@ -1,34 +1,69 @@
-"""A base's layers as plain tensors, ready for inference: queries, keys and values joined, precision changed once."""
+"""A base's layers as plain tensors for inference: queries, keys and values joined, precision converted once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import GELUActivation
 
-from scions.adapters.architectures import ARCHITECTURES
+from scions.adapters.architectures import Architecture, architecture_of
 from scions.engine.prepacked import PrepackedWeight
 
-# Projections of a layer, by what an adapter's tensors are filed under.
-PROJECTIONS = ("query", "key", "value", "attention", "inner", "feedforward")
+# The projections of a layer, by their names in `Architecture`.
+PROJECTIONS = ("query", "key", "value", "attention", "feedforward_input", "feedforward")
+_NORMS = ("attention_norm", "feedforward_norm")
+
+
+class LayerModules(NamedTuple):
+    """The modules of one layer, by their names in `Architecture`."""
+
+    query: Any
+    key: Any
+    value: Any
+    attention: Any
+    feedforward_input: Any
+    feedforward: Any
+    attention_norm: Any
+    feedforward_norm: Any
+    activation: Any
+    attention_dropout: Any
+    feedforward_dropout: Any
+    output_dropout: Any = None
+
+    @classmethod
+    def of(cls, architecture: Architecture, layer: nn.Module) -> LayerModules:
+        """Return the modules of ``layer``. Raises AttributeError where one is missing."""
+        paths = [path for name in cls._fields if (path := getattr(architecture, name)) is not None]
+        return cls(*attrgetter(*paths)(layer))
+
+
+def engine_architecture(network: Any) -> Architecture | None:
+    """Return the architecture of a transformers model, None where the engine does not run it."""
+    architecture = architecture_of(network)
+    return architecture if architecture is not None and architecture.query else None
+
+
+def layer_list(architecture: Architecture, network: Any) -> list[nn.Module]:
+    """Return the layers of a transformers model. Raises AttributeError where it has none."""
+    return list(network.get_submodule(architecture.layer.removesuffix(".{n}")))
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer: its projections, queries, keys and values ``joined``, and its norms ``[width]``.
+    """One layer: its projections, with queries, keys and values in ``joined``, and its norms ``[width]``.
 
-    ``activation`` None: exact GELU, which comes with the inner projection.
+    ``activation`` None: exact GELU, which is fused into the product of ``feedforward_input``.
     """
 
     joined: PrepackedWeight
     attention: PrepackedWeight
     attention_norm: tuple[Tensor, Tensor, float]
-    inner: PrepackedWeight
+    feedforward_input: PrepackedWeight
     activation: Callable[[Tensor], Tensor] | None
     feedforward: PrepackedWeight
     feedforward_norm: tuple[Tensor, Tensor, float]
@@ -36,27 +71,27 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class BaseLayers:
-    """All layers, their projections in ``dtype``.
+    """All layers of a base, their projections in ``dtype``.
 
-    On a CPU norms stay in float32 whatever ``dtype`` is: that costs nothing there and keeps digits.
-    ``places`` says which layer and which of `PROJECTIONS` a module of the network is, ``norms`` which norm
-    (``attention`` or ``feedforward``).
+    On a CPU norms stay in float32 for every ``dtype``: that costs nothing there and keeps digits. ``projections`` maps
+    the name of a module to its layer and which of `PROJECTIONS` it is, ``norms`` to its layer and the projection before
+    it (``attention`` or ``feedforward``).
     """
 
     layers: tuple[LayerWeights, ...]
     heads: int
     dtype: torch.dtype
-    places: dict[str, tuple[int, str]]
+    projections: dict[str, tuple[int, str]]
     norms: dict[str, tuple[int, str]]
 
     @property
     def device(self) -> torch.device:
-        """Where the layers are."""
+        """The device of the layers."""
         return self.layers[0].joined.weight.device
 
     @property
     def width(self) -> int:
-        """Of the hidden states."""
+        """The width of the hidden states."""
         return self.layers[0].joined.weight.shape[1]
 
     @property
@@ -65,109 +100,66 @@ class BaseLayers:
         return self.layers[0].attention_norm[0].dtype
 
 
-@dataclass(frozen=True)
-class _Names:
-    query: str
-    key: str
-    value: str
-    activation: str
-
-
-_BERT = _Names("attention.self.query", "attention.self.key", "attention.self.value", "intermediate.intermediate_act_fn")
-_NAMES = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra"), _BERT),
-    "distilbert": _Names("attention.q_lin", "attention.k_lin", "attention.v_lin", "ffn.activation"),
-    "mpnet": _Names("attention.attn.q", "attention.attn.k", "attention.attn.v", "intermediate.intermediate_act_fn"),
-}
-
-
 def read_base_layers(network: Any, dtype: torch.dtype) -> BaseLayers | None:
-    """The layers of a transformers model; None where one of its parts is not the plain module it should be.
+    """Return the layers of a transformers model, None where a part is not the plain module expected there.
 
-    In float32 most tensors are the network's own; otherwise the network keeps its weights and these are copies.
+    In float32 most tensors are shared with the network; otherwise they are copies, and the network keeps its weights.
     """
-    kind = getattr(network.config, "model_type", None)
-    if kind not in _NAMES:
+    architecture = engine_architecture(network)
+    if architecture is None:
         return None
-    names, sites = _NAMES[kind], ARCHITECTURES[kind]
-    container = sites.layer.removesuffix(".{n}")
     try:
-        modules = list(network.get_submodule(container))
-        found = [_modules(module, names, sites) for module in modules]
+        layers = [LayerModules.of(architecture, layer) for layer in layer_list(architecture, network)]
     except AttributeError:
         return None
-    if not found or not all(_plain(parts) for parts in found):
+    if not layers or not all(map(_is_plain, layers)):
         return None
-    paths = (names.query, names.key, names.value, sites.attention, sites.feedforward_input, sites.feedforward)
-    places: dict[str, tuple[int, str]] = {}
+    projections: dict[str, tuple[int, str]] = {}
     norms: dict[str, tuple[int, str]] = {}
-    for n in range(len(found)):
-        prefix = f"{container}.{n}."
-        places |= {prefix + path: (n, what) for path, what in zip(paths, PROJECTIONS, strict=True)}
-        norms |= {prefix + sites.attention_norm: (n, "attention"), prefix + sites.feedforward_norm: (n, "feedforward")}
-    layers = tuple(_layer(parts, dtype) for parts in found)
-    return BaseLayers(layers, int(network.config.num_attention_heads), dtype, places, norms)
+    for n in range(len(layers)):
+        prefix = architecture.layer.format(n=n)
+        projections |= {f"{prefix}.{getattr(architecture, name)}": (n, name) for name in PROJECTIONS}
+        norms |= {f"{prefix}.{getattr(architecture, name)}": (n, name.removesuffix("_norm")) for name in _NORMS}
+    weights = tuple(_layer_weights(layer, dtype) for layer in layers)
+    return BaseLayers(weights, int(network.config.num_attention_heads), dtype, projections, norms)
 
 
 def weights_version(network: nn.Module) -> list[int]:
-    """Changes whenever a weight does: moved, replaced, or written in place (a step of training)."""
-    found: list[int] = []
-    # Asked for every batch: `parameters()` takes three times as long.
+    """Return numbers that change whenever a weight is moved, replaced or written in place (a training step)."""
+    version: list[int] = []
+    # Called for every batch: `parameters()` takes three times as long.
     modules: list[nn.Module] = [network]
     while modules:
         module = modules.pop()
         for parameter in module._parameters.values():
             if parameter is not None:
-                found += (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
+                version += (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
         modules += [child for child in module._modules.values() if child is not None]
-    return found
+    return version
 
 
-def _modules(layer: Any, names: _Names, sites: Any) -> dict[str, Any]:
-    paths = {
-        "query": names.query,
-        "key": names.key,
-        "value": names.value,
-        "attention": sites.attention,
-        "inner": sites.feedforward_input,
-        "feedforward": sites.feedforward,
-        "attention_norm": sites.attention_norm,
-        "feedforward_norm": sites.feedforward_norm,
-        "activation": names.activation,
-    }
-    return {what: attrgetter(path)(layer) for what, path in paths.items()}
-
-
-def _plain(parts: dict[str, Any]) -> bool:
-    linear = all(type(parts[name]) is nn.Linear and parts[name].bias is not None for name in PROJECTIONS)
-    return linear and all(
-        type(parts[name]) is nn.LayerNorm and parts[name].weight is not None and parts[name].bias is not None
-        for name in ("attention_norm", "feedforward_norm")
+def _is_plain(layer: LayerModules) -> bool:
+    linears, norms = layer[: len(PROJECTIONS)], (layer.attention_norm, layer.feedforward_norm)
+    return all(type(linear) is nn.Linear and linear.bias is not None for linear in linears) and all(
+        type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None for norm in norms
     )
 
 
 @torch.no_grad()
-def _layer(parts: dict[str, Any], dtype: torch.dtype) -> LayerWeights:
-    norm_dtype = torch.float32 if parts["query"].weight.device.type == "cpu" else dtype
+def _layer_weights(layer: LayerModules, dtype: torch.dtype) -> LayerWeights:
+    norm_dtype = torch.float32 if layer.query.weight.device.type == "cpu" else dtype
 
-    def norm(name: str) -> tuple[Tensor, Tensor, float]:
-        module = parts[name]
+    def norm(module: nn.LayerNorm) -> tuple[Tensor, Tensor, float]:
         return module.weight.detach().to(norm_dtype), module.bias.detach().to(norm_dtype), float(module.eps)
 
-    def linear(*names: str) -> PrepackedWeight:
-        weights, biases = [parts[n].weight.detach() for n in names], [parts[n].bias.detach() for n in names]
-        return PrepackedWeight(
-            *(kept[0].to(dtype) if len(names) == 1 else torch.cat(kept).to(dtype) for kept in (weights, biases))
-        )
-
     return LayerWeights(
-        linear("query", "key", "value"),
-        linear("attention"),
-        norm("attention_norm"),
-        linear("inner"),
-        None if _is_gelu(parts["activation"]) else parts["activation"],
-        linear("feedforward"),
-        norm("feedforward_norm"),
+        PrepackedWeight.of(layer.query, layer.key, layer.value, dtype=dtype),
+        PrepackedWeight.of(layer.attention, dtype=dtype),
+        norm(layer.attention_norm),
+        PrepackedWeight.of(layer.feedforward_input, dtype=dtype),
+        None if _is_gelu(layer.activation) else layer.activation,
+        PrepackedWeight.of(layer.feedforward, dtype=dtype),
+        norm(layer.feedforward_norm),
     )
 
 

@@ -1,9 +1,9 @@
-"""Products with weights that do not change: laid out once for the processor's matrix unit, in both directions.
+"""Products with frozen weights, laid out once for the processor's matrix unit, in both directions.
 
-PyTorch hands a bf16 product to oneDNN, which rearranges the weight in every call; with a few hundred tokens that costs
-as much as the product. oneDNN can keep the rearranged weight instead, and then adds the bias and applies GELU as it
-writes, which is what float32 gains by it. PyTorch offers this to its compiler alone, by
-operators with a leading underscore, so their presence is checked, and plain products stand in where they are missing.
+PyTorch passes a bf16 product to oneDNN, which rearranges the weight in every call; with a few hundred tokens that costs
+as much as the product. oneDNN can keep the rearranged weight instead, and then adds the bias and applies GELU while
+writing, which is the gain in float32. PyTorch offers this to its compiler alone, by operators with a leading
+underscore, so their presence is checked, and plain products are used where they are missing.
 """
 
 from __future__ import annotations
@@ -22,65 +22,65 @@ class PrepackedWeight:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         self.weight, self.bias = weight, bias
-        self._forwards = self._backwards = None
-        if weight.dtype in (torch.bfloat16, torch.float32) and weight.device.type == "cpu" and can_lay_out():
-            self._forwards = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._forward = self._backward = None
+        if weight.dtype in (torch.bfloat16, torch.float32) and weight.device.type == "cpu" and can_prepack():
+            self._forward = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
     @classmethod
-    def of(cls, *layers: nn.Linear) -> PrepackedWeight:
-        """Linear layers with one input: their outputs stand side by side."""
+    def of(cls, *layers: nn.Linear, dtype: torch.dtype | None = None) -> PrepackedWeight:
+        """Join linear layers with one input, their outputs side by side; ``dtype`` None: the weights' own."""
         weights, biases = [layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers]
-        return cls(*(kept[0] if len(layers) == 1 else torch.cat(kept) for kept in (weights, biases)))
+        return cls(*((t[0] if len(layers) == 1 else torch.cat(t)).to(dtype or t[0].dtype) for t in (weights, biases)))
 
     def product(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-        """``x W^T + b``, ``[tokens, out]``, outside autograd; ``gelu``: of that."""
-        if self._forwards is None:
+        """Return ``x W^T + b``, ``[tokens, out]``, outside autograd, or with ``gelu`` the GELU of it."""
+        if self._forward is None:
             y = F.linear(x, self.weight, self.bias)
             return F.gelu(y) if gelu else y
         after = ("gelu", "none") if gelu else ("none", "")
-        return torch.ops.mkldnn._linear_pointwise(x, self._forwards, self.bias, after[0], [], after[1])
+        return torch.ops.mkldnn._linear_pointwise(x, self._forward, self.bias, after[0], [], after[1])
 
     def gradient(self, outer: torch.Tensor) -> torch.Tensor:
-        """The gradient of x, ``[tokens, in]``, from that of the product."""
-        if self._forwards is None:
+        """Return the gradient of x, ``[tokens, in]``, given that of the product."""
+        if self._forward is None:
             return outer @ self.weight
-        if self._backwards is None:
-            self._backwards = torch.ops.mkldnn._reorder_linear_weight(self.weight.t().contiguous(), None)
-        return torch.ops.mkldnn._linear_pointwise(outer, self._backwards, None, "none", [], "")
+        if self._backward is None:
+            self._backward = torch.ops.mkldnn._reorder_linear_weight(self.weight.t().contiguous(), None)
+        return torch.ops.mkldnn._linear_pointwise(outer, self._backward, None, "none", [], "")
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """``x W^T + b`` in the weight's precision, differentiable with respect to x."""
+        """Return ``x W^T + b`` in the weight's precision, differentiable with respect to x."""
         return _Product.apply(x.to(self.weight.dtype), self)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, frozen: PrepackedWeight) -> torch.Tensor:
-        ctx.frozen = frozen
-        return frozen.product(x)
+    def forward(ctx: Any, x: torch.Tensor, weight: PrepackedWeight) -> torch.Tensor:
+        ctx.weight = weight
+        return weight.product(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: torch.Tensor) -> Any:
-        return ctx.frozen.gradient(outer.contiguous()), None
+        return ctx.weight.gradient(outer.contiguous()), None
 
 
 @lru_cache
-def can_lay_out() -> bool:
-    """Whether this PyTorch has oneDNN's products with weights laid out beforehand, and they are right."""
+def can_prepack() -> bool:
+    """Return whether this PyTorch has oneDNN's products with prepacked weights, and they are right."""
     try:
         x, weight = torch.arange(24.0).view(3, 8).bfloat16(), torch.arange(40.0).view(5, 8).bfloat16()
-        kept = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        found = torch.ops.mkldnn._linear_pointwise(x, kept, None, "none", [], "")
+        reordered = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        result = torch.ops.mkldnn._linear_pointwise(x, reordered, None, "none", [], "")
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
-    return bool(torch.equal(found, F.linear(x, weight)))
+    return bool(torch.equal(result, F.linear(x, weight)))
 
 
 def is_frozen(layer: nn.Module) -> bool:
-    """Whether `layer` is a plain linear layer with a bias, trained by nothing and in the precision it computes in.
+    """Return whether ``layer`` is a plain linear layer with a bias, frozen, in the precision it computes in.
 
-    One with hooks must be called itself: an adapter beside the block reads its input so.
+    A layer with hooks must be called itself: a parallel adapter reads the input of the feed-forward block by one.
     """
     if type(layer) is not nn.Linear or layer.bias is None or layer.weight.requires_grad:
         return False
@@ -90,16 +90,16 @@ def is_frozen(layer: nn.Module) -> bool:
 
 
 class PrepackedLayers:
-    """`PrepackedWeight` of the layers met so far."""
+    """Cache of the `PrepackedWeight` of layers."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, ...], tuple[tuple[int, ...], PrepackedWeight]] = {}
+        self._cache: dict[tuple[int, ...], tuple[tuple[int, ...], PrepackedWeight]] = {}
 
     def of(self, *layers: nn.Linear) -> PrepackedWeight:
-        """What is kept for these layers, made anew where their weights lie elsewhere now."""
+        """Return the weight of these layers, prepacked again where their weights have moved in memory."""
         key = tuple(id(layer) for layer in layers)
-        where = tuple(layer.weight.data_ptr() for layer in layers)
-        found = self._kept.get(key)
-        if found is None or found[0] != where:
-            found = self._kept[key] = (where, PrepackedWeight.of(*layers))
-        return found[1]
+        addresses = tuple(layer.weight.data_ptr() for layer in layers)
+        cached = self._cache.get(key)
+        if cached is None or cached[0] != addresses:
+            cached = self._cache[key] = (addresses, PrepackedWeight.of(*layers))
+        return cached[1]

@@ -1,4 +1,4 @@
-"""From packed hidden states to what a SentenceTransformer's modules behind the transformer make of them."""
+"""Sentence vectors from packed hidden states, by the modules of a SentenceTransformer after its transformer."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ _AFTER_POOLING = ("Normalize", "Dense", "LayerNorm", "Dropout")
 
 
 def poolable(model: Any) -> bool:
-    """Whether `pool` covers what stands behind the transformer: pooling over all tokens, then layers on its result."""
-    tail = list(model)[1:]
-    if not tail or getattr(model[0], "module_output_name", None) != "token_embeddings":
+    """Return whether `pool` covers the modules after the transformer: pooling over all tokens, then layers on it."""
+    modules = list(model)[1:]
+    if not modules or getattr(model[0], "module_output_name", None) != "token_embeddings":
         return False
-    kinds = [type(module).__name__ for module in tail]
-    return kinds[0] == "Pooling" and tail[0].include_prompt and all(kind in _AFTER_POOLING for kind in kinds[1:])
+    kinds = [type(module).__name__ for module in modules]
+    return kinds[0] == "Pooling" and modules[0].include_prompt and all(kind in _AFTER_POOLING for kind in kinds[1:])
 
 
 def pool(model: Any, hidden: Tensor, layout: PackedLayout, dtype: torch.dtype) -> Tensor:
-    """One vector a text, ``[texts, dimensions]`` float32.
+    """Return one vector per text, ``[texts, dimensions]`` float32.
 
     Args:
-        model: a SentenceTransformer for which `poolable` says yes.
+        model: a SentenceTransformer for which `poolable` is true.
         hidden: ``[tokens, width]``, the last layer's output.
-        pack: the layout.
+        layout: how the texts are packed.
         dtype: of the modules' own weights.
     """
     pooling, *later = list(model)[1:]
-    ends = torch.cumsum(layout.lengths, 0)
-    starts = ends - layout.lengths
+    starts = torch.cumsum(layout.lengths, 0) - layout.lengths
     features: dict[str, Any]
     if pooling.pooling_mode == "mean":
-        # A sum over neighbouring rows, which is what an embedding bag is; padding would cost as much as the tokens.
-        places = torch.arange(len(hidden), device=hidden.device)
-        total = F.embedding_bag(places, hidden.float(), starts, mode="sum")
+        # The sum over neighboring rows is an embedding bag; padding would cost as much as the tokens.
+        rows = torch.arange(len(hidden), device=hidden.device)
+        total = F.embedding_bag(rows, hidden.float(), starts, mode="sum")
         features = {"sentence_embedding": total / layout.lengths[:, None]}
     elif pooling.pooling_mode == "cls":
         features = {"sentence_embedding": hidden[starts]}

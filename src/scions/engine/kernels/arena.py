@@ -1,7 +1,7 @@
-"""Memory for adapters on huge pages, where the system has them: small ones share a page, freed places are used again.
+"""Memory for adapters on huge pages, where the system has them: small ones share a page, freed slots are reused.
 
-A batch of many adapters reads the weights of all of them once. With pages of 4 KiB, finding the pages takes as long as
-reading what is on them.
+A batch of many adapters reads the weights of all of them once. With pages of 4 KiB, looking up the pages takes as long
+as reading them.
 """
 
 from __future__ import annotations
@@ -20,66 +20,66 @@ PAGE = 2**21
 
 
 @dataclass(eq=False)
-class _Page:
+class _HugePage:
     memory: Tensor
-    places: int
+    slots: int
     free: list[int]
 
 
 class Arena:
-    """Places of memory of any size; any number of threads may take some."""
+    """Allocates memory of any size; safe to use from any number of threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pages: dict[int, list[_Page]] = {}  # with room, by the number of places on a page
-        self._freed: deque[tuple[_Page, int]] = deque()
+        self._pages: dict[int, list[_HugePage]] = {}  # with free slots, by the number of slots on a page
+        self._freed: deque[tuple[_HugePage, int]] = deque()
 
     def take(self, size: int, owner: object) -> Tensor:
-        """At least ``size`` bytes for as long as ``owner`` lives; it must be the only one to hold them.
+        """Return at least ``size`` bytes, valid while ``owner`` lives; nothing else may hold them.
 
-        Its length is all that is taken for it: whole pages, or an equal part of one.
+        The length of the result is all that is allocated: whole pages, or an equal part of one.
         """
         if size > PAGE // 2:
             return _mapped(size + -size % PAGE)
-        places = PAGE // max(size, PAGE // 64)
+        slots = PAGE // max(size, PAGE // 64)
         with self._lock:
-            self._sort()
-            pages = self._pages.setdefault(places, [])
+            self._collect()
+            pages = self._pages.setdefault(slots, [])
             if not pages:
-                pages.append(_Page(_mapped(PAGE), places, list(range(places))))
+                pages.append(_HugePage(_mapped(PAGE), slots, list(range(slots))))
             page = pages[-1]
-            place = page.free.pop()
+            slot = page.free.pop()
             if not page.free:
                 pages.pop()
-        weakref.finalize(owner, self._free, page, place).atexit = False
-        length = PAGE // places // 64 * 64
-        return page.memory[place * length : (place + 1) * length]
+        weakref.finalize(owner, self._free, page, slot).atexit = False
+        length = PAGE // slots // 64 * 64
+        return page.memory[slot * length : (slot + 1) * length]
 
-    def _free(self, page: _Page, place: int) -> None:
-        # This may run anywhere, also while this very thread takes memory: then the next one to take some sorts it.
-        self._freed.append((page, place))
+    def _free(self, page: _HugePage, slot: int) -> None:
+        # This may run at any point, also while this very thread allocates: then the next `take` collects the slot.
+        self._freed.append((page, slot))
         if self._lock.acquire(blocking=False):
             try:
-                self._sort()
+                self._collect()
             finally:
                 self._lock.release()
 
-    def _sort(self) -> None:
+    def _collect(self) -> None:
         while self._freed:
-            page, place = self._freed.popleft()
-            pages = self._pages.setdefault(page.places, [])
+            page, slot = self._freed.popleft()
+            pages = self._pages.setdefault(page.slots, [])
             if not page.free:
                 pages.append(page)
-            page.free.append(place)
-            if len(page.free) == page.places:
+            page.free.append(slot)
+            if len(page.free) == page.slots:
                 pages.remove(page)
 
 
 def _mapped(size: int) -> Tensor:
-    """``[size]`` bytes, a multiple of a huge page, that start on one."""
-    whole = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(AttributeError, OSError):  # a system without them
-        whole.madvise(mmap.MADV_HUGEPAGE)
-    memory = torch.frombuffer(whole, dtype=torch.uint8)
-    start = -memory.data_ptr() % PAGE
-    return memory[start : start + size]
+    """Return ``[size]`` bytes, a multiple of a huge page, aligned to one."""
+    memory = mmap.mmap(-1, size + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(AttributeError, OSError):  # a system without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    tensor = torch.frombuffer(memory, dtype=torch.uint8)
+    start = -tensor.data_ptr() % PAGE
+    return tensor[start : start + size]

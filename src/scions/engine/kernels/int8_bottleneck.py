@@ -1,6 +1,6 @@
-"""Bottlenecks and norms in the compiled kernel, for a batch with an adapter a row (see `scions.engine.kernels.build`).
+"""Bottleneck, residual and norm in the compiled kernel, for a batch with an adapter per row.
 
-`scions.engine.bottleneck` does the same in PyTorch.
+`scions.engine.bottleneck` computes the same in PyTorch; `scions.engine.kernels.build` compiles the kernel.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from scions.engine.kernels.build import kernels
 
 # As in the source.
 BLOCK = 32
-MOST_WIDTH, MOST_RANK = 4096, 1024
+MAX_WIDTH, MAX_RANK = 4096, 1024
 WORDS = 10
 _LINE = 64
-_PAGES = Arena()
+_ARENA = Arena()
 
 
-class _Held(NamedTuple):
-    """An adapter's part as the kernel reads it, in the order of ``Part`` in the source.
+class _KernelTensors(NamedTuple):
+    """An adapter's bottleneck and norm after one projection, in the order of ``Part`` in the source.
 
-    ``down`` and ``up`` are int8 tiles, flat, all else is float32. The rank is filled up to a multiple of 32.
+    ``down`` and ``up`` are int8 tiles, flat, the others float32. The rank is padded to a multiple of 32.
     """
 
     down: Tensor | None
@@ -43,39 +43,39 @@ class _Held(NamedTuple):
 
 
 class Int8Bottlenecks:
-    """An adapter's parts as the kernel reads them, one row of its table a site.
+    """An adapter's bottlenecks and norms in the kernel's form, one row of its table each.
 
-    Weights are held in 8 bits with a scale for each output: reading them is what a batch of many adapters waits for.
-    A rounded weight is off by at most 1/254 of its output's largest.
+    Weights are held in 8 bits with a scale for each output: a batch of many adapters is bound by reading them.
+    A rounded weight is off by at most 1/254 of the largest weight of its output.
 
     Attributes:
-        table: ``[sites, 10]`` int64: addresses and sizes, see ``Part`` in the source.
-        bytes: memory it takes.
+        table: ``[bottlenecks, 10]`` int64: addresses and sizes, see ``Part`` in the source.
+        bytes: memory in use.
     """
 
     def __init__(self, parts: Sequence[BottleneckTensors | None]) -> None:
-        self._hold([None if part is None else _empty(part) for part in parts])
-        for part, held in zip(parts, self._kept, strict=True):
-            if part is not None and held is not None:
-                _fill(part, held)
+        self._allocate([None if part is None else _shapes(part) for part in parts])
+        for part, stored in zip(parts, self._stored, strict=True):
+            if part is not None and stored is not None:
+                _fill(part, stored)
 
-    def _hold(self, like: Sequence[_Held | None]) -> None:
-        """Take memory for such tensors; their values are not copied."""
+    def _allocate(self, like: Sequence[_KernelTensors | None]) -> None:
+        """Allocate memory for such tensors without copying their values."""
         sizes = [tensor.nbytes for part in like if part for _, tensor in _tensors(part)]
-        self._memory = _PAGES.take(sum(size + -size % _LINE for size in sizes), self)
-        at = 0
-        self._kept: list[_Held | None] = []
+        self._memory = _ARENA.take(sum(size + -size % _LINE for size in sizes), self)
+        offset = 0
+        self._stored: list[_KernelTensors | None] = []
         self.table = np.zeros((len(like), WORDS), dtype=np.int64)
         for row, part in zip(self.table, like, strict=True):
             if part is None:
-                self._kept.append(None)
+                self._stored.append(None)
                 continue
             placed: dict[str, Any] = {}
             for name, tensor in _tensors(part):
-                placed[name] = self._memory[at : at + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-                at += tensor.nbytes + -tensor.nbytes % _LINE
+                placed[name] = self._memory[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+                offset += tensor.nbytes + -tensor.nbytes % _LINE
             part = part._replace(**placed)
-            self._kept.append(part)
+            self._stored.append(part)
             row[:8] = [0 if tensor is None else tensor.data_ptr() for tensor in part[:8]]
             row[8:] = 0 if part.down_bias is None else len(part.down_bias), part.reads_residual
 
@@ -84,84 +84,85 @@ class Int8Bottlenecks:
         return self._memory.nbytes
 
     def parts(self) -> list[BottleneckTensors | None]:
-        """The parts as it computes with them: weights are the rounded ones, in bf16."""
-        return [None if part is None else _taken_back(part) for part in self._kept]
+        """Return the tensors that it computes with: weights are the rounded ones, in bf16."""
+        return [None if part is None else _to_bfloat16(part) for part in self._stored]
 
-    def __getstate__(self) -> list[_Held | None]:
-        # Clones, because handing a tensor to another process moves it into shared memory, away from its address.
-        return [part and part._replace(**{k: v.clone() for k, v in _tensors(part)}) for part in self._kept]
+    def __getstate__(self) -> list[_KernelTensors | None]:
+        # Clones, because passing a tensor to another process moves it into shared memory, away from its address.
+        return [part and part._replace(**{k: v.clone() for k, v in _tensors(part)}) for part in self._stored]
 
-    def __setstate__(self, given: list[_Held | None]) -> None:
-        self._hold(given)  # addresses hold in one process and for its tensors alone
-        for part, held in zip(given, self._kept, strict=True):
-            for one, other in zip(part or (), held or (), strict=True):
-                if isinstance(one, Tensor) and isinstance(other, Tensor):
-                    other.copy_(one)
+    def __setstate__(self, state: list[_KernelTensors | None]) -> None:
+        self._allocate(state)  # addresses are valid in one process and for its own tensors alone
+        for part, stored in zip(state, self._stored, strict=True):
+            for value, target in zip(part or (), stored or (), strict=True):
+                if isinstance(value, Tensor) and isinstance(target, Tensor):
+                    target.copy_(value)
 
 
-def _tensors(part: _Held) -> Iterator[tuple[str, Tensor]]:
+def _tensors(part: _KernelTensors) -> Iterator[tuple[str, Tensor]]:
     return ((name, value) for name, value in part._asdict().items() if isinstance(value, Tensor))
 
 
-def _empty(part: BottleneckTensors) -> _Held:
-    """Tensors without memory, of the shapes the kernel wants."""
+def _shapes(part: BottleneckTensors) -> _KernelTensors:
+    """Return tensors without memory, of the shapes that the kernel needs."""
     gamma, beta, up_bias = (
         None if vector is None else torch.empty(len(vector), device="meta")
         for vector in (part.gamma, part.beta, part.up_bias)
     )
     if part.down is None:
-        return _Held(None, None, None, None, None, None, gamma, beta, 0, part.reads_residual)
+        return _KernelTensors(None, None, None, None, None, None, gamma, beta, 0, part.reads_residual)
     rank, width = part.down.shape
-    filled = rank + -rank % 32
-    down, up = (torch.empty(filled * width, dtype=torch.int8, device="meta") for _ in range(2))
-    of_rank, of_width = torch.empty(filled, device="meta"), torch.empty(width, device="meta")
-    return _Held(down, of_rank, of_rank, up, of_width, up_bias, gamma, beta, rank, part.reads_residual)
+    padded = rank + -rank % 32
+    down, up = (torch.empty(padded * width, dtype=torch.int8, device="meta") for _ in range(2))
+    of_rank, of_width = torch.empty(padded, device="meta"), torch.empty(width, device="meta")
+    return _KernelTensors(down, of_rank, of_rank, up, of_width, up_bias, gamma, beta, rank, part.reads_residual)
 
 
-def _fill(part: BottleneckTensors, held: _Held) -> None:
-    for to, given in ((held.gamma, part.gamma), (held.beta, part.beta), (held.up_bias, part.up_bias)):
-        if to is not None and given is not None:
-            to.copy_(given)
-    if part.down is None or held.down_bias is None:
+def _fill(part: BottleneckTensors, stored: _KernelTensors) -> None:
+    pairs = ((stored.gamma, part.gamma), (stored.beta, part.beta), (stored.up_bias, part.up_bias))
+    for target, vector in pairs:
+        if target is not None and vector is not None:
+            target.copy_(vector)
+    if part.down is None or stored.down_bias is None:
         return
-    found = kernels()
-    assert found is not None  # `fits` said so
-    held.down_bias.zero_()[: held.rank].copy_(part.down_bias)
-    rank, width, filled = held.rank, part.down.shape[1], len(held.down_bias)
+    compiled = kernels()
+    assert compiled is not None  # `fits` said so
+    stored.down_bias.zero_()[: stored.rank].copy_(part.down_bias)
+    rank, width, padded = stored.rank, part.down.shape[1], len(stored.down_bias)
     weights: Any = (
-        (part.down, held.down, held.down_scale, (rank, width, filled, width)),
-        (part.up, held.up, held.up_scale, (width, rank, width, filled)),
+        (part.down, stored.down, stored.down_scale, (rank, width, padded, width)),
+        (part.up, stored.up, stored.up_scale, (width, rank, width, padded)),
     )
     for weight, tiles, scale, shape in weights:
         weight = weight.contiguous()
-        found.round_weight(weight.data_ptr(), *shape, tiles.data_ptr(), scale.data_ptr())
+        compiled.round_weight(weight.data_ptr(), *shape, tiles.data_ptr(), scale.data_ptr())
 
 
-def _taken_back(part: _Held) -> BottleneckTensors:
-    # Clones: the memory goes to another adapter as soon as this one's parts are let go.
+def _to_bfloat16(part: _KernelTensors) -> BottleneckTensors:
+    # Clones: the memory goes to another adapter as soon as this one is released.
     gamma, beta = (None if vector is None else vector.clone() for vector in (part.gamma, part.beta))
-    vectors: dict[str, Any] = {"gamma": gamma, "beta": beta, "reads_residual": part.reads_residual}
+    norm: dict[str, Any] = {"gamma": gamma, "beta": beta, "reads_residual": part.reads_residual}
     if part.down is None or part.down_scale is None or part.down_bias is None:
-        return BottleneckTensors(**vectors)
+        return BottleneckTensors(**norm)
     assert part.up is not None
     assert part.up_scale is not None
-    down, up = _plain(part.down, part.down_scale), _plain(part.up, part.up_scale)
+    down, up = _from_tiles(part.down, part.down_scale), _from_tiles(part.up, part.up_scale)
     up_bias = None if part.up_bias is None else part.up_bias.bfloat16()
     return BottleneckTensors(
-        down[: part.rank], part.down_bias[: part.rank].bfloat16(), up[:, : part.rank], up_bias, **vectors
+        down[: part.rank], part.down_bias[: part.rank].bfloat16(), up[:, : part.rank], up_bias, **norm
     )
 
 
-def _plain(tiles: Tensor, scale: Tensor) -> Tensor:
-    """From the kernel's tiles to ``[out, in]`` bf16."""
+def _from_tiles(tiles: Tensor, scale: Tensor) -> Tensor:
+    """Convert the kernel's tiles to ``[out, in]`` bf16."""
     # Of 64 numbers, even places are the first half and odd ones the second.
     tiles = tiles.view(-1, 32, 2).transpose(1, 2).reshape(len(scale) // 16, -1, 16, 16, 2)
     return (tiles.permute(0, 3, 1, 2, 4).reshape(len(scale), -1) * scale[:, None]).bfloat16()
 
 
 def fits(parts: list[BottleneckTensors | None], width: int) -> bool:
-    """Whether the kernel covers these parts of a base whose layers are ``width`` wide."""
-    if kernels() is None or width % 32 or width > MOST_WIDTH:
+    """Return whether the kernel covers these parts of a base whose layers are ``width`` wide."""
+    if kernels() is None or width % 32 or width > MAX_WIDTH:
         return False
     for part in parts:
         if part is None or part.down is None:
@@ -169,28 +170,33 @@ def fits(parts: list[BottleneckTensors | None], width: int) -> bool:
         device, dtype = part.down.device.type, part.down.dtype
         if device != "cpu" or dtype != torch.bfloat16 or part.activation != "gelu":
             return False
-        if part.down.shape[1] != width or len(part.down) > MOST_RANK:
+        if part.down.shape[1] != width or len(part.down) > MAX_RANK:
             return False
     return True
 
 
 class Int8Batch:
-    """The kernel's arguments for a batch, made once and used at every site.
+    """The kernel's arguments for a batch, built once and used after every projection.
 
     Args:
-        parts: of each segment; None: the bare base.
-        starts: first row of each segment.
-        ends: row behind its last.
-        factor: ``[rows]`` float32 strengths, None: 1.
-        sites: of the base.
+        adapters: of each span; None: the bare base.
+        starts: first row of each span.
+        ends: the row after its last.
+        factor: ``[rows]`` float32, the strengths; None: 1.
+        parts: number of bottlenecks of an adapter, two per layer.
     """
 
     def __init__(
-        self, parts: list[Int8Bottlenecks | None], starts: list[int], ends: list[int], factor: Tensor | None, sites: int
+        self,
+        adapters: list[Int8Bottlenecks | None],
+        starts: list[int],
+        ends: list[int],
+        factor: Tensor | None,
+        parts: int,
     ) -> None:
-        bare = np.zeros((sites, WORDS), dtype=np.int64)
-        self._parts = parts
-        self._table = np.stack([bare if part is None else part.table for part in parts])
+        bare = np.zeros((parts, WORDS), dtype=np.int64)
+        self._adapters = adapters  # the table holds addresses of their tensors
+        self._table = np.stack([bare if adapter is None else adapter.table for adapter in adapters])
         self._spans = np.array(
             [
                 (number, at, min(at + BLOCK, end))
@@ -200,12 +206,12 @@ class Int8Batch:
             dtype=np.int64,
         )
         self._factor = factor
-        found = kernels()
-        assert found is not None
-        self._kernel = found.grouped_bottleneck
+        compiled = kernels()
+        assert compiled is not None
+        self._kernel = compiled.grouped_bottleneck
 
-    def site(self, number: int, y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
-        """As `scions.engine.bottleneck.grouped_bottleneck`, at the base's site of this number; ``y`` is overwritten."""
+    def run(self, number: int, y: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+        """Compute `scions.engine.bottleneck.grouped_bottleneck` with part ``number`` of each adapter, into ``y``."""
         self._kernel(
             y.data_ptr(), residual.data_ptr(), y.data_ptr(), y.shape[1], gamma.data_ptr(), beta.data_ptr(), eps,
             self._table.ctypes.data + number * WORDS * 8, self._table.strides[0],
