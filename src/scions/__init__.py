@@ -11,10 +11,10 @@ from scions.version import __version__
 
 if TYPE_CHECKING:
     from scions.adapters.config import BottleneckConfig
-    from scions.encoder import DomainEncoder
+    from scions.encoder import DomainEncoder, load_encoder
     from scions.evaluation.side_by_side import evaluate
     from scions.mixing import compare, mix, prune, select
-
+    from scions.training import train
 
 __all__ = [
     "BottleneckConfig",
@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "load_encoder",
     "mix",
     "prune",
     "select",
@@ -34,6 +35,7 @@ _LAZY = {
     "DomainEncoder": "scions.encoder",
     "compare": "scions.mixing",
     "evaluate": "scions.evaluation.side_by_side",
+    "load_encoder": "scions.encoder",
     "mix": "scions.mixing",
     "prune": "scions.mixing",
     "select": "scions.mixing",
@@ -43,7 +45,13 @@ _LAZY = {
 _import_after("peft", "scions.adapters")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'scions' has no attribute {name!r}")
+if not TYPE_CHECKING:  # so that a type checker knows these names alone
+
+    def __getattr__(name: str) -> Any:
+        if name in _LAZY:
+            return getattr(import_module(_LAZY[name]), name)
+        raise AttributeError(f"module 'scions' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,10 +1,11 @@
-"""Keep an old way of calling a function for one release, with a DeprecationWarning that names the new one."""
+"""Keep old names of functions, classes and arguments for one release; a DeprecationWarning names the new one."""
 
 from __future__ import annotations
 
 import functools
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -32,6 +33,24 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def renamed_names(module: str, lazy: Callable[[str], Any] | None = None, **names: str) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that keeps old names: ``renamed_names(__name__, Old="scions.room.file.New")``.
+
+    Other names are left to ``lazy``, the ``__getattr__`` that the module has without it.
+    """
+
+    def get(name: str) -> Any:
+        if name in names:
+            warn(f"{module}.{name} is deprecated; use {names[name]}")
+            place, _, new = names[name].rpartition(".")
+            return getattr(import_module(place), new)
+        if lazy is not None:
+            return lazy(name)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return get
 
 
 def warn(message: str, stacklevel: int = 3) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scions.deprecation import renamed_names
+
 if TYPE_CHECKING:
     from scions.encoder.bank import AdapterBank
     from scions.encoder.base_info import VectorSpace, pooling_of, space_of
@@ -28,7 +30,18 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(f"scions.encoder.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'scions.encoder' has no attribute {name!r}")
+
+
+__getattr__ = renamed_names(
+    __name__,
+    _load,
+    AdapterWeights="scions.engine.adapter_weights.AdapterWeights",
+    EmbedReport="scions.vectors.EmbedReport",
+    Space="scions.encoder.VectorSpace",
+    embed_file="scions.vectors.embed_file",
+    graft_weights="scions.encoder.inject_adapter",
+)

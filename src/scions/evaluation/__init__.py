@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scions.deprecation import renamed_names
 from scions.evaluation.bootstrap import Interval, PairedScore, interval, paired_difference, two_level_difference
 from scions.evaluation.drift import drift, drift_of
 from scions.evaluation.encoders import CachedEncoder, Encoder
@@ -25,3 +26,10 @@ __all__ = [
     "paired_difference",
     "two_level_difference",
 ]
+
+__getattr__ = renamed_names(
+    __name__,
+    Remembering="scions.evaluation.CachedEncoder",
+    LinearMap="scions.training.baselines.linear_map.LinearMap",
+    fit_linear_map="scions.training.baselines.linear_map.fit_linear_map",
+)

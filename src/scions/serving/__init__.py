@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from scions.deprecation import renamed_names
+
 if TYPE_CHECKING:
     from scions.encoder.base_info import BaseInfo, Weights
     from scions.serving.adapter_cache import AdapterReader
@@ -38,7 +40,16 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def _load(name: str) -> Any:
     if name in __all__:
         return getattr(import_module(_LAZY.get(name, "scions.serving.server")), name)
     raise AttributeError(f"module 'scions.serving' has no attribute {name!r}")
+
+
+__getattr__ = renamed_names(
+    __name__,
+    _load,
+    Encoder="scions.serving.RowBatchEncoder",
+    Reader="scions.serving.AdapterReader",
+    Stock="scions.serving.BaseInfo",
+)

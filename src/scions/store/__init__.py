@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scions.deprecation import renamed_names
 from scions.store.atomic import write_file, write_folder
 from scions.store.base import base_fingerprint, base_id, load_base, resolve_base
 from scions.store.manifest import Base, DataRecord, DomainStatistics, Initialization, Manifest
@@ -16,3 +17,5 @@ __all__ = [
     "find_adapter", "is_whole_model", "list_adapters", "load_base", "read_adapter", "read_weights", "resolve_base",
     "space_fingerprint", "write_file", "write_folder",
 ]  # fmt: skip
+
+__getattr__ = renamed_names(__name__, Initialisation="scions.store.Initialization", publish="scions.store.write_folder")
