@@ -1,14 +1,20 @@
-"""The shim that makes PEFT know the bottleneck: fails loudly when PEFT moves."""
+"""The import hook on small modules, and that PEFT knows the bottleneck: fails loudly when PEFT moves."""
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from enum import Enum
+from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 import pytest
 
 from scions.adapters.peft_type import BOTTLENECK, PREFIX
+from scions.peft_hook import import_after
 
 CHECK = """
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
@@ -21,6 +27,18 @@ import peft
 assert peft.__spec__.loader is peft.__loader__
 assert not type(peft.__loader__).__module__.startswith("scions")
 """
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "sentence_transformers",
+    "numpy",
+    "datasets",
+    "pandas",
+    "sklearn",
+    "matplotlib",
+}
+TRIGGER, FOLLOWER = "hook_trigger", "hook_follower"
 
 
 def _run(code: str) -> None:
@@ -69,21 +87,6 @@ def test_the_config_survives_pefts_json(tmp_path):
     assert again.to_dict() == config.to_dict()
 
 
-def test_importing_scions_is_light():
-    heavy = [
-        "torch",
-        "transformers",
-        "peft",
-        "sentence_transformers",
-        "numpy",
-        "datasets",
-        "pandas",
-        "sklearn",
-        "matplotlib",
-    ]
-    _run(f"import scions\nfound = {set(heavy)} & set(sys.modules)\nassert not found, found")
-
-
 def test_every_public_name_is_there():
     import scions
 
@@ -92,61 +95,99 @@ def test_every_public_name_is_there():
         _ = scions.nonsense
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        "import scions\nimport peft",
-        "import peft\nimport scions",
-        "import scions, importlib.util\nassert importlib.util.find_spec('peft') is not None\nimport peft",
-        "import scions\nfrom scions import BottleneckConfig",
-    ],
-    ids=["before", "after", "asked", "through-scions"],
-)
-def test_registered_whichever_is_imported_first(first):
-    _run(first + CHECK)
+def test_importing_scions_is_light_and_peft_knows_the_tuner_when_it_comes():
+    _run(f"import scions\nheavy = {HEAVY} & set(sys.modules)\nassert not heavy, heavy\nimport peft{CHECK}")
 
 
-def test_registered_where_peft_comes_from_a_finder_of_its_own():
+def test_peft_knows_the_tuner_when_it_was_there_before():
+    _run(f"import peft\nimport scions{CHECK}")
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path with a trigger, and a follower that needs the whole of it and counts its imports."""
+    (tmp_path / f"{TRIGGER}.py").write_text("imports = []\ndone = True\n")
+    (tmp_path / f"{FOLLOWER}.py").write_text(f"import {TRIGGER}\nassert {TRIGGER}.done\n{TRIGGER}.imports.append(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    yield tmp_path
+    for name in (TRIGGER, FOLLOWER):
+        sys.modules.pop(name, None)
+
+
+def _check_hooked() -> None:
+    """The follower was imported once, and nothing of the hook is left."""
+    trigger = import_module(TRIGGER)
+    assert trigger.imports == [1]
+    assert FOLLOWER in sys.modules
+    assert not any(type(finder).__module__.startswith("scions") for finder in sys.meta_path)
+    assert trigger.__spec__.loader is trigger.__loader__
+    assert not type(trigger.__loader__).__module__.startswith("scions")
+
+
+def test_the_hook_is_set_before(modules):
+    import_after(TRIGGER, FOLLOWER)
+    import_after(TRIGGER, FOLLOWER)
+    assert FOLLOWER not in sys.modules
+    _check_hooked()
+
+
+def test_the_hook_is_set_after(modules):
+    import_module(TRIGGER)
+    assert FOLLOWER not in sys.modules
+    import_after(TRIGGER, FOLLOWER)
+    _check_hooked()
+
+
+def test_asking_for_the_trigger_does_not_use_the_hook_up(modules):
+    import_after(TRIGGER, FOLLOWER)
+    assert importlib.util.find_spec(TRIGGER) is not None
+    assert FOLLOWER not in sys.modules
+    _check_hooked()
+
+
+def test_the_follower_itself_imports_the_trigger(modules):
+    import_after(TRIGGER, FOLLOWER)
+    import_module(FOLLOWER)
+    _check_hooked()
+
+
+def test_the_trigger_comes_from_a_finder_of_its_own(modules):
     # As for packages installed as editable.
-    _run(
-        """
-import importlib.machinery, importlib.util
-spec = importlib.util.find_spec("peft")
-place, parts = spec.origin, spec.submodule_search_locations
-class Own:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name == "peft":
-            return importlib.util.spec_from_file_location(name, place, submodule_search_locations=list(parts))
-paths = importlib.machinery.PathFinder
-class Blind:
-    find_distributions = paths.find_distributions
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        return None if name == "peft" else paths.find_spec(name, path, target)
-sys.meta_path[sys.meta_path.index(paths)] = Blind
-sys.meta_path.append(Own)
-import scions
-import peft"""
-        + CHECK
-    )
+    place = modules / f"{TRIGGER}.py"
+
+    class Own:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return importlib.util.spec_from_file_location(name, place) if name == TRIGGER else None
+
+    class Blind:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return None if name == TRIGGER else PathFinder.find_spec(name, path, target)
+
+    sys.meta_path[sys.meta_path.index(PathFinder)] = Blind  # type: ignore[call-overload]
+    sys.meta_path.append(Own)  # type: ignore[arg-type]
+    import_after(TRIGGER, FOLLOWER)
+    _check_hooked()
 
 
-def test_without_peft_importing_it_fails_as_ever():
-    _run(
-        """
-import scions
-class Missing:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name == "peft":
-            raise ModuleNotFoundError("No module named 'peft'", name="peft")
-sys.meta_path.insert(1, Missing)
-try:
-    import peft
-except ModuleNotFoundError as error:
-    assert error.name == "peft"
-else:
-    raise SystemExit("peft was found")
-"""
-    )
+def test_without_the_trigger_importing_it_fails_as_ever(modules):
+    class Missing:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == TRIGGER:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    import_after(TRIGGER, FOLLOWER)
+    sys.meta_path.insert(1, Missing)  # type: ignore[arg-type]
+    with pytest.raises(ModuleNotFoundError) as raised:
+        import_module(TRIGGER)
+    assert raised.value.name == TRIGGER
+    sys.meta_path.remove(Missing)  # type: ignore[arg-type]
+    (modules / f"{TRIGGER}.py").unlink()
+    importlib.invalidate_caches()
+    with pytest.raises(ModuleNotFoundError) as raised:
+        import_module(TRIGGER)
+    assert raised.value.name == TRIGGER
+    assert FOLLOWER not in sys.modules

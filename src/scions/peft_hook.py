@@ -1,6 +1,6 @@
 """Import one module as soon as another has been imported.
 
-``import scions`` must not import PEFT, which takes seconds, and yet PEFT must know our tuner whoever imports it first.
+``import scions`` must not import PEFT, which takes seconds, and yet PEFT must know our tuner in either order.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from types import ModuleType
 
 
 def import_after(trigger: str, module: str) -> None:
-    """Import ``module`` now if ``trigger`` is imported already, else right after it is.
+    """Import ``module`` for its side effects: now if ``trigger`` has been imported, else right after it is.
 
     Args:
         trigger: name of a top-level module.
-        module: name of the module to import, for its side effects.
+        module: name of the module to import.
     """
     if trigger in sys.modules:
         import_module(module)
@@ -27,7 +27,7 @@ def import_after(trigger: str, module: str) -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds ``trigger`` as usual, and imports ``module`` once it has been executed."""
+    """Leave finding ``trigger`` to the other finders, and import ``module`` once it has been executed."""
 
     def __init__(self, trigger: str, module: str) -> None:
         self.names = (trigger, module)
@@ -37,9 +37,9 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != self.names[0]:
             return None
-        # Also called by importlib.util.find_spec, which only asks: the finder stays until the module is executed.
+        # importlib.util.find_spec calls this without importing: the finder stays until the module is executed.
         for finder in sys.meta_path:
-            # The other finders are asked too: a package installed as editable has one of its own.
+            # A package installed as editable has a finder of its own.
             spec = None if finder is self else finder.find_spec(fullname, path, target)
             if spec is not None:
                 if spec.loader is not None:
@@ -57,7 +57,7 @@ class _Loader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        # From here on the module is an ordinary one: resources and reloads go to its own loader.
+        # Hand the module back to its own loader, which resources and reloads need.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
