@@ -1,4 +1,4 @@
-// bf16, and functions of sixteen numbers at once.
+// bf16 conversion, exponential and GELU of sixteen numbers at once.
 
 #pragma once
 
@@ -36,7 +36,7 @@ inline __m512 exponential(__m512 x) {
     return _mm512_scalef_ps(p, n);
 }
 
-// x * Phi(x); the error function after Abramowitz and Stegun 7.1.26, to 1.5e-7.
+// x * Phi(x), with the error function by Abramowitz and Stegun 7.1.26, to 1.5e-7.
 inline __m512 gelu(__m512 x) {
     const __m512 one = _mm512_set1_ps(1.0f);
     __m512 a = _mm512_abs_ps(_mm512_mul_ps(x, _mm512_set1_ps(0.70710678f)));

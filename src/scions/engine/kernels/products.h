@@ -1,7 +1,7 @@
 // Products of up to 32 rows with weights, on the matrix unit (AMX) or by dot products of pairs (AVX-512 BF16).
 //
-// Weights lie in tiles of 32 inputs by 16 outputs, inputs in pairs: [out / 16][in / 32][16][16][2], which is what both
-// read. Every row's sums are taken in the same order whatever stands beside it.
+// Weights are stored in tiles of 32 inputs by 16 outputs, inputs in pairs: [out / 16][in / 32][16][16][2], as both need
+// them. The sums of a row are taken in the same order whatever the other rows are.
 
 #pragma once
 
@@ -11,9 +11,9 @@ namespace {
 
 constexpr int TILE = 16 * 16 * 2;
 
-// Asks for the next part's weights while this one's are computed with: every adapter's are read once a batch, from far
-// away.
-struct Ahead {
+// Prefetches the next part's weights during the products of this one: each adapter's are read once per batch, from
+// memory.
+struct Prefetch {
     const int8_t *at[2] = {};
     int64_t left[2] = {};
 
@@ -26,8 +26,8 @@ struct Ahead {
     }
 };
 
-// Whole numbers of eight bits to bf16, which holds them exactly. Of 64, the first 32 are the low bytes of pairs and the
-// last 32 the high ones. count is a multiple of 64.
+// Converts int8 to bf16, which is exact. Of 64 numbers in memory, even places are the first 32 and odd places the last
+// 32. count is a multiple of 64.
 #ifdef __AVX512VBMI__
 
 // The bytes of the bf16 of 0 to 127.
@@ -44,7 +44,7 @@ struct alignas(64) Bytes {
     }
 };
 
-inline void spread(const int8_t *from, bf16 *to, int64_t count) {
+inline void expand(const int8_t *from, bf16 *to, int64_t count) {
     static const Bytes bytes;
     const __m512i low0 = _mm512_load_si512(bytes.low), low1 = _mm512_load_si512(bytes.low + 64);
     const __m512i high0 = _mm512_load_si512(bytes.high), high1 = _mm512_load_si512(bytes.high + 64);
@@ -61,7 +61,7 @@ inline void spread(const int8_t *from, bf16 *to, int64_t count) {
 
 #else
 
-inline void spread(const int8_t *from, bf16 *to, int64_t count) {
+inline void expand(const int8_t *from, bf16 *to, int64_t count) {
     for (int64_t i = 0; i < count; i += 64) {
         const __m512i x = _mm512_load_si512(from + i);
         const __m512i halves[2] = {_mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8), _mm512_srai_epi16(x, 8)};
@@ -76,8 +76,8 @@ inline void spread(const int8_t *from, bf16 *to, int64_t count) {
 
 #endif
 
-// Tiles of weights that are bf16 already.
-struct Plain {
+// Tiles of bf16 weights.
+struct Bf16Weights {
     const bf16 *weights;
     int64_t steps;
 
@@ -85,9 +85,9 @@ struct Plain {
     inline const bf16 *tile(int n, int64_t k) const { return weights + (n * steps + k) * TILE; }
 };
 
-// Tiles of weights in eight bits: those of a step are spread some steps before they are needed, next to the products of
-// the matrix unit, which leaves the other units idle.
-struct Rounded {
+// Tiles of int8 weights: those of a step are expanded some steps early, during products of the matrix unit, which leaves
+// the other units idle.
+struct Int8Weights {
     static constexpr int RING = 4, LEAD = 2;
     const int8_t *weights;
     int64_t steps;
@@ -95,20 +95,20 @@ struct Rounded {
 
     inline void fill(int64_t k, int tiles) {
         if (k < steps)
-            for (int n = 0; n < tiles; ++n) spread(weights + (n * steps + k) * TILE, ring[k % RING][n], TILE);
+            for (int n = 0; n < tiles; ++n) expand(weights + (n * steps + k) * TILE, ring[k % RING][n], TILE);
     }
     inline void ready(int64_t k, int tiles) {
         if (k == 0)
             for (int64_t early = 0; early < LEAD; ++early) fill(early, tiles);
         fill(k + LEAD, tiles);
-        // The intrinsics do not say that they read memory: what was written to it before must be there by now.
+        // The tile intrinsics do not declare that they read memory: writes must be complete here.
         asm volatile("" ::: "memory");
     }
     inline const bf16 *tile(int n, int64_t k) const { return ring[k % RING][n]; }
 };
 
-// to[rows][outputs] = a[rows][32 * steps] times the weights of neighbouring tiles of outputs. At most 32 rows, those that
-// begin_tiles was told of; outputs is a multiple of 32.
+// to[rows][outputs] = a[rows][32 * steps] times the weights of neighboring tiles of outputs. rows is at most 32 and was
+// passed to begin_tiles; outputs is a multiple of 32.
 #ifdef __AMX_BF16__
 
 constexpr bool TILES = true;
@@ -121,7 +121,7 @@ struct alignas(64) TileShapes {
     uint8_t rows[16] = {};
 };
 
-// The matrix unit takes as long as its tiles are high. 0 to 3 are sums; tall: 4 and 5 are rows of a; else 4 is.
+// Time grows with the height of tiles. Tiles 0 to 3 are sums, 4 (and 5 above 16 rows) rows of a, the others weights.
 inline void begin_tiles(int rows) {
     TileShapes shapes;
     const bool tall = rows > 16;
@@ -143,10 +143,10 @@ inline void begin_sums() {
 }
 
 template <class Weights>
-inline void multiply_tall(const bf16 *a, int64_t stride, Weights w, float *to, int64_t to_stride, Ahead &ahead) {
+inline void multiply_tall(const bf16 *a, int64_t stride, Weights w, float *to, int64_t to_stride, Prefetch &prefetch) {
     begin_sums();
     for (int64_t k = 0; k < w.steps; ++k) {
-        ahead.step();
+        prefetch.step();
         w.ready(k, 2);
         _tile_loadd(6, w.tile(0, k), 64);
         _tile_loadd(7, w.tile(1, k), 64);
@@ -165,10 +165,10 @@ inline void multiply_tall(const bf16 *a, int64_t stride, Weights w, float *to, i
 
 // Up to 16 rows: four tiles of outputs at a time, because a sum must wait for the one before it.
 template <class Weights>
-inline void multiply_short(const bf16 *a, int64_t stride, Weights w, bool four, float *to, int64_t to_stride, Ahead &ahead) {
+inline void multiply_short(const bf16 *a, int64_t stride, Weights w, bool four, float *to, int64_t to_stride, Prefetch &prefetch) {
     begin_sums();
     for (int64_t k = 0; k < w.steps; ++k) {
-        ahead.step();
+        prefetch.step();
         w.ready(k, four ? 4 : 2);
         _tile_loadd(4, a + k * 32, stride * 2);
         _tile_loadd(6, w.tile(0, k), 64);
@@ -176,7 +176,7 @@ inline void multiply_short(const bf16 *a, int64_t stride, Weights w, bool four, 
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         if (!four) continue;
-        ahead.step();
+        prefetch.step();
         _tile_loadd(5, w.tile(2, k), 64);
         _tile_loadd(6, w.tile(3, k), 64);
         _tile_dpbf16ps(2, 4, 5);
@@ -190,12 +190,12 @@ inline void multiply_short(const bf16 *a, int64_t stride, Weights w, bool four, 
 }
 
 template <class Weights>
-inline void multiply(const bf16 *a, int64_t stride, int rows, Weights w, int64_t outputs, float *to, int64_t to_stride, Ahead &ahead) {
+inline void multiply(const bf16 *a, int64_t stride, int rows, Weights w, int64_t outputs, float *to, int64_t to_stride, Prefetch &prefetch) {
     asm volatile("" ::: "memory");  // as above
     while (outputs > 0) {
         const bool four = rows <= 16 && outputs >= 64;
-        if (rows > 16) multiply_tall(a, stride, w, to, to_stride, ahead);
-        else multiply_short(a, stride, w, four, to, to_stride, ahead);
+        if (rows > 16) multiply_tall(a, stride, w, to, to_stride, prefetch);
+        else multiply_short(a, stride, w, four, to, to_stride, prefetch);
         const int done = four ? 64 : 32;
         w.weights += done * w.steps * 32;
         to += done;
@@ -217,14 +217,14 @@ inline __m512bh pairs_of(const void *from) {
 }
 
 template <class Weights>
-inline void multiply(const bf16 *a, int64_t stride, int rows, Weights w, int64_t outputs, float *to, int64_t to_stride, Ahead &ahead) {
+inline void multiply(const bf16 *a, int64_t stride, int rows, Weights w, int64_t outputs, float *to, int64_t to_stride, Prefetch &prefetch) {
     for (; outputs > 0; outputs -= 16, to += 16, w.weights += w.steps * TILE)
         for (int row = 0; row < rows; row += 4) {
-            int at[4];  // behind the last row, that one again
+            int at[4];  // the last row is repeated
             for (int i = 0; i < 4; ++i) at[i] = row + i < rows ? row + i : rows - 1;
             __m512 sums[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
             for (int64_t k = 0; k < w.steps; ++k) {
-                ahead.step();
+                prefetch.step();
                 w.ready(k, 1);
                 for (int pair = 0; pair < 16; ++pair) {
                     __m512bh weight = pairs_of(w.tile(0, k) + pair * 32);
