@@ -9,7 +9,7 @@ import numpy as np
 
 from scions.data import Table, read
 from scions.data.groups import normalize
-from scions.data.leaks import without, without_duplicates
+from scions.data.leaks import drop_duplicates, drop_shared_rows
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,13 @@ def load(domain: Domain, data: Path, rows: int, test_rows: int | None = None) ->
     )
     extra = read(data / domain.extra) if domain.extra else None
     removed = {"duplicates": len(train)}
-    train = without_duplicates(train)
+    train = drop_duplicates(train)
     removed["duplicates"] -= len(train)
-    dev, removed["dev rows in test"] = without(dev, test)
-    train, removed["in dev"] = without(train, dev)
-    train, removed["in test"] = without(train, test)
+    dev, removed["dev rows in test"] = drop_shared_rows(dev, test)
+    train, removed["in dev"] = drop_shared_rows(train, dev)
+    train, removed["in test"] = drop_shared_rows(train, test)
     if extra is not None:
-        train, removed["in extra test"] = without(train, extra)
+        train, removed["in extra test"] = drop_shared_rows(train, extra)
     chosen = np.random.default_rng(0).permutation(len(train))[:rows].tolist()
     if test_rows:
         test = test.take(list(range(0, len(test), max(1, len(test) // test_rows))))

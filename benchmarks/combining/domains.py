@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scions.data import Shape, Table, read, read_splits
-from scions.data.leaks import without, without_duplicates
+from scions.data.leaks import drop_duplicates, drop_shared_rows
 from scions.training.fit import sample_dev_rows
 
 
@@ -64,10 +64,10 @@ def load(name: str, data: Path, rows: int, held_out: int) -> Parts:
         folder = data / domain.source
         places = {p: folder if domain.beir else folder / f"{p}.jsonl" for p in ("train", "dev", "test")}
         train, dev, test = (read(path, part=part if domain.beir else None) for part, path in places.items())
-        dev, _ = without(dev, test)
-        train = without_duplicates(train)
+        dev, _ = drop_shared_rows(dev, test)
+        train = drop_duplicates(train)
         for other in (dev, test):
-            train, _ = without(train, other)
+            train, _ = drop_shared_rows(train, other)
     chosen = np.random.default_rng(0).permutation(len(train))[: min(rows, domain.rows)].tolist()
     return Parts(
         train.take(chosen),

@@ -17,6 +17,7 @@ from scions.cli.flags import with_flags
         ("give test=..., or columns=...", "give --test, or --columns"),
         ("(adapters=..., root=...)", "(--adapters, --adapters)"),
         ("base='my model', columns=...", "--base 'my model', --columns"),
+        ("say columns={'anchor': 'my q', 'positive': \"it's\"}", "say --columns anchor=my q,positive=it's"),
         ("general_texts=own.", "--general-texts own."),
     ],
 )

@@ -82,7 +82,7 @@ def test_header_only_judgements(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"_id": "d1", "text": "again"}, r"corpus\.jsonl:41: '_id' 'd1' stands twice"),
+        ({"_id": "d1", "text": "again"}, r"corpus\.jsonl:41: duplicate _id 'd1' in corpus"),
         ({"text": "x"}, r"corpus\.jsonl:41: an entry needs an '_id'"),
         ({"_id": "new", "text": 5}, r"corpus\.jsonl:41: field 'text' must hold text, found int 5"),
     ],
@@ -113,7 +113,7 @@ def test_a_test_query_is_taken_out_of_train(folder: Path) -> None:
     judge(folder, "train", [*((f"q{i}", f"d{i}", 1) for i in range(29)), ("twin", "d5", 1)])
     made = read_splits(str(folder))
     assert "Query  30" not in made.train.columns["query"] + made.dev.columns["query"]
-    assert "removed 1 rows of train that also stand in test" in made.notes
+    assert "removed 1 rows of train that are also in test" in made.notes
 
 
 def test_documents_as_texts_with_retrieval_as_test(folder: Path) -> None:

@@ -68,7 +68,7 @@ def test_classes_over_pairs_are_refused_with_the_way_out(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"'entailment', 'neutral'; Scions trains on scored pairs.*Convert it"):
         table(tmp_path, rows)
     numbers = [{"premise": A, "hypothesis": B, "label": label} for label in (0, 1, 2)]
-    with pytest.raises(DataError, match="--columns score=label"):
+    with pytest.raises(DataError, match=r"columns=\{'score': 'label'\}"):
         table(tmp_path, numbers)
     assert table(tmp_path, numbers, columns={"score": "label"}).columns["score"] == [0.0, 1.0, 2.0]
     with pytest.raises(DataError, match=r"data\.jsonl:3: column 'label'"):
@@ -91,8 +91,8 @@ def test_doubts_show_columns_a_row_and_the_flags(tmp_path: Path, row: dict) -> N
     message = str(caught.value)
     assert ", ".join(row) in message
     assert repr(next(iter(row.values()))) in message
-    assert "--columns anchor=COL,positive=COL" in message
-    assert "--shape texts|pairs" in message
+    assert "columns={'anchor': 'COL', 'positive': 'COL'}" in message
+    assert "shape=texts|pairs" in message
 
 
 @pytest.mark.parametrize("values", [(0, 1), ("0", "1"), (True, False), (0.0, 1.0)])
@@ -100,7 +100,9 @@ def test_judged_pairs_are_never_all_taken_for_positives(tmp_path: Path, values: 
     quora = [{"question1": A, "question2": B, "is_duplicate": value} for value in values]
     assert table(tmp_path, quora).shape is Shape.BINARY
     unnamed = [{"anchor": A, "positive": B, "fits": value} for value in values]
-    with pytest.raises(DataError, match=r"'fits' beside a pair holds 0 and 1.*--columns label=fits.*--shape pairs"):
+    with pytest.raises(
+        DataError, match=r"'fits' beside a pair holds 0 and 1.*columns=\{'label': 'fits'\}.*shape=pairs"
+    ):
         table(tmp_path, unnamed)
     assert table(tmp_path, unnamed, columns={"label": "fits"}).shape is Shape.BINARY
     assert table(tmp_path, unnamed, shape="pairs").shape is Shape.PAIRS
@@ -182,7 +184,7 @@ def test_an_empty_group_stands_alone(tmp_path: Path) -> None:
         (Table(Shape.LABELLED, {"text": [A, B], "label": ["x", "x"]}, "src"), "src: all 2 labels are 'x'"),
         (
             Table(Shape.BINARY, {"sentence1": [A], "sentence2": [B], "label": [1]}, "src"),
-            "both 0 and 1.*--shape pairs",
+            "both 0 and 1.*shape=pairs",
         ),
         (
             Table(Shape.SCORED, {"sentence1": [A], "sentence2": [B], "score": [0.5]}, "src"),

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from scions.data import Shape, drift_pairs, read_docstrings, read_splits
-from scions.data.docstrings import MASK, PASSAGE_CHARACTERS, docstrings, make, modules
+from scions.data.docstrings import (
+    MASK,
+    PASSAGE_CHARACTERS,
+    iter_docstrings,
+    iter_modules,
+    parse_docstring,
+)
 from scions.errors import DataError, UsageError
 
 BODY = "A longer explanation that says at some length what comes in, what goes out and why it matters."
@@ -36,7 +42,7 @@ def test_a_docstring_becomes_summary_and_masked_body() -> None:
     >>> solve(1)
     {BODY}
     """
-    made = make("m", "Root.solve", text)
+    made = parse_docstring("m", "Root.solve", text)
     assert made is not None
     assert made.summary == "Find the roots of an equation, e.g. of a polynomial."
     assert made.body.startswith("More in the same paragraph. Parameters a :")
@@ -55,11 +61,11 @@ def test_a_docstring_becomes_summary_and_masked_body() -> None:
     ],
 )
 def test_docstrings_of_no_use(text: str) -> None:
-    assert make("m", "name", text) is None
+    assert parse_docstring("m", "name", text) is None
 
 
 def test_long_bodies_are_cut_between_words() -> None:
-    made = make("m", "name", "A summary of some words.\n\n" + "lengthy " * 500)
+    made = parse_docstring("m", "name", "A summary of some words.\n\n" + "lengthy " * 500)
     assert made is not None
     assert PASSAGE_CHARACTERS - 50 < len(made.body) <= PASSAGE_CHARACTERS
     assert made.body.endswith("lengthy")
@@ -68,7 +74,9 @@ def test_long_bodies_are_cut_between_words() -> None:
 def test_tests_private_names_and_broken_files_are_left_out(tmp_path: Path) -> None:
     package(tmp_path, "somepkg", count=2)
     (tmp_path / "somepkg" / "broken.py").write_text('"""doc"""\ndef (')
-    found = [entry for name, path in modules(tmp_path / "somepkg", "somepkg") for entry in docstrings(name, path)]
+    found = [
+        entry for name, path in iter_modules(tmp_path / "somepkg", "somepkg") for entry in iter_docstrings(name, path)
+    ]
     assert [entry.name for entry in found] == ["compute0", "compute1"]
 
 

@@ -64,7 +64,9 @@ def test_large_labels_give_their_share_and_rare_ones_train() -> None:
 
 
 def test_a_label_of_three_rows_beside_one_other_is_refused_with_what_it_needs() -> None:
-    with pytest.raises(DataError, match=r"a label needs 4 rows, 2 to train.*too small: 'c1' \(3\).*--test and --dev"):
+    with pytest.raises(
+        DataError, match=r"a label needs 4 rows, 2 to train.*too small: 'c1' \(3\).*test=... and dev=..."
+    ):
         split(labelled([60, 3]))
     check(split(labelled([60, 4])))
 
@@ -78,7 +80,7 @@ def test_held_out_files_that_cannot_be_scored(tmp_path: Path) -> None:
     made = read_splits(
         write("a.jsonl", ["x", "y"] * 40), dev=write("d.jsonl", ["x"] * 9), test=write("t.jsonl", ["x", "y"])
     )
-    with pytest.raises(DataError, match=r"d\.jsonl, dev rows: all 9 labels are 'x'; two .*--dev"):
+    with pytest.raises(DataError, match=r"d\.jsonl, dev rows: all 9 labels are 'x'; two .*dev=..."):
         check_scorable(made.dev, "dev")
     with pytest.raises(DataError, match=r"t\.jsonl, test rows: each of the 2 has a label of its own"):
         check_scorable(made.test, "test")

@@ -88,7 +88,7 @@ def test_a_hub_text_falls_back_to_the_first_column_and_says_so() -> None:
 
 @pytest.mark.parametrize("rows", [1, 19])
 def test_too_few_rows(rows: int) -> None:
-    with pytest.raises(DataError, match=rf"{rows} rows; .* at least 20 rows .*--test"):
+    with pytest.raises(DataError, match=rf"{rows} rows; .* at least 20 rows .*test=..."):
         split(pairs([(f"q{i}", f"p{i}") for i in range(rows)]))
 
 
@@ -133,9 +133,9 @@ def test_duplicates_and_leaks_are_removed_and_reported(tmp_path: Path) -> None:
     made = read_splits(str(tmp_path))
     assert [len(part) for part in parts(made)] == [10, 1, 3]
     assert "train: removed 1 exact duplicate row" in made.notes
-    assert "removed 1 rows of dev that also stand in test" in made.notes
-    assert "removed 1 rows of train that also stand in dev" in made.notes
-    assert "removed 1 rows of train that also stand in test" in made.notes
+    assert "removed 1 rows of dev that are also in test" in made.notes
+    assert "removed 1 rows of train that are also in dev" in made.notes
+    assert "removed 1 rows of train that are also in test" in made.notes
     # six distinct texts in test, of which a2 stands in train beside another query
     assert any(note.startswith("16.7 % of the distinct texts") for note in made.notes)
 
@@ -222,7 +222,7 @@ def test_what_halving_needs_is_what_evaluation_says() -> None:
 def test_training_rows_that_all_stand_in_a_held_out_file(tmp_path: Path) -> None:
     rows = [{"text": f"t{i}"} for i in range(30)]
     source, held = write(tmp_path / "t.jsonl", rows), write(tmp_path / "h.jsonl", rows[:15])
-    with pytest.raises(DataError, match="every row also stands in dev or test"):
+    with pytest.raises(DataError, match="every row is also in dev or test"):
         read_splits(source, dev=source)
-    with pytest.raises(DataError, match=r"15 rows; .*; removed 15 rows of train that also stand in test"):
+    with pytest.raises(DataError, match=r"15 rows; .*; removed 15 rows of train that are also in test"):
         read_splits(source, test=held)

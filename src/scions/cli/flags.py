@@ -5,6 +5,7 @@ Library code knows no flags: its messages name parameters as Python has them, ``
 
 from __future__ import annotations
 
+import ast
 import functools
 import re
 
@@ -13,8 +14,10 @@ import typer.main
 
 # Parameters of the library whose flag has another name.
 _RENAMED = {"root": "--adapters"}
-# A value is True, ... (none), a quoted string or a plain word; a longer path (``seed=1/part.csv``) is no parameter.
-_PARAMETER = re.compile(r"""(?<![\w"'.?&/-])(?P<name>[a-z][a-z_]*)=(?P<value>\.\.\.|'[^']*'|[\w.+-]*\w)(?![\w/=])""")
+# A value is True, ... (none), a quoted string, a dict or a plain word; a longer path (``seed=1/part.csv``) is none.
+_PARAMETER = re.compile(
+    r"""(?<![\w"'.?&/-])(?P<name>[a-z][a-z_]*)=(?P<value>\.\.\.|'[^']*'|\{'[^{}]*\}|[\w.+-]*\w)(?![\w/=])"""
+)
 _apps: list[typer.Typer] = []
 
 
@@ -34,7 +37,10 @@ def with_flags(message: str) -> str:
         name = _flags().get(match["name"])
         if name is None:
             return match[0]
-        return name if match["value"] in ("True", "...") else f"{name} {match['value']}"
+        value = match["value"]
+        if value.startswith("{"):
+            value = ",".join(f"{key}={item}" for key, item in ast.literal_eval(value).items())
+        return name if value in ("True", "...") else f"{name} {value}"
 
     return _PARAMETER.sub(flag, message)
 

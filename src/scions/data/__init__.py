@@ -1,4 +1,4 @@
-"""Read, recognise, split: training data in the formats people have, and a corpus that is always there."""
+"""Read training data, recognize its columns, and split it; a built-in corpus of docstrings."""
 
 from __future__ import annotations
 

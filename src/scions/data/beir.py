@@ -1,17 +1,14 @@
-"""A BEIR folder to retrieval tables: corpus.jsonl, queries.jsonl and qrels/*.tsv."""
+"""Read retrieval tables from a BEIR folder: corpus.jsonl, queries.jsonl and qrels/*.tsv."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from scions.data.columns import number
-from scions.data.files import Rows, excerpt, iter_lines, read_rows
-from scions.data.shapes import Shape, Table
+from scions.data.columns import parse_number
+from scions.data.files import Rows, excerpt, iter_lines, read_rows, shorten
+from scions.data.shapes import Shape, Table, part_name
 from scions.errors import DataError
-
-PART_NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
-"""The file stems that name each part."""
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -19,21 +16,21 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def is_beir(folder: Path) -> bool:
-    """Whether the folder holds a corpus and queries."""
+    """Return whether the folder holds a corpus and queries."""
     return _file(folder, "corpus.jsonl") is not None and _file(folder, "queries.jsonl") is not None
 
 
 def qrels_files(folder: Path) -> dict[str, Path]:
-    """The qrels files by part; a file of another name stands under its own stem."""
-    found: dict[str, Path] = {}
+    """Return the qrels files by part; a file of another name is listed under its own stem."""
+    files: dict[str, Path] = {}
     for path in sorted((folder / "qrels").glob("*")):
         stem, dot, kind = path.name.partition(".")
         if dot and kind.lower() in ("tsv", "tsv.gz"):
-            part = next((part for part, names in PART_NAMES.items() if stem.lower() in names), stem)
-            if part in found:
-                raise DataError(f"{folder}: {found[part].name} and {path.name} are both judgements for {part}")
-            found[part] = path
-    return found
+            part = part_name(stem)
+            if part in files:
+                raise DataError(f"{folder}: {files[part].name} and {path.name} are both judgements for {part}")
+            files[part] = path
+    return files
 
 
 def _field(rows: Rows, i: int, name: str) -> str:
@@ -45,7 +42,7 @@ def _field(rows: Rows, i: int, name: str) -> str:
 
 
 def _by_id(path: Path) -> tuple[dict[str, str], int]:
-    """id -> text (title first, where there is one), and how many entries have no text at all."""
+    """Return id -> text (title first, where there is one), and the number of entries without a text."""
     rows = read_rows(path)
     texts: dict[str, str] = {}
     blank = 0
@@ -56,12 +53,12 @@ def _by_id(path: Path) -> tuple[dict[str, str], int]:
             raise DataError(f"{rows.where(i)}: an entry needs an '_id', found fields {', '.join(row) or 'none'}")
         name = str(key)
         if name in seen:
-            raise DataError(f"{rows.where(i)}: '_id' {name!r} stands twice in {path.name}")
+            raise DataError(f"{rows.where(i)}: duplicate _id {name!r} in {path.name}")
         seen.add(name)
         title, text = _field(rows, i, "title"), _field(rows, i, "text")
-        whole = f"{title} {text}" if title.strip() else text
-        if whole.strip():
-            texts[name] = whole
+        content = f"{title} {text}" if title.strip() else text
+        if content.strip():
+            texts[name] = content
         else:
             blank += 1
     if not texts:
@@ -80,7 +77,7 @@ def _judgements(path: Path) -> list[tuple[int, str, str, float]]:
                 f"{path}:{line}: {len(cells)} fields; a judgement is query-id<TAB>corpus-id<TAB>score, "
                 f"found {excerpt(content)}"
             )
-        grade = number(cells[2])
+        grade = parse_number(cells[2])
         if grade is None and line == 1:
             continue  # the header
         if grade is None or not -1e6 < grade < 1e6:
@@ -94,27 +91,27 @@ def _judgements(path: Path) -> list[tuple[int, str, str, float]]:
 def _table(path: Path, queries: dict[str, str], corpus: dict[str, str], notes: list[str]) -> Table:
     judged = _judgements(path)
     relevant: dict[str, dict[str, float]] = {}
-    strays: list[int] = []
-    useless = 0
+    unknown: list[int] = []  # lines
+    not_relevant = 0
     for line, query, document, grade in judged:
         if query not in queries or document not in corpus:
-            strays.append(line)
+            unknown.append(line)
         elif grade <= 0:
-            useless += 1
+            not_relevant += 1
         else:
             relevant.setdefault(query, {})[document] = grade
-    if len(strays) == len(judged):
+    if len(unknown) == len(judged):
         _, query, document, _ = judged[0]
         raise DataError(
-            f"{path}: all {len(judged)} judgements name ids that stand neither in queries nor in corpus, "
+            f"{path}: all {len(judged)} judgements name ids that are neither in queries nor in corpus, "
             f"such as {query!r} and {document!r}; do the files belong together?"
         )
     notes = list(notes)
-    if strays:
-        first = ", ".join(map(str, strays[:5])) + (", …" if len(strays) > 5 else "")
-        notes.append(f"{path.name}: {len(strays)} judgements with unknown or empty ids left out (lines {first})")
-    if useless:
-        notes.append(f"{path.name}: {useless} judgements with score 0 or less left out: not relevant")
+    if unknown:
+        lines = shorten(unknown)
+        notes.append(f"{path.name}: {len(unknown)} judgements with unknown or empty ids left out (lines {lines})")
+    if not_relevant:
+        notes.append(f"{path.name}: {not_relevant} judgements with score 0 or less left out: not relevant")
     if not relevant:
         raise DataError(f"{path}: no judgement has a score above 0, so no query has a relevant document")
     columns: dict[str, list[Any]] = {
@@ -125,7 +122,7 @@ def _table(path: Path, queries: dict[str, str], corpus: dict[str, str], notes: l
 
 
 def read_beir(folder: Path) -> dict[str, Table]:
-    """A table per qrels file; they share one corpus dict. Raises DataError naming file and line."""
+    """Return a table per qrels file; they share one corpus dict. Raises DataError naming file and line."""
     files = qrels_files(folder)
     if not files:
         raise DataError(
@@ -142,6 +139,6 @@ def _corpus(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def read_corpus(folder: Path) -> Table:
-    """The folder's documents as plain texts; no judgements are needed."""
+    """Return the folder's documents as plain texts; no judgements are needed."""
     corpus, notes = _corpus(folder)
     return Table(Shape.TEXTS, {"text": list(corpus.values())}, f"{folder} (corpus)", notes=notes)

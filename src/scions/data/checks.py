@@ -1,4 +1,4 @@
-"""Whether a table can be learned from, and its fingerprint."""
+"""Check that a table can be learned from or scored, and fingerprint it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_trainable(table: Table) -> None:
         labels = set(table.columns["label"])
         if len(labels) == 1:
             need = "both 0 and 1" if table.shape is Shape.BINARY else "at least two"
-            hint = "; rows that all match train as pairs: --shape pairs" if labels == {1} else ""
+            hint = "; rows that all match train as pairs: shape=pairs" if labels == {1} else ""
             raise DataError(
                 f"{table.source}: all {len(table)} labels are {labels.pop()!r}; {need} are needed to learn from{hint}"
             )
@@ -35,26 +35,26 @@ def check_trainable(table: Table) -> None:
 
 
 def check_scorable(table: Table, part: str) -> None:
-    """Raise DataError where a held-out part cannot tell encoders apart: one label, equal scores, no label twice."""
+    """Raise DataError where a held-out part cannot rank encoders: one label, equal scores, no label twice."""
     where = f"{table.source}, {part} rows"
-    more = f"Add rows, or name a file with --{part}"
+    more = f"Add rows, or name a file with {part}=..."
     if table.shape in (Shape.LABELLED, Shape.BINARY):
         labels = table.columns["label"]
         if len(set(labels)) < 2:
             raise DataError(f"{where}: all {len(table)} labels are {labels[0]!r}; two are needed to score. {more}")
         if table.shape is Shape.LABELLED and len(set(labels)) == len(labels):
             raise DataError(
-                f"{where}: each of the {len(table)} has a label of its own; whether texts of one label lie together "
-                f"shows where a label has two. {more}"
+                f"{where}: each of the {len(table)} has a label of its own; a label needs two rows to show whether its "
+                f"texts lie together. {more}"
             )
     if table.shape is Shape.SCORED and len(set(table.columns["score"])) < 2:
         raise DataError(f"{where}: all {len(table)} scores are equal; they must differ to score. {more}")
 
 
 def fingerprint(table: Table) -> str:
-    """SHA-256 (64 hex digits) over shape, rows and corpus; neither row order nor file format changes it.
+    """Return the SHA-256 (64 hex digits) of shape, rows and corpus.
 
-    Notes, source and groups do not count.
+    Row order, file format, notes, source and groups do not matter.
     """
     digest = hashlib.sha256(json.dumps(["scions-table-1", table.shape.value]).encode())
     for content in sorted(row_content(table)):

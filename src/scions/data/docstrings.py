@@ -1,4 +1,4 @@
-"""The built-in corpus: public docstrings of installed scientific packages, and of the standard library."""
+"""Read the built-in corpus: public docstrings of installed scientific packages, and of the standard library."""
 
 from __future__ import annotations
 
@@ -22,15 +22,40 @@ from scions.errors import DataError
 PACKAGES = ("numpy", "scipy", "sklearn", "torch", "transformers", "pandas")
 PAIRS_PER_PACKAGE = 2000
 _PARTS = (("train", 0.7), ("dev", 0.8), ("test", 1.0))
+_SKIPPED_FOLDERS = {
+    *("test", "tests", "testing", "_pytest", "idlelib", "lib2to3", "site-packages", "dist-packages"),
+    *("externals", "_vendor", "third_party"),  # copies of other packages
+}
+_TEST_MODULE = re.compile(r"_*(py)?test(s|ing|er)?(_|$)|.*_tests?$|conftest$|_pytest")
+_LARGEST_FILE = 1_000_000  # bytes; larger modules are generated tables
+_UNDERLINE = re.compile(r"^\s*([-=~^*\"'`.+#])\1{2,}\s*$")
+_WORD = re.compile(r"\w+(?:\.\w+)*")
+_DROPPED_LINE = re.compile(r"^\s*(>>>|\.\.\.( |$)|\.\. )")
+_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|cf|vs|etc|approx|resp)\.$", re.IGNORECASE)
+MASK = "this object"
+PASSAGE_CHARACTERS = 700  # enough to say what an object does; longer ones mostly cost time
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """A documented public function or class: its place, its summary, and the rest with its name masked."""
+
+    module: str
+    name: str
+    summary: str
+    body: str
 
 
 def read_docstrings(packages: Sequence[str] | None = None, *, seed: int = 0) -> Splits:
-    """RETRIEVAL tables: summary line -> the rest of the docstring, the object's own name masked.
-    Modules go to train, dev and test (70/10/20) by a hash of name and seed, so another version of a package
-    moves nothing else. Each part has its own corpus, and `group` is the module. At most 2000 pairs a package
-    are read, its modules in the order of a hash of their names. Of near-duplicates (equal summaries, or
-    bodies equal in their first 200 characters) the first stays. Raises DataError where a named package, or
-    every default one, is missing.
+    """Return RETRIEVAL tables: summary line -> the rest of the docstring, the object's name masked.
+
+    Modules go to train, dev and test (70/10/20) by a hash of name and seed, so that another version of a package moves
+    nothing else. Each part has its own corpus, and `group` is the module. At most 2000 pairs per package are read, its
+    modules in the order of a hash of their names. Of near-duplicates (equal summaries, or bodies equal in their first
+    200 characters) the first is used.
+
+    Raises:
+        DataError: a named package, or every default one, is missing.
     """
     entries: list[Docstring] = []
     notes: list[str] = []
@@ -45,25 +70,25 @@ def read_docstrings(packages: Sequence[str] | None = None, *, seed: int = 0) -> 
         if root is None:
             notes.append(f"docstrings: {package} is not installed, left out")
             continue
-        found = 0
-        for module, path in sorted(modules(root, package), key=lambda item: order_key(item[0])):
-            if found >= PAIRS_PER_PACKAGE:
+        count = 0
+        for module, path in sorted(iter_modules(root, package), key=lambda item: hash_key(item[0])):
+            if count >= PAIRS_PER_PACKAGE:
                 break
-            for entry in docstrings(module, path):
+            for entry in iter_docstrings(module, path):
                 summary, body = normalize(entry.summary), normalize(entry.body)[:200]
-                if summary in summaries or body in bodies or found >= PAIRS_PER_PACKAGE:
+                if summary in summaries or body in bodies or count >= PAIRS_PER_PACKAGE:
                     continue
                 summaries.add(summary)
                 bodies.add(body)
                 entries.append(entry)
-                found += 1
-        notes.append(f"docstrings: {found} pairs from {package}")
+                count += 1
+        notes.append(f"docstrings: {count} pairs from {package}")
     if not entries:
         named = ", ".join(PACKAGES if packages is None else packages)
         raise DataError(f"docstrings: no usable docstrings in the source of {named}")
     parts: dict[str, list[Docstring]] = {name: [] for name, _ in _PARTS}
     for entry in entries:
-        place = int(order_key(seed, entry.module)[:8], 16) / 2**32
+        place = int(hash_key(seed, entry.module)[:8], 16) / 2**32
         parts[next(name for name, end in _PARTS if place < end)].append(entry)
     for name, members in parts.items():
         if not members:
@@ -73,7 +98,7 @@ def read_docstrings(packages: Sequence[str] | None = None, *, seed: int = 0) -> 
 
 
 def _package_root(package: str) -> Path | None:
-    """The folder (or file) of a top-level package's source, found without importing it."""
+    """Return the folder (or file) of a top-level package's source, without importing it."""
     if not package.isidentifier():
         return None
     try:
@@ -106,11 +131,12 @@ def _table(entries: list[Docstring], part: str) -> Table:
 
 
 def drift_pairs(n: int = 1000, seed: int = 0) -> list[tuple[str, str]]:
-    """Up to `n` distinct pairs of standard-library texts, from near to far.
+    """Return up to `n` distinct pairs of standard-library texts, from near to far.
 
-    In turn: a summary with its own body, with the summary of another object of its module, with that of any
-    object.
-    Raises DataError where the standard library is not there as source.
+    In turn a summary is paired with its own body, with another summary of its module, and with any summary.
+
+    Raises:
+        DataError: the standard library has no source files.
     """
     entries = _standard_library(max(n, 300), seed)
     if len(entries) < 2:
@@ -135,82 +161,32 @@ def drift_pairs(n: int = 1000, seed: int = 0) -> list[tuple[str, str]]:
     return list(pairs)
 
 
-def _standard_library(wanted: int, seed: int) -> list[Docstring]:
-    """At least `wanted` docstrings where there are so many, from whole modules in seeded order."""
+def _standard_library(limit: int, seed: int) -> list[Docstring]:
+    """Return at least `limit` docstrings where there are that many, from whole modules in seeded order."""
     folder = Path(sysconfig.get_path("stdlib"))
     entries: list[Docstring] = []
     seen: set[str] = set()
-    for name in sorted(sys.stdlib_module_names, key=lambda one: order_key(seed, one)):
+    for name in sorted(sys.stdlib_module_names, key=lambda name: hash_key(seed, name)):
         root = folder / name if (folder / name).is_dir() else folder / f"{name}.py"
         if name.startswith("_") or name in ("test", "idlelib", "lib2to3") or not root.exists():
             continue
-        for module, path in modules(root, name):
-            for entry in docstrings(module, path):
+        for module, path in iter_modules(root, name):
+            for entry in iter_docstrings(module, path):
                 if normalize(entry.summary) not in seen:
                     seen.add(normalize(entry.summary))
                     entries.append(entry)
-        if len(entries) >= wanted:
+        if len(entries) >= limit:
             break
     return entries
 
 
-_SKIPPED_FOLDERS = {
-    "test",
-    "tests",
-    "testing",
-    "_pytest",
-    "idlelib",
-    "lib2to3",
-    "site-packages",
-    "dist-packages",
-} | {
-    "externals",  # copies of other packages
-    "_vendor",
-    "third_party",
-}
-
-
-_TEST_MODULE = re.compile(r"_*(py)?test(s|ing|er)?(_|$)|.*_tests?$|conftest$|_pytest")
-
-
-_LARGEST_FILE = 1_000_000  # bytes; larger modules are generated tables
-
-
-_UNDERLINE = re.compile(r"^\s*([-=~^*\"'`.+#])\1{2,}\s*$")
-
-
-_WORD = re.compile(r"\w+(?:\.\w+)*")
-
-
-_DROPPED_LINE = re.compile(r"^\s*(>>>|\.\.\.( |$)|\.\. )")
-
-
-_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|cf|vs|etc|approx|resp)\.$", re.IGNORECASE)
-
-
-MASK = "this object"
-
-
-PASSAGE_CHARACTERS = 700  # enough to tell what an object does; longer ones mostly cost time
-
-
-@dataclass(frozen=True)
-class Docstring:
-    """A documented public function or class: its place, its summary, the rest with its name masked."""
-
-    module: str
-    name: str
-    summary: str
-    body: str
-
-
-def order_key(*words: object) -> str:
-    """A stable, seeded order that does not depend on what else is installed."""
+def hash_key(*words: object) -> str:
+    """Return a sort key for a stable, seeded order that does not depend on what else is installed."""
     return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()
 
 
-def modules(root: Path, name: str) -> Iterator[tuple[str, Path]]:
-    """(dotted name, file) of the package's modules; tests and copies of other packages are left out."""
+def iter_modules(root: Path, name: str) -> Iterator[tuple[str, Path]]:
+    """Yield (dotted name, file) of the package's modules, without tests and copies of other packages."""
     if root.is_file():
         yield name, root
         return
@@ -221,8 +197,8 @@ def modules(root: Path, name: str) -> Iterator[tuple[str, Path]]:
         yield ".".join([name, *(part for part in parts if part != "__init__")]), path
 
 
-def docstrings(module: str, path: Path) -> Iterator[Docstring]:
-    """The usable docstrings of one file, in file order; a file that cannot be parsed has none."""
+def iter_docstrings(module: str, path: Path) -> Iterator[Docstring]:
+    """Yield the usable docstrings of one file in order; a file that cannot be parsed has none."""
     try:
         if path.stat().st_size > _LARGEST_FILE:
             return
@@ -230,14 +206,14 @@ def docstrings(module: str, path: Path) -> Iterator[Docstring]:
         if b'"""' not in source and b"'''" not in source:
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other people's invalid escapes are no business of the caller
+            warnings.simplefilter("ignore")  # invalid escapes in the source are no concern of the caller
             tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for name, text in _documented(tree.body, ""):
-        made = make(module, name, text)
-        if made is not None:
-            yield made
+        docstring = parse_docstring(module, name, text)
+        if docstring is not None:
+            yield docstring
 
 
 def _documented(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, str]]:
@@ -253,10 +229,11 @@ def _documented(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, st
             yield from _documented(node.body, f"{prefix}{node.name}.")
 
 
-def make(module: str, qualified: str, text: str) -> Docstring | None:
-    """Cut a docstring into summary and masked body; None where either is too short to be of use.
-    The summary is the first sentence of the first paragraph. The body is cut at about 700 characters, and a
-    body that repeats the summary is refused, because it would give the answer away.
+def parse_docstring(module: str, qualified: str, text: str) -> Docstring | None:
+    """Split a docstring into summary and masked body; None where either is too short.
+
+    The summary is the first sentence of the first paragraph. The body is cut at about 700 characters; one that repeats
+    the summary gives the answer away, so the docstring is not used.
     """
     name = qualified.rpartition(".")[2]
     paragraphs = [p for p in re.split(r"\n\s*\n", inspect.cleandoc(text)) if p.strip()]
@@ -278,7 +255,7 @@ def make(module: str, qualified: str, text: str) -> Docstring | None:
 
 
 def _masked(word: str, name: str) -> str:
-    """`numpy.linalg.norm` -> mask; `norm.size` -> mask.size; other words as they are."""
+    """Return `numpy.linalg.norm` as the mask, `norm.size` as mask.size, and other words unchanged."""
     parts = word.split(".")
     if name not in parts:
         return word

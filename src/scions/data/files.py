@@ -115,6 +115,30 @@ def excerpt(value: object, width: int = 60) -> str:
     return text if len(text) <= width else text[:width] + "…"
 
 
+def shorten(items: Sequence[object], limit: int = 5) -> str:
+    """Return the first items for a message, separated by commas."""
+    return ", ".join(map(str, items[:limit])) + (", …" if len(items) > limit else "")
+
+
+def check_text(value: Any, where: str, field_name: str) -> str | None:
+    """Return a text unchanged, None where there is none (null, missing or blank).
+
+    Raises:
+        DataError: the value is no text, or cannot be written as UTF-8.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str):
+        raise DataError(f"{where}: {field_name} must hold text, found {type(value).__name__} {excerpt(value)}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:  # JSON can spell half a character; tokenizers cannot take it
+            problem = f"{where}: {field_name} holds half of a surrogate pair"
+            raise DataError(f"{problem} at character {error.start + 1}; escape the text again as UTF-8") from error
+    return value
+
+
 def iter_lines(path: Path, *, keep_ends: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the numbered lines of a file in UTF-8, blank ones too; a byte order mark is dropped.
 

@@ -1,4 +1,4 @@
-"""Groups of rows that must stay on one side of a split, because they share a text or a document."""
+"""Group rows that share a text or a document, so that a split keeps them on one side."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LARGEST_SHARE = 0.3  # a component beyond this share of the rows leaves too litt
 
 
 def normalize(text: str) -> str:
-    """Case folded, white space collapsed: texts that differ in neither count as one."""
+    """Fold case and collapse white space: texts that differ only in these count as one."""
     return " ".join(text.casefold().split())
 
 
 def components(rows: Iterable[Iterable[Hashable]]) -> list[int]:
-    """A group number per row; rows that share a key, even through other rows, share a number.
+    """Return a group number per row; rows that share a key, even through other rows, share a number.
 
     Union-find with path halving and union by size: nearly linear in the number of keys.
     """
@@ -40,13 +40,13 @@ def components(rows: Iterable[Iterable[Hashable]]) -> list[int]:
                     a, b = b, a
                 parent[b] = a
                 size[a] += size[b]
-    return numbered(root(i) for i in range(len(parent)))
+    return factorize(root(i) for i in range(len(parent)))
 
 
-def numbered(keys: Iterable[Hashable]) -> list[int]:
-    """Keys as numbers in order of first appearance."""
-    seen: dict[Hashable, int] = {}
-    return [seen.setdefault(key, len(seen)) for key in keys]
+def factorize(keys: Iterable[Hashable]) -> list[int]:
+    """Return keys as numbers in order of first appearance."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 def _keys(table: Table) -> Iterable[Iterable[Hashable]]:
@@ -59,13 +59,14 @@ def _keys(table: Table) -> Iterable[Iterable[Hashable]]:
 
 
 def group_rows(table: Table) -> tuple[list[int], list[str]]:
-    """A group number per row, and notes on how they were found.
-    The explicit `group`, else connected components over equal texts (RETRIEVAL: equal queries and shared
-    relevant documents). Where one component would hold more than 30 % of the rows, rows are grouped by their
-    first text.
+    """Return a group number per row, and notes on the grouping.
+
+    Groups are the explicit `group`, else connected components over equal texts (RETRIEVAL: equal queries and shared
+    relevant documents). Where one component would hold more than 30 % of the rows, rows are grouped by their first
+    text.
     """
     if table.group is not None:
-        return numbered(table.group), ["split by the column 'group'"]
+        return factorize(table.group), ["split by the column 'group'"]
     groups = components(_keys(table))
     largest = max(Counter(groups).values(), default=0)
     if largest <= LARGEST_SHARE * len(groups) or table.shape in (Shape.TEXTS, Shape.LABELLED):
@@ -75,4 +76,4 @@ def group_rows(table: Table) -> tuple[list[int], list[str]]:
         f"split by the first text of each row: through shared {shared} {100 * largest / len(groups):.0f} % "
         "of the rows hang together, too many to keep on one side"
     )
-    return numbered(normalize(next(iter(texts))) for texts in table.row_texts()), [note]
+    return factorize(normalize(next(iter(texts))) for texts in table.row_texts()), [note]

@@ -1,4 +1,4 @@
-"""The shapes training data can have, and the table that carries one of them."""
+"""Shapes of training data, and the table that holds rows of one shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scions.errors import DataError, UsageError
 
 
 class Shape(str, Enum):
-    """What the rows of a table say about texts; the value is the name a user writes after `--shape`."""
+    """What the rows of a table say about texts; the value is the name in `shape=...`."""
 
     TEXTS = "texts"
     PAIRS = "pairs"
@@ -24,7 +24,7 @@ class Shape(str, Enum):
 
     @classmethod
     def of(cls, name: Shape | str) -> Shape:
-        """The shape of that name. Raises UsageError, listing the names, where there is none."""
+        """Return the shape of that name. Raises UsageError, listing the names, where there is none."""
         try:
             return cls(name)
         except ValueError:
@@ -48,11 +48,14 @@ COLUMNS: dict[Shape, tuple[str, ...]] = {
 @dataclass
 class Table:
     """Rows of one shape, column by column.
+
     `columns` holds exactly the names of `COLUMNS[shape]`, lists of one length: texts are `str`; `score` is
     `float`; `label` is `int` 0/1 (BINARY) or `str` (LABELLED); `positive` and `negative` of CANDIDATES are
     `list[str]`; `relevant` is `dict[document id, grade]` into `corpus` (id -> text, RETRIEVAL only). Rows of
-    one `group` stay on one side of a split. `notes` tell people what was dropped or noticed while reading.
-    Raises DataError where names or lengths do not fit the shape.
+    one `group` stay on one side of a split. `notes` say what was dropped or noticed while reading.
+
+    Raises:
+        DataError: names or lengths do not fit the shape.
     """
 
     shape: Shape
@@ -63,10 +66,10 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        wanted = COLUMNS[self.shape]
-        if set(self.columns) != set(wanted):
-            found = ", ".join(self.columns) or "none"
-            raise DataError(f"{self.source}: shape {self.shape.value} has columns {', '.join(wanted)}; found {found}")
+        expected = COLUMNS[self.shape]
+        if set(self.columns) != set(expected):
+            names = ", ".join(self.columns) or "none"
+            raise DataError(f"{self.source}: shape {self.shape.value} has columns {', '.join(expected)}; found {names}")
         lengths = {name: len(values) for name, values in self.columns.items()}
         if self.group is not None:
             lengths["group"] = len(self.group)
@@ -79,7 +82,7 @@ class Table:
         return len(self.columns[COLUMNS[self.shape][0]])
 
     def take(self, indices: Sequence[int]) -> Table:
-        """A table of the rows at `indices`, in that order; corpus (shared, not copied) and notes are kept."""
+        """Return a table of the rows at `indices`, in that order; corpus (shared, not copied) and notes are kept."""
         return Table(
             shape=self.shape,
             columns={name: [values[i] for i in indices] for name, values in self.columns.items()},
@@ -90,7 +93,7 @@ class Table:
         )
 
     def row_texts(self) -> Iterator[list[str]]:
-        """The texts of each row, first column first; RETRIEVAL: the query, then its relevant documents."""
+        """Yield the texts of each row, first column first; RETRIEVAL: the query, then its relevant documents."""
         if self.shape is Shape.RETRIEVAL:
             corpus = self.corpus or {}
             for query, relevant in zip(self.columns["query"], self.columns["relevant"], strict=True):
@@ -104,10 +107,19 @@ class Table:
                 yield list(values)
 
     def texts(self) -> list[str]:
-        """Distinct texts in order of first appearance (RETRIEVAL: all queries, then the whole corpus)."""
+        """Return distinct texts in order of first appearance (RETRIEVAL: all queries, then the whole corpus)."""
         if self.shape is Shape.RETRIEVAL:
             return list(dict.fromkeys([*self.columns["query"], *(self.corpus or {}).values()]))
         return list(dict.fromkeys(text for texts in self.row_texts() for text in texts))
+
+
+PART_NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
+"""The file stems that name each part."""
+
+
+def part_name(stem: str) -> str:
+    """Return "dev" for "valid" and its like; other names stay."""
+    return next((part for part, stems in PART_NAMES.items() if stem.lower() in stems), stem)
 
 
 @dataclass

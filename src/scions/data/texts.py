@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from scions.data.columns import AmbiguousColumns, recognize
-from scions.data.files import Rows, excerpt, file_format, iter_csv, iter_jsonl, iter_lines, iter_parquet, where
+from scions.data.files import (
+    Rows,
+    check_text,
+    excerpt,
+    file_format,
+    iter_csv,
+    iter_jsonl,
+    iter_lines,
+    iter_parquet,
+    where,
+)
 from scions.data.shapes import Shape
 from scions.errors import DataError
 
@@ -43,21 +53,15 @@ def iter_texts(path: str | Path, column: str | None = None) -> Iterator[str]:
     return _checked(values, f"column {column!r}" if column else "text column")
 
 
-def _checked(values: Iterator[tuple[str, Any]], what: str) -> Iterator[str]:
+def _checked(values: Iterator[tuple[str, Any]], field_name: str) -> Iterator[str]:
     for place, value in values:
-        if value is None or (isinstance(value, str) and not value.strip()):
+        text = check_text(value, place, f"the {field_name}")
+        if text is None:
             raise DataError(
-                f"{place}: nothing in the {what}. Every row gets a vector, so that they stay aligned: "
+                f"{place}: nothing in the {field_name}. Every row gets a vector, so that they stay aligned: "
                 "put a text there or take the row out"
             )
-        if not isinstance(value, str):
-            raise DataError(f"{place}: the {what} must hold text, found {type(value).__name__} {excerpt(value)}")
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise DataError(f"{place}: the {what} holds half of a surrogate pair; escape it again") from error
-        yield value
+        yield text
 
 
 def _jsonl_values(path: Path, column: str | None) -> Iterator[tuple[str, Any]]:

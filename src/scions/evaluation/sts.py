@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scions.data.columns import number
+from scions.data.columns import parse_number
 from scions.data.files import excerpt, read_rows
 from scions.data.shapes import Shape
 from scions.errors import DataError
@@ -88,7 +88,7 @@ def _read(path: Path) -> list[tuple[str, str, float]]:
     read = read_rows(path)
     rows = []
     for i, row in enumerate(read.rows):
-        first, second, score = row.get("sentence1"), row.get("sentence2"), number(row.get("score"))
+        first, second, score = row.get("sentence1"), row.get("sentence2"), parse_number(row.get("score"))
         if not (isinstance(first, str) and first.strip() and isinstance(second, str) and second.strip()):
             raise DataError(f"{read.where(i)}: sentence1 and sentence2 must hold text, found {excerpt(row)}")
         if score is None or not math.isfinite(score):

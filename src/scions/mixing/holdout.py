@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scions.data import Table, read, read_splits
-from scions.data.leaks import without
-from scions.data.splits import hold_out
+from scions.data.leaks import drop_shared_rows
+from scions.data.splits import split_by_shares
 from scions.errors import DataError, UsageError
 from scions.evaluation import Evaluation, Interval, evaluate, interval, paired_difference
 from scions.mixing.trial import AdaptedEncoder
@@ -61,7 +61,7 @@ def read_rows(
             choosing = read(path, shape=shape, part="dev" if Path(path).is_dir() else None)
             judge = str(test[place])
             judging = read(judge, shape=shape, part="test" if Path(judge).is_dir() else None)
-            choosing = without(choosing, judging)[0] if chooses else choosing
+            choosing = drop_shared_rows(choosing, judging)[0] if chooses else choosing
             if not len(choosing):
                 raise DataError(f"{path}: every row also stands in {judge}; rows that choose must not judge")
             found.append(HoldoutRows(choosing, judging))
@@ -73,7 +73,7 @@ def read_rows(
             if not chooses:
                 found.append(HoldoutRows(table, table))
                 continue
-            parts, _ = hold_out(table, {"test": 0.5}, seed)
+            parts, _ = split_by_shares(table, {"test": 0.5}, seed)
             found.append(HoldoutRows(parts["train"], parts["test"]))
     return found
 
