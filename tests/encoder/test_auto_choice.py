@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from scions import DomainEncoder
-from scions.encoder.row_encoder import RowEncoder
+from scions.encoder.row_engine import RowEngine
 from scions.errors import AdapterError, UsageError
 from scions.routing.sample import SAMPLE_SIZE, sample_rows
 from scions.store import DomainStatistics
@@ -38,7 +38,7 @@ def domains(tiny_base, publish_adapter, told_apart) -> DomainEncoder:
 def passes(monkeypatch) -> list[tuple[int, int]]:
     """Of each pass through the encoder, rows with an adapter and rows of the bare base."""
     seen = []
-    vectors = RowEncoder.vectors
+    vectors = RowEngine.encode
 
     def spy(self, ids, adapters, strengths, *rest):
         looked = rest[3] if len(rest) > 3 else None
@@ -47,7 +47,7 @@ def passes(monkeypatch) -> list[tuple[int, int]]:
         seen.append((sum(a is not None for a in adapters), sum(a is None for a in adapters) - done))
         return vectors(self, ids, adapters, strengths, *rest)
 
-    monkeypatch.setattr(RowEncoder, "vectors", spy)
+    monkeypatch.setattr(RowEngine, "encode", spy)
     return seen
 
 
@@ -184,7 +184,7 @@ def test_what_auto_cannot_stand_for(domains):
     with pytest.raises(UsageError, match="row 2 is a int"):
         domains.route([LAW, 3])
     with pytest.raises(AdapterError, match="reserved"):
-        domains.load_adapter("legal", name="auto-rows")
+        domains.load_adapter("legal", adapter_name="auto-rows")
 
 
 def test_set_adapter_takes_what_route_says(domains):

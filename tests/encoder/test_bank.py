@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from scions import BottleneckConfig, DomainEncoder
 from scions.encoder import AdapterBank
-from scions.errors import AdapterError
+from scions.errors import AdapterError, UsageError
 from scions.store import adapter_fingerprint
 
 TEXTS = ["the court and the seller", "a pump of the engine", "fever", "the doctor in trial shall claim damages"]
@@ -53,10 +53,10 @@ def test_in_bf16_an_adapter_takes_half_the_memory(publish_adapter, tiny_base, do
 
 def test_another_name_and_another_place(publish_adapter, domains):
     folder, _ = publish_adapter("legal")
-    domains.load_adapter(folder, name="law")
+    domains.load_adapter(folder, adapter_name="law")
     assert list(domains.adapters) == ["law"]
     with pytest.raises(AdapterError, match="reserved"):
-        domains.load_adapter(folder, name="base")
+        domains.load_adapter(folder, adapter_name="base")
 
 
 def test_a_name_is_taken_until_it_is_replaced_or_deleted(publish_adapter, domains):
@@ -64,9 +64,9 @@ def test_a_name_is_taken_until_it_is_replaced_or_deleted(publish_adapter, domain
     second, _ = publish_adapter("medical", seed=2)
     old = domains.load_adapter(first)
     with pytest.raises(AdapterError, match=rf"'legal' is loaded already \(version {old.version}\).*replace=True"):
-        domains.load_adapter(second, name="legal")
+        domains.load_adapter(second, adapter_name="legal")
     before = domains.encode(TEXTS, adapter="legal")
-    new = domains.load_adapter(second, name="legal", replace=True)
+    new = domains.load_adapter(second, adapter_name="legal", replace=True)
     assert new.version != old.version
     assert np.abs(domains.encode(TEXTS, adapter="legal") - before).max() > 0.01
     assert domains.delete_adapter("legal") is new
@@ -101,7 +101,7 @@ def test_loading_replacing_and_deleting_while_others_encode(publish_adapter, dom
     lora = publish_adapter("rented", LoraConfig(r=2, target_modules=["query"]), method="lora")[0]
     expected = []
     for folder in folders:
-        domains.load_adapter(folder, name="legal", replace=True)
+        domains.load_adapter(folder, adapter_name="legal", replace=True)
         expected.append(domains.encode(TEXTS, adapter=["legal", None, "legal", "legal"]))
     assert np.abs(expected[0] - expected[1])[0].max() > 0.01
     stop = threading.Event()
@@ -122,8 +122,8 @@ def test_loading_replacing_and_deleting_while_others_encode(publish_adapter, dom
         workers = [pool.submit(encode, worker) for worker in range(4)]
         try:
             for turn in range(60):
-                domains.load_adapter(folders[turn % 2], name="legal", replace=True)
-                domains.load_adapter(lora, name=f"rented{turn}")
+                domains.load_adapter(folders[turn % 2], adapter_name="legal", replace=True)
+                domains.load_adapter(lora, adapter_name=f"rented{turn}")
                 if turn:
                     domains.delete_adapter(f"rented{turn - 1}")
         finally:
@@ -145,7 +145,7 @@ def test_peft_path_from_many_threads(publish_on, tiny_model):
 
     def encode(turn: int) -> float:
         name = ("one", "two")[turn % 2]
-        encoder.load_adapter(name, name=f"extra{turn}")
+        encoder.load_adapter(name, adapter_name=f"extra{turn}")
         encoder.delete_adapter(f"extra{turn}")
         return float(np.abs(encoder.encode(TEXTS, adapter=name) - expected[name]).max())
 
@@ -227,3 +227,42 @@ def test_a_bank_can_be_copied(publish_adapter, domains):
         assert list(again.snapshot()) == ["legal"]
         again.delete("legal")
         assert bank.snapshot()
+
+
+def test_the_methods_take_the_names_of_sentence_transformers(publish_adapter, domains, adapters_aside):
+    for name in ("legal", "medical"):
+        publish_adapter(name)
+        domains.load_adapter(name)
+    loaded = domains.load_adapter(peft_model_id=str(adapters_aside / "legal"), adapter_name="law", is_trainable=False)
+    assert domains.adapters["law"] is loaded
+    for name in ("law", ["law"]):
+        domains.set_adapter(adapter_name=name)
+        assert domains.active_adapters() == ["law"]
+    domains.set_adapter(None)
+    assert domains.delete_adapter(adapter_name="law") is loaded
+    domains.load_adapter("legal", "law")
+    with pytest.raises(AdapterError, match="nobody"):
+        domains.delete_adapter(adapter_names=["law", "nobody"])
+    law, medical = domains.delete_adapter(adapter_names=["law", "medical"])
+    assert (law.name, medical.name) == ("law", "medical")
+    assert list(domains.adapters) == ["legal"]
+
+
+def test_the_old_names_of_arguments_warn(publish_adapter, domains, adapters_aside):
+    publish_adapter("legal")
+    with pytest.warns(DeprecationWarning, match="adapter_name"):
+        domains.load_adapter(adapters_aside / "legal", name="law")
+    with pytest.warns(DeprecationWarning, match="peft_model_id"):
+        domains.load_adapter(path_or_name="legal", replace=True)
+    with pytest.warns(DeprecationWarning, match="adapter_name"):
+        domains.set_adapter(name="law")
+    with pytest.warns(DeprecationWarning, match="adapter_name"):
+        domains.delete_adapter(name="law")
+
+
+@pytest.mark.parametrize("options", [{"is_trainable": True}, {"hotswap": True}, {"nmae": "law"}])
+def test_an_option_that_cannot_be_served_is_refused(domains, options):
+    with pytest.raises(UsageError, match=f"no {next(iter(options))}="):
+        domains.load_adapter("legal", "law", **options)
+    with pytest.raises(UsageError, match="one adapter, got 2"):
+        domains.set_adapter(["legal", "medical"])

@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from scions import BottleneckConfig, DomainEncoder
-from scions.encoder import load_encoder, row_encoder, space_of, tokenization
+from scions.encoder import load_encoder, space_of, tokenization
 from scions.errors import AdapterError, ScionsError, UsageError
 from scions.store import load_base
 
@@ -361,7 +361,6 @@ def test_torchs_default_precision_changes_nothing(tiny_base, publish_adapter, dt
 def test_a_length_that_another_thread_tokenises_with_is_not_taken_for_the_bases(tiny_model, monkeypatch):
     encoder = DomainEncoder(tiny_model("modernbert"), dtype="float32", device="cpu")
     monkeypatch.setattr(tokenization, "only_fast", lambda module: False)
-    monkeypatch.setattr(row_encoder, "only_fast", lambda module: False)
     text, plain, found = "the court and the seller", encoder.preprocess, []
     other = threading.Thread(target=lambda: found.append(encoder.tokenize_rows([text])))
 

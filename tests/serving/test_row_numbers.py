@@ -14,7 +14,7 @@ BAD = 13
 
 @pytest.fixture
 def picky(encoder, monkeypatch):
-    """Refuses batches as `RowEncoder` does: by the row's place in the batch."""
+    """Refuses batches as `RowEngine` does: by the row's place in the batch."""
     encode = encoder.encode_rows
     calls = []
 

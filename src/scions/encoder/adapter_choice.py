@@ -1,4 +1,4 @@
-"""Which adapter acts on which row, and how strongly: one answer for all rows, or one a row."""
+"""Resolve the ``adapter`` and ``strength`` arguments to one adapter and one strength for each row."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scions.store.names import BASE
 
 class _SetAdapter:
     def __repr__(self) -> str:
-        return "<what set_adapter chose>"
+        return "<the choice of set_adapter>"
 
 
 SET_ADAPTER: Any = _SetAdapter()
 
 
 def adapter_rows(choice: Any, rows: int, adapters: Mapping[str, AdapterWeights]) -> list[AdapterWeights | None]:
-    """The adapter of each row; None: the bare base.
+    """Return the adapter of each row; None: the bare base.
 
     Args:
         choice: a name, ``"base"`` or None for all rows, an `AdapterWeights`, or a sequence of these, one a row.
@@ -36,21 +36,27 @@ def adapter_rows(choice: Any, rows: int, adapters: Mapping[str, AdapterWeights])
     """
     if choice is None or isinstance(choice, (str, AdapterWeights)):
         return [_adapter(choice, adapters)] * rows
-    names = _listed("adapter", choice, rows)
-    known: dict[Any, AdapterWeights | None] = {}
+    names = _list_of("adapter", choice, rows)
+    resolved: dict[int, AdapterWeights | None] = {}
     for name in names:
-        if id(name) not in known:
-            known[id(name)] = _adapter(name, adapters)
-    return [known[id(name)] for name in names]
+        if id(name) not in resolved:
+            resolved[id(name)] = _adapter(name, adapters)
+    return [resolved[id(name)] for name in names]
 
 
 def is_auto(choice: Any) -> bool:
-    """Whether the adapter is to be decided by the texts."""
+    """Return whether the texts decide the adapter."""
     return isinstance(choice, str) and choice in (AUTO, AUTO_ROWS)
 
 
-def default_name(name: str | None, adapters: Mapping[str, AdapterWeights]) -> str | None:
-    """The adapter that `DomainEncoder.set_adapter` may choose by that name, None for the base; raises as it does."""
+def default_name(name: str | Sequence[str] | None, adapters: Mapping[str, AdapterWeights]) -> str | None:
+    """Return the name that `DomainEncoder.set_adapter` stores, None for the base; raises as it does."""
+    if name is not None and not isinstance(name, str):
+        if len(name) != 1:
+            raise UsageError(
+                f"set_adapter takes one adapter, got {len(name)}; encode takes a list with one adapter for each row"
+            )
+        (name,) = name
     if is_auto(name):
         raise UsageError(
             f"set_adapter({name!r}) would decide anew in every call, and put queries and documents into different "
@@ -60,12 +66,12 @@ def default_name(name: str | None, adapters: Mapping[str, AdapterWeights]) -> st
 
 
 def strength_rows(strength: Any, rows: int) -> list[float]:
-    """The strength of each row: ``strength`` is a number for all, or a sequence of one a row.
+    """Return the strength of each row: ``strength`` is a number for all, or a sequence with one a row.
 
     Raises:
         UsageError: a sequence of another length, or something that is no finite number.
     """
-    values = [strength] * rows if isinstance(strength, Real) else _listed("strength", strength, rows)
+    values = [strength] * rows if isinstance(strength, Real) else _list_of("strength", strength, rows)
     for row, value in enumerate(values, 1):
         number = isinstance(value, Real) and not isinstance(value, bool)
         if not number or not math.isfinite(value):
@@ -88,7 +94,7 @@ def _adapter(name: Any, adapters: Mapping[str, AdapterWeights]) -> AdapterWeight
     return find(adapters, name)
 
 
-def _listed(what: str, values: Any, rows: int) -> Sequence[Any]:
+def _list_of(what: str, values: Any, rows: int) -> Sequence[Any]:
     if hasattr(values, "tolist"):
         values = values.tolist()
     if not isinstance(values, Sequence):

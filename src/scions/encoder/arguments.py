@@ -1,14 +1,10 @@
-"""What a call of ``encode`` asks for: refused where nothing can serve it, told where only the parent class can.
-
-And its answer in the form that was asked for.
-"""
+"""Check the arguments of `DomainEncoder`'s methods, and convert vectors to the form that a call asks for."""
 
 from __future__ import annotations
 
 import logging
-from abc import ABCMeta
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from sentence_transformers.util import quantize_embeddings
@@ -17,22 +13,46 @@ from torch.nn import functional as F
 
 from scions.errors import UsageError
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 
+# Arguments of transformers' `load_adapter`: those that hold here anyway, and those that must be off.
+_LOAD_ANY = ("local_files_only", "low_cpu_mem_usage")
+_LOAD_OFF = ("adapter_kwargs", "adapter_state_dict", "hotswap", "is_trainable", "load_config", "peft_config")
 
-def check_call(
-    model: Any,
+
+def check_load(options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option of ``load_adapter`` that cannot be served."""
+    for name, value in options.items():
+        if name in _LOAD_ANY or (name in _LOAD_OFF and (not value or value == "auto")):
+            continue
+        raise UsageError(f"load_adapter takes no {name}={value!r}; it takes peft_model_id, adapter_name and replace")
+
+
+def check_encode(
+    model: SentenceTransformer,
     rows: Sequence[Any],
     extra: Mapping[str, Any],
     batch_size: int | None,
     precision: str | None,
     truncate_dim: int | None,
 ) -> None:
-    """Raises UsageError for an argument that nobody knows or a value that cannot be served; says what is known."""
-    taken = model.get_model_kwargs()
-    unknown = sorted(set(extra) - {"task", "processing_kwargs", *taken})
+    """Raise UsageError for an unknown argument of ``encode`` or a value that cannot be served; lists the known ones.
+
+    Args:
+        model: the encoder.
+        rows: inputs.
+        extra: keyword arguments beyond those of ``SentenceTransformer.encode``.
+        batch_size: as for ``encode``.
+        precision: as for ``encode``.
+        truncate_dim: as for ``encode``.
+    """
+    of_modules = model.get_model_kwargs()
+    unknown = sorted(set(extra) - {"task", "processing_kwargs", *of_modules})
     if unknown:
-        known = ", ".join(["adapter", "strength", "task", *taken])
+        known = ", ".join(["adapter", "strength", "task", *of_modules])
         raise UsageError(
             f"encode takes no {', '.join(unknown)}; beyond sentence-transformers' arguments it takes {known}"
         )
@@ -48,7 +68,7 @@ def check_call(
 
 
 def only_parent(rows: Sequence[Any], output_value: Any, device: Any, pool: Any, extra: Mapping[str, Any]) -> str:
-    """What in a call only SentenceTransformer itself can do; empty where there is nothing."""
+    """Return what in a call only SentenceTransformer itself can do; empty where there is nothing."""
     if output_value != "sentence_embedding":
         return f"output_value={output_value!r}"
     if pool is not None or isinstance(device, (list, tuple)):
@@ -61,7 +81,7 @@ def only_parent(rows: Sequence[Any], output_value: Any, device: Any, pool: Any, 
 
 
 def converted(vectors: Tensor, normalize: bool, precision: str | None, to_numpy: bool, to_tensor: bool) -> Any:
-    """``vectors`` ``[rows, dimensions]`` in the form that was asked for: a tensor, an array or a list of tensors."""
+    """Return ``vectors`` ``[rows, dimensions]`` in the requested form: a tensor, an array or a list of tensors."""
     if normalize:
         vectors = F.normalize(vectors, dim=1)
     result: Any = vectors
@@ -74,20 +94,11 @@ def converted(vectors: Tensor, normalize: bool, precision: str | None, to_numpy:
     return list(torch.as_tensor(result))
 
 
-def progress(rows: int, shown: bool | None) -> Any:
-    """A bar of ``rows``; None shows it where sentence-transformers would."""
+def progress_bar(rows: int, shown: bool | None) -> Any:
+    """Return a progress bar over ``rows``; ``shown`` None: where sentence-transformers would show one."""
     from tqdm.autonotebook import tqdm
 
     if shown is None:
         level = logging.getLogger("sentence_transformers.sentence_transformer.model").getEffectiveLevel()
         shown = level in (logging.INFO, logging.DEBUG)
     return tqdm(total=rows, desc="Rows", disable=not shown)
-
-
-class SentenceTransformersMeta(ABCMeta):
-    """The class of a class whose printed name holds that of sentence-transformers."""
-
-    def __repr__(cls) -> str:
-        # BERTopic looks for the package's name in this text where others ask isinstance, and without it silently takes
-        # a model of its own.
-        return f"<class '{cls.__module__}.{cls.__qualname__}', a sentence_transformers.SentenceTransformer>"

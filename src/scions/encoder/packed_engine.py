@@ -1,16 +1,17 @@
-"""The packed loop as an engine: a batch of rows, each with its adapter, to vectors."""
+"""Encode a batch of rows, each with its adapter, as packed tokens without padding."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scions.encoder.read_adapter import AdapterFolder
+from scions.encoder.read_adapter import PublishedAdapter
+from scions.encoder.row_engine import RowEngine
 from scions.engine.adapted_forward import adapter_spans, order_by_adapter, run_adapted_layers
 from scions.engine.adapter_weights import AdapterWeights, tensor_fields
 from scions.engine.attention import PackedLayout
@@ -20,28 +21,28 @@ from scions.engine.read_layers import read_layers
 from scions.engine.token_pooling import pool, poolable
 from scions.errors import ScionsError
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
-class PackedEngine:
-    """Computes in one precision over a copy of the base's layers, made anew when the base's weights have changed.
 
-    Any number of threads may call `vectors`.
-    """
+class PackedEngine(RowEngine):
+    """Run many adapters in one batch over a copy of the base's layers, made anew when the base's weights change."""
 
     name = "packed"
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        self.model, self.dtype = model, dtype
+    def __init__(self, model: SentenceTransformer, dtype: torch.dtype, deterministic: bool) -> None:
+        super().__init__(model, dtype, deterministic)
         self._held: tuple[Any, BaseLayers] | None = None
 
     @classmethod
-    def of(cls, model: Any, dtype: torch.dtype) -> PackedEngine | None:
-        """The engine for a SentenceTransformer, None where the packed loop does not cover it."""
+    def of(cls, model: SentenceTransformer, dtype: torch.dtype, deterministic: bool) -> PackedEngine | None:
+        """Return the engine for ``model``, None where the packed loop does not cover its architecture."""
         if not supports(model) or not poolable(model) or read_base_layers(model[0].auto_model, dtype) is None:
             return None
-        return cls(model, dtype)
+        return cls(model, dtype, deterministic)
 
     def base_layers(self) -> BaseLayers:
-        """The base's layers as they are now."""
+        """Return the base's layers as they are now."""
         now = weights_version(self.model[0].auto_model)
         held = self._held
         if held is None or held[0] != now:
@@ -54,24 +55,21 @@ class PackedEngine:
             held = self._held = (now, base_layers)
         return held[1]
 
-    def prepare(self, published: AdapterFolder) -> AdapterWeights:
-        """An adapter ready for `vectors`. Raises AdapterError where the packed loop has no place for it."""
+    def prepare(self, published: PublishedAdapter) -> AdapterWeights:
         network = self.model[0].auto_model
         layers = read_layers(published.name, published.config, network, self.base_layers(), published.tensors)
-        return AdapterWeights(**published.described(), **tensor_fields(layers, self.base_layers()))
+        return AdapterWeights(**published.fields(), **tensor_fields(layers, self.base_layers()))
 
     def moved(self, weights: AdapterWeights) -> AdapterWeights:
-        """``weights`` where the base is now."""
         return weights.to(self.base_layers())
 
-    def vectors(
+    def encode_batch(
         self,
         token_ids: Sequence[Sequence[int]],
         adapters: Sequence[AdapterWeights | None],
         strengths: Sequence[float],
         prompt_lengths: Sequence[int],
     ) -> Tensor:
-        """``[rows, dimensions]`` float32, in the order given; see `DomainEncoder.encode_rows`."""
         with torch.inference_mode():
             base_layers, device = self.base_layers(), self.model.device
             order = order_by_adapter(adapters)

@@ -1,4 +1,4 @@
-"""A published adapter read from its folder, with every check that needs no model."""
+"""Read a published adapter from its folder, with every check that needs no model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scions.encoder.inject import to_peft_config
 from scions.errors import AdapterError
 from scions.store import Manifest, is_whole_model, read_adapter
 from scions.store.fingerprint import state_fingerprint
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AdapterFolder:
-    """``config`` is PEFT's configuration object; ``fingerprint`` is of the tensors that were read."""
+class PublishedAdapter:
+    """An adapter as it lies in its folder; ``config`` is PEFT's object, ``fingerprint`` is of the tensors read."""
 
     name: str
     folder: Path
@@ -25,8 +26,8 @@ class AdapterFolder:
     tensors: dict[str, Tensor]
     fingerprint: str
 
-    def described(self) -> dict[str, Any]:
-        """The fields of `AdapterWeights` that say who it is."""
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of `AdapterWeights` that do not depend on how the base computes with it."""
         return {
             "name": self.name,
             "version": self.fingerprint[:12],
@@ -42,7 +43,7 @@ class AdapterFolder:
         }
 
 
-def read_adapter_folder(folder: Path, name: str, base_sha256: str, base_name: str) -> AdapterFolder:
+def read_published(folder: Path, name: str, base_sha256: str, base_name: str) -> PublishedAdapter:
     """Read the adapter in ``folder``, to be called ``name``, for the base of that fingerprint.
 
     Raises:
@@ -53,8 +54,6 @@ def read_adapter_folder(folder: Path, name: str, base_sha256: str, base_name: st
             f"{folder}: holds all weights of a model (method full) and is no adapter; DomainEncoder({str(folder)!r}) "
             "takes it as a base"
         )
-    from scions.encoder.inject import to_peft_config
-
     config, manifest, tensors = read_adapter(folder, base_sha256, base_name=base_name)
     # Of what was read, not of the folder: that may be published anew at any moment.
-    return AdapterFolder(name, folder, to_peft_config(config, name), manifest, tensors, state_fingerprint(tensors))
+    return PublishedAdapter(name, folder, to_peft_config(config, name), manifest, tensors, state_fingerprint(tensors))

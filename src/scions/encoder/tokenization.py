@@ -1,17 +1,78 @@
-"""Texts of rows to tokens of rows: each row with its adapter's prompt and length."""
+"""Turn texts of rows into token ids, each row with its adapter's prompt and length."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
-from scions.encoder.base_info import group_rows, row_prompts
+from scions.encoder.base_info import group_rows, limit_of, row_prompts
 from scions.engine.adapter_weights import AdapterWeights
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_MAX_COPIES = 8
+
+
+class RowTokenizer:
+    """Tokenize for a SentenceTransformer, cut at any length, from any number of threads.
+
+    A tokenizer of transformers keeps padding and truncation as its state, so two threads must not use one together.
+    Where the fast one does all the work, each length gets a copy of it that is never changed; where there is more to
+    it (a chat template, options of the module, a tokenizer written in Python), the model's own ``preprocess`` is
+    called, one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._copies: dict[tuple[int, int, str, int | None], Any] = {}
+
+    def tokenize(
+        self, model: SentenceTransformer, texts: Sequence[str], prompt: str = "", max_length: int | None = None
+    ) -> tuple[list[list[int]], int]:
+        """Return the token ids of each text with its special tokens, and how many texts were cut.
+
+        Args:
+            model: a SentenceTransformer.
+            texts: any strings.
+            prompt: put before each text.
+            max_length: in tokens, special ones included; None: uncut.
+        """
+        if not texts:
+            return [], 0
+        if not only_fast(model[0]):
+            with self.lock:
+                return _preprocessed(model, list(texts), prompt, max_length)
+        copy = self._copy(model.tokenizer, max_length)
+        encodings = copy.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
+
+    def limit(self, model: SentenceTransformer, task: str | None = None) -> int | None:
+        """Return `limit_of` the base, never the length that another thread has set while it tokenizes."""
+        with nullcontext() if only_fast(model[0]) else self.lock:
+            return limit_of(model, task)
+
+    def _copy(self, tokenizer: Any, max_length: int | None) -> Any:
+        key = (id(tokenizer), len(tokenizer), tokenizer.truncation_side, max_length)
+        copy = self._copies.get(key)
+        if copy is None:
+            with self.lock:
+                copy = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+                copy.no_padding()
+                if max_length is None:
+                    copy.no_truncation()
+                else:
+                    copy.enable_truncation(max_length, direction=tokenizer.truncation_side)
+                copy.encode_special_tokens = tokenizer.split_special_tokens
+                recent = list(self._copies.items())[1 - _MAX_COPIES :]
+                self._copies = dict([*recent, (key, copy)])
+        return copy
 
 
 def prompts_of_rows(
-    model: Any, adapters: Sequence[AdapterWeights | None], prompt: str | None, prompt_name: str | None
+    model: SentenceTransformer, adapters: Sequence[AdapterWeights | None], prompt: str | None, prompt_name: str | None
 ) -> list[str]:
     """Return the prompt of each row: ``prompt``; else `scions.encoder.base_info.row_prompts` of that name.
 
@@ -27,13 +88,17 @@ def prompts_of_rows(
 
 
 def row_tokens(
-    model: Any, tokenizer: RowTokenizer, texts: Sequence[str], prompts: Sequence[str], limits: Sequence[int | None]
+    model: SentenceTransformer,
+    tokenizer: RowTokenizer,
+    texts: Sequence[str],
+    prompts: Sequence[str],
+    limits: Sequence[int | None],
 ) -> tuple[list[list[int]], list[int]]:
-    """Token ids of each row, and how many of them are its prompt's where the model's pooling leaves that out.
+    """Return the token ids of each row, and how many of them are its prompt's where the pooling leaves that out.
 
     Args:
         model: a SentenceTransformer.
-        tokenizer: does the work.
+        tokenizer: of this model.
         texts: of each row.
         prompts: of each row.
         limits: of each row, in tokens.
@@ -42,74 +107,15 @@ def row_tokens(
     lengths = [0] * len(texts)
     left_out = any(not getattr(module, "include_prompt", True) for module in model)
     for (prompt, limit), rows in group_rows(zip(prompts, limits, strict=True)).items():
-        found, _ = tokenizer.tokenize(model, [texts[i] for i in rows], prompt, limit)
+        ids_of_rows, _ = tokenizer.tokenize(model, [texts[i] for i in rows], prompt, limit)
         size = _prompt_length(model, tokenizer, prompt) if prompt and left_out else 0
-        for i, one in zip(rows, found, strict=True):
-            ids[i], lengths[i] = one, size
+        for i, row_ids in zip(rows, ids_of_rows, strict=True):
+            ids[i], lengths[i] = row_ids, size
     return ids, lengths
 
 
-def _prompt_length(model: Any, tokenizer: RowTokenizer, prompt: str) -> int:
-    """Tokens of the prompt, without a special one behind it."""
-    (ids,), _ = tokenizer.tokenize(model, [prompt])
-    return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)
-
-
-_KEPT = 8
-
-
-class RowTokenizer:
-    """Tokenises for a SentenceTransformer, cut at a length of one's choice.
-
-    A tokeniser of transformers keeps padding and truncation as its state, so two threads must not use one together.
-    Where the fast one does all the work, each length gets a copy of it that is never changed; where there is more to
-    it (a chat template, options of the module, one written in Python), the model's own ``preprocess`` is called,
-    one thread at a time.
-    """
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self._copies: dict[tuple[int, int, str, int | None], Any] = {}
-
-    def tokenize(
-        self, model: Any, texts: Sequence[str], prompt: str = "", max_length: int | None = None
-    ) -> tuple[list[list[int]], int]:
-        """Token ids of each text with its special tokens, and how many texts were cut.
-
-        Args:
-            model: a SentenceTransformer.
-            texts: any strings.
-            prompt: stands before each text.
-            max_length: in tokens, special ones included; None: uncut.
-        """
-        if not texts:
-            return [], 0
-        if not only_fast(model[0]):
-            with self.lock:
-                return _preprocessed(model, list(texts), prompt, max_length)
-        copy = self._copy(model.tokenizer, max_length)
-        encodings = copy.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
-        return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
-
-    def _copy(self, tokenizer: Any, max_length: int | None) -> Any:
-        key = (id(tokenizer), len(tokenizer), tokenizer.truncation_side, max_length)
-        copy = self._copies.get(key)
-        if copy is None:
-            with self.lock:
-                copy = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-                copy.no_padding()
-                if max_length is None:
-                    copy.no_truncation()
-                else:
-                    copy.enable_truncation(max_length, direction=tokenizer.truncation_side)
-                copy.encode_special_tokens = tokenizer.split_special_tokens
-                kept = list(self._copies.items())[1 - _KEPT :]
-                self._copies = dict([*kept, (key, copy)])
-        return copy
-
-
 def only_fast(module: Any) -> bool:
-    """Whether the module's text input is what its fast tokeniser gives and nothing else."""
+    """Return whether the module's text input is what its fast tokenizer gives and nothing else."""
     tokenizer = getattr(module, "tokenizer", None)
     return (
         bool(getattr(tokenizer, "is_fast", False))
@@ -118,7 +124,15 @@ def only_fast(module: Any) -> bool:
     )
 
 
-def _preprocessed(model: Any, texts: list[str], prompt: str, max_length: int | None) -> tuple[list[list[int]], int]:
+def _prompt_length(model: SentenceTransformer, tokenizer: RowTokenizer, prompt: str) -> int:
+    """Return the tokens of the prompt, without a special one behind it."""
+    (ids,), _ = tokenizer.tokenize(model, [prompt])
+    return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)
+
+
+def _preprocessed(
+    model: SentenceTransformer, texts: list[str], prompt: str, max_length: int | None
+) -> tuple[list[list[int]], int]:
     before = model[0].max_seq_length
     if max_length is not None:
         model[0].max_seq_length = max_length
