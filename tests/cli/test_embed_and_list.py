@@ -120,4 +120,4 @@ def test_a_folder_that_must_not_be_read_does_not_stop_the_list(run, publish_adap
 def test_texts_from_a_pipe_are_refused_with_the_reason(run, tiny_base, tmp_path):
     code, _, err = run("embed", "/dev/null", "-o", tmp_path / "x.npy", "--base", tiny_base)
     assert code == 1
-    assert "is no ordinary file" in err
+    assert "is not a regular file" in err

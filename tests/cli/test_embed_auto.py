@@ -9,7 +9,7 @@ import pytest
 
 from scions.encoder import load_encoder
 from scions.store import adapter_fingerprint
-from scions.vectors import embed
+from scions.vectors.writer import ResumableMatrix
 
 
 @pytest.fixture
@@ -59,16 +59,16 @@ def stopped(run, monkeypatch):
     """A run that Ctrl-C stops after its first chunk."""
 
     def make(*arguments):
-        encode, calls = embed._encode, []
+        append, chunks = ResumableMatrix.append, []
 
-        def once(*given):
-            calls.append(1)
-            if len(calls) == 2:
+        def once(matrix, *chunk):
+            chunks.append(chunk)
+            if len(chunks) == 2:
                 raise KeyboardInterrupt
-            return encode(*given)
+            append(matrix, *chunk)
 
         with monkeypatch.context() as patch:
-            patch.setattr(embed, "_encode", once)
+            patch.setattr(ResumableMatrix, "append", once)
             assert run(*arguments)[0] == 130
 
     return make

@@ -71,10 +71,10 @@ def test_parquet_is_written_in_row_groups_of_fixed_size_lists(embed, tmp_path):
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_ctrl_c_keeps_complete_chunks_and_resume_ends_in_the_same_file(embed, tmp_path, kind):
     embed(f"whole.{kind}")
-    with pytest.raises(Interrupted, match=r"after 10 of 23 rows.*--resume"):
+    with pytest.raises(Interrupted, match=r"after 10 of 23 rows.*resume=True"):
         embed(f"out.{kind}", on_progress=_break_at(10))
     assert not (tmp_path / f"out.{kind}").exists()
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="resume=True"):
         embed(f"out.{kind}")
     report = embed(f"out.{kind}", resume=True)
     assert report.resumed_from == 10
@@ -87,7 +87,7 @@ def test_resume_finishes_what_was_stopped_before_its_record_was_written(embed, e
     embed(f"whole.{kind}")
     with monkeypatch.context() as patched:
         patched.setattr("scions.store.write_file", _ctrl_c)
-        with pytest.raises(Interrupted, match="--resume"):
+        with pytest.raises(Interrupted, match="resume=True"):
             embed(f"out.{kind}")
     record = tmp_path / f"out.{kind}.json"
     assert not record.exists()

@@ -251,14 +251,14 @@ def test_a_broken_migration_resumes_to_the_same_file(old, source, publish_adapte
         if done >= 10:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match=r"after 10 of 23 rows.*--resume"):
+    with pytest.raises(Interrupted, match=r"after 10 of 23 rows.*resume=True"):
         migrate(adapted, plan, chunk_rows=5, on_progress=stop)
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="resume=True"):
         migrate(adapted, plan)
     report = migrate(adapted, plan, chunk_rows=5, resume=True)
     assert report.resumed_from == 10
     assert report.output.read_bytes() == whole.output.read_bytes()
-    with pytest.raises(UsageError, match="--force"):
+    with pytest.raises(UsageError, match="force=True"):
         migrate(adapted, plan)
 
 
@@ -297,7 +297,7 @@ def test_killed_at_any_step_vectors_never_stand_beside_the_record_of_others(
             found = read_vectors(path)
             np.testing.assert_allclose(found.matrix, after if found.space == space.fingerprint else before, atol=1e-6)
         else:
-            with pytest.raises(DataError, match="repeat it with --resume"):
+            with pytest.raises(DataError, match="repeat it with resume=True"):
                 read_vectors(path)
         plan = plan_migration(path, source, space, output=path)
         if plan.needed:

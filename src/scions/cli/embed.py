@@ -56,17 +56,17 @@ def embed(
     from scions.vectors.writer import check_output
 
     check_output(output, texts, dtype)  # before a model is loaded for nothing
-    if adapter in ("auto", "auto-rows"):
-        from scions.vectors.choose_adapter import decide_for_file
+    if adapter == "auto-rows":
+        raise UsageError("auto-rows: the vectors of a file lie in one space; give --adapter auto")
+    if adapter == "auto":
+        from scions.vectors.choose_adapter import choose_adapter
 
-        if adapter == "auto-rows":
-            raise UsageError("auto-rows: the vectors of a file lie in one space; give --adapter auto")
-        with status("deciding by the texts"):
-            of_queries = queries or prompt == "query"
-            adapter, base, told = decide_for_file(
-                texts, output, column=column, base=base, queries=of_queries, resume=resume
+        with status("choosing the adapter"):
+            choice = choose_adapter(
+                texts, output, column=column, base=base, queries=queries or prompt == "query", resume=resume
             )
-        print_note(told)
+        adapter, base = choice.adapter, choice.base
+        print_note(choice.reason)
     with status("loading the model"):
         from scions.encoder.base_info import space_of
         from scions.encoder.loading import adapter_folder, load_encoder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,6 +48,7 @@ def reindex(
     from scions.cli.progress import RowsBar, status
     from scions.cli.render import duration, print_line, print_note
     from scions.vectors.reader import read_outline
+    from scions.vectors.record import origin
     from scions.vectors.writer import recover
 
     recover(vectors)
@@ -60,13 +61,13 @@ def reindex(
         encoder, space = document_encoder(adapter, base)
     name = Path(adapter).name
     plan = plan_migration(vectors, texts, space, adapter=name, output=output, column=column)
-    called = _called(old)
+    before = f"space {old['space']} ({origin(old)})"
     if not plan.needed:
         query_side = adapter != BASE and space.adapter is None
         why = f": {adapter} is query-side and leaves documents to the base" if query_side else ""
-        print_line(f"Nothing to do: the {plan.rows} vectors of {vectors} lie in {called} already{why}.")
+        print_line(f"Nothing to do: the {plan.rows} vectors of {vectors} lie in {before} already{why}.")
         return
-    print_line(f"{vectors}: {plan.rows} vectors in {called}, to {_called(vars(space) | {'space': space.fingerprint})}")
+    print_line(f"{vectors}: {plan.rows} vectors in {before}, to space {space.fingerprint} ({origin(vars(space))})")
     if not plan.same_texts:
         print_note(f"{texts} is not the file that {vectors} was made of, as its record knows it; row numbers decide")
     if dry_run:
@@ -84,8 +85,3 @@ def reindex(
     )
     if done.truncated:
         print_note(f"{done.truncated} of {done.rows} texts are longer than {done.max_length} tokens and were cut there")
-
-
-def _called(record: dict[str, Any]) -> str:
-    adapter = record.get("adapter")
-    return f"space {record['space']} ({record.get('base', 'unknown base')}{f', adapter {adapter}' if adapter else ''})"

@@ -1,4 +1,4 @@
-"""A file of vectors into another space: the same texts encoded anew, in the same form, beside the old file."""
+"""Move a file of vectors to another space: encode its texts again, in the same form, beside the old file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from scions.data.files import extension
 from scions.data.texts import iter_texts
 from scions.encoder.base_info import VectorSpace
 from scions.errors import DataError
-from scions.vectors.embed import EmbedReport, embed_file, fingerprint_of
+from scions.vectors.embed import EmbedReport, embed_file
 from scions.vectors.reader import read_outline
+from scions.vectors.record import source_fingerprint
 from scions.vectors.writer import recover
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _CONTENT = ("size", "head_sha256")
-_SAMPLE = 128  # texts on which speed is measured
+_SAMPLE = 128  # texts that speed is measured on
 
 
 @dataclass(frozen=True)
 class Migration:
-    """What is to be done with one file. ``old`` is the record of its space, ``ids`` are its rows'."""
+    """What to do with one file. ``old`` is its record, ``ids`` are those of its rows."""
 
     vectors: Path
     texts: Path
@@ -41,20 +42,20 @@ class Migration:
 
     @property
     def needed(self) -> bool:
-        """Whether the vectors lie in another space than they should."""
+        """Whether the vectors lie in another space than ``space``."""
         return str(self.old["space"]) != self.space.fingerprint
 
     @property
     def same_texts(self) -> bool:
-        """Whether the texts are, byte for byte as far as the old record knows, those of the old vectors."""
-        before, now = self.old.get("source"), fingerprint_of(self.texts)
+        """Whether the texts are those of the old vectors, by size and hash in the old record."""
+        before, now = self.old.get("source"), source_fingerprint(self.texts)
         return not isinstance(before, dict) or all(before.get(key, now[key]) == now[key] for key in _CONTENT)
 
 
 def document_encoder(name: str | None, base: str | None = None, root: Path | None = None) -> tuple[Any, VectorSpace]:
-    """What encodes documents for an adapter (``None`` or ``"base"``: the base), and the space they lie in.
+    """Return the encoder of documents for an adapter (``None`` or ``"base"``: the base), and their space.
 
-    For a query-side adapter that is its base.
+    For a query-side adapter the encoder is its base.
 
     Raises:
         ScionsError: as `scions.encoder.loading.load_encoder`.
@@ -82,35 +83,30 @@ def plan_migration(
     output: str | Path | None = None,
     column: str | None = None,
 ) -> Migration:
-    """Check that ``texts`` can be those of ``vectors``, and say where the new ones would go.
+    """Check that ``texts`` fit ``vectors``, and plan where the new ones go.
 
     Args:
         vectors: the old file, with its record.
-        texts: what its rows were made of, in their order.
-        space: where the vectors should lie.
-        adapter: gives the new file its name, ``vectors.ADAPTER.npy``.
+        texts: the file of its texts, one a row, in the same order.
+        space: of the new vectors.
+        adapter: names the new file, ``vectors.ADAPTER.npy``.
         output: the new file instead.
-        column: of the texts; None takes the one in the old record, or recognises it.
+        column: of the texts; None takes the one in the old record, or recognizes it.
 
     Raises:
-        DataError: no vectors or texts, or another number of them; names file, found and expected rows.
+        DataError: no vectors or texts, or another number of texts than vectors.
     """
     vectors, texts = Path(vectors), Path(texts)
     recover(vectors)
     record, rows, ids = read_outline(vectors)
-    made_of = record.get("source")
-    if (
-        column is None
-        and isinstance(made_of, dict)
-        and texts.name == made_of.get("name")
-        and extension(texts) != ".txt"
-    ):
-        column = made_of.get("column")
-    found = sum(1 for _ in iter_texts(texts, column))
-    if found != rows:
+    source = record.get("source")
+    if column is None and isinstance(source, dict) and texts.name == source.get("name") and extension(texts) != ".txt":
+        column = source.get("column")
+    text_rows = sum(1 for _ in iter_texts(texts, column))
+    if text_rows != rows:
         raise DataError(
-            f"{texts}: has {found} rows, but {vectors} holds {rows} vectors; expected the texts they were made of, "
-            "row by row"
+            f"{texts}: has {text_rows} rows, but {vectors} holds {rows} vectors; expected the texts they were made "
+            "of, one a row"
         )
     beside = vectors.with_name(f"{vectors.stem}.{adapter or space.adapter or 'base'}{vectors.suffix}")
     return Migration(vectors, texts, Path(output) if output else beside, column, rows, record, ids, space)
@@ -126,9 +122,9 @@ def migrate(
     force: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EmbedReport:
-    """Encode the texts of ``plan`` anew: with the old file's dtype, normalisation, prompt and ids.
+    """Encode the texts of ``plan`` again, with the old file's dtype, normalization, prompt and ids.
 
-    Arguments and errors are those of `scions.vectors.embed.embed_file`; it resumes as that does.
+    Arguments and errors are those of `scions.vectors.embed.embed_file`.
     """
     return embed_file(
         encoder,
@@ -149,18 +145,18 @@ def migrate(
 
 
 def sample_of(texts: str | Path, column: str | None, rows: int) -> list[str]:
-    """At most 128 texts of a file of ``rows`` rows, evenly spread over its first 20,000."""
+    """Return at most 128 texts of a file of ``rows`` rows, evenly spread over its first 20,000."""
     step = max(1, min(rows, 20_000) // _SAMPLE)
     return list(islice(iter_texts(texts, column), 0, step * _SAMPLE, step))
 
 
 def rows_per_second(encoder: Any, texts: Sequence[str], *, batch_size: int = 64) -> float:
-    """Texts a second that ``encoder`` gives vectors of here, measured on at most 128 of ``texts`` spread evenly."""
+    """Measure how many texts a second ``encoder`` encodes here, on at most 128 of ``texts``, evenly spread."""
     if not texts:
         return 0.0
     rows = np.unique(np.linspace(0, len(texts) - 1, min(_SAMPLE, len(texts))).round().astype(int))
-    some = [texts[row] for row in rows]
-    encoder.encode(some[:4], show_progress_bar=False)  # what is done once is not for every row to pay
+    sample = [texts[row] for row in rows]
+    encoder.encode(sample[:4], show_progress_bar=False)  # warm-up
     start = time.perf_counter()
-    encoder.encode(some, batch_size=batch_size, show_progress_bar=False)
-    return len(some) / max(time.perf_counter() - start, 1e-9)
+    encoder.encode(sample, batch_size=batch_size, show_progress_bar=False)
+    return len(sample) / max(time.perf_counter() - start, 1e-9)
