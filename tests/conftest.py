@@ -22,8 +22,8 @@ WORDS = """
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _ctrl_c_is_heard():
-    """A shell's background jobs are started deaf to it, and tests that press it would then wait in vain."""
+def _handle_sigint():
+    """Handle SIGINT, also in child processes: a shell starts background jobs with it ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,4 +1,4 @@
-"""`scions serve`: what it refuses before it loads a model."""
+"""`scions serve`: errors before a model is loaded, and a real server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_sizes(text, number):
 
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "0", "1XB", "1e9"])
-def test_sizes_that_are_none(text):
+def test_invalid_sizes(text):
     with pytest.raises(UsageError, match="--memory"):
         size(text, "--memory")
 

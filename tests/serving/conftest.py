@@ -1,4 +1,4 @@
-"""A server's parts around an encoder whose vectors can be worked out by hand."""
+"""Fixtures: a server around an encoder whose vectors can be computed by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MEANS = {"legal": [1.2, 0, 0, 0, 0, 0, 0, 0], "medical": [0.85, 0.85, 0, 0, 0, 0
 
 @dataclass(frozen=True, eq=False)
 class FakeWeights:
-    """An adapter is one number, which is added to every vector."""
+    """An adapter that is one number, which is added to every vector."""
 
     name: str
     version: str
@@ -73,9 +73,9 @@ class FakeEncoder:
             raise RuntimeError("a text nobody may see in a log")
         vectors = np.zeros((len(token_ids), WIDTH), dtype=np.float32)
         for at, (row, weights, strength) in enumerate(zip(token_ids, adapters, strengths, strict=True)):
-            own = 0.0 if weights is None else weights.value * strength
+            added = 0.0 if weights is None else weights.value * strength
             with np.errstate(over="ignore"):
-                vectors[at] = [sum(row), len(row), own, 1 / 3, 0, 0, 0, 1]
+                vectors[at] = [sum(row), len(row), added, 1 / 3, 0, 0, 0, 1]
         return vectors
 
 
@@ -164,7 +164,7 @@ def make_app(root: Path, encoder: FakeEncoder) -> Callable[..., Any]:
 
 @contextlib.asynccontextmanager
 async def talking(app: Any, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client inside the app's own event loop, while it runs."""
+    """A client in the event loop of the app, while it runs."""
     await app.state.service.start()
     transport = httpx.ASGITransport(app)
     try:
@@ -175,32 +175,40 @@ async def talking(app: Any, **headers: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def ask(make_app: Callable[..., Any]) -> Callable[..., httpx.Response]:
-    """One request to a server of its own."""
+def play() -> Callable[..., Any]:
+    """Run ``steps(client, service)`` against a server's app."""
+
+    def run(app: Any, steps: Callable[..., Any], **headers: str) -> Any:
+        async def session() -> Any:
+            async with talking(app, **headers) as client:
+                return await asyncio.wait_for(steps(client, app.state.service), 60)
+
+        return asyncio.run(session())
+
+    return run
+
+
+@pytest.fixture
+def ask(make_app: Callable[..., Any], play: Callable[..., Any]) -> Callable[..., httpx.Response]:
+    """Send one request to a new server."""
 
     def send(method: str, path: str, *, keys: Any = None, limits: Any = None, **request: Any) -> httpx.Response:
-        async def run() -> httpx.Response:
-            async with talking(make_app(keys, **(limits or {}))) as client:
-                return await client.request(method, path, **request)
+        def steps(client: httpx.AsyncClient, service: Any) -> Any:
+            return client.request(method, path, **request)
 
-        return asyncio.run(run())
+        return play(make_app(keys, **(limits or {})), steps)
 
     return send
 
 
 @pytest.fixture
-def session(make_app: Callable[..., Any]) -> Callable[..., Any]:
-    """Run ``steps(client, service)`` against one server."""
+def session(make_app: Callable[..., Any], play: Callable[..., Any]) -> Callable[..., Any]:
+    """Run ``steps(client, service)`` against a new server."""
 
-    def play(steps: Callable[..., Any], *, keys: Any = None, headers: Any = None, **limits: Any) -> Any:
-        async def run() -> Any:
-            app = make_app(keys, **limits)
-            async with talking(app, **(headers or {})) as client:
-                return await asyncio.wait_for(steps(client, app.state.service), 20)
+    def run(steps: Callable[..., Any], *, keys: Any = None, **limits: Any) -> Any:
+        return play(make_app(keys, **limits), steps)
 
-        return asyncio.run(run())
-
-    return play
+    return run
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def test_scanning_registers_what_is_an_adapter_and_reads_no_weights(root, write,
     assert adapter_cache.versions("legal")[0].version is None
 
 
-def test_a_root_that_is_none_is_an_error(tmp_path, read):
+def test_a_root_that_is_no_folder_is_an_error(tmp_path, read):
     with pytest.raises(UsageError, match="cannot be read as a folder of adapters"):
         AdapterCache(tmp_path / "none", read, 100).scan()
 
@@ -64,7 +64,7 @@ def test_weights_are_read_once_however_many_ask(root, read):
     async def ask():
         asked = [asyncio.ensure_future(adapter_cache.get("legal")) for _ in range(20)]
         await asyncio.sleep(0)
-        asked[0].cancel()  # who gives up takes nothing from the others
+        asked[0].cancel()  # others still get the weights
         await asyncio.sleep(0)
         begin.set()
         return await asyncio.gather(*asked, return_exceptions=True)
@@ -92,16 +92,16 @@ def test_reading_one_does_not_keep_others_waiting(root, read, write):
     async def ask():
         waiting = asyncio.ensure_future(adapter_cache.get("medical"))
         await asyncio.sleep(0)
-        found = await adapter_cache.get("legal")
+        weights = await adapter_cache.get("legal")
         assert not waiting.done()
         never.set()
         await waiting
-        return found
+        return weights
 
     assert asyncio.run(ask()).value == 5
 
 
-def test_the_least_recently_used_is_set_aside(adapter_cache, write):
+def test_the_least_recently_used_is_evicted(adapter_cache, write):
     write("third", 1.0)
     adapter_cache.add("third")
     _get(adapter_cache, "legal")
@@ -157,7 +157,7 @@ def test_a_version_read_from_the_same_folder_stays_until_it_is_removed(adapter_c
     assert _get(adapter_cache, "legal").value == 6
     assert _get(adapter_cache, "legal", old).value == 5
     assert _get(adapter_cache, "legal", new).value == 6
-    _get(adapter_cache, "medical")  # memory is short, and the old one can be had nowhere else
+    _get(adapter_cache, "medical")  # memory is short, and the old version is nowhere else
     assert _get(adapter_cache, "legal", old).value == 5
     assert [(v.version, v.kept) for v in adapter_cache.versions("legal")] == [(new, False), (old, True)]
     assert adapter_cache.remove("legal", old) == [old]
@@ -206,7 +206,7 @@ def test_a_folder_that_changed_unannounced_is_refused(adapter_cache, write):
     version = _get(adapter_cache, "legal").version
     write("legal", 9.0)
     write("large", 1.0, size=250)
-    adapter_cache.add("large")  # sets legal aside
+    adapter_cache.add("large")  # evicts legal
     while len(adapter_cache._alive) > 1:  # the thread that read it may not have let go of it yet
         time.sleep(0.001)
     with pytest.raises(ApiError, match=f"not {version}; register the new one"):

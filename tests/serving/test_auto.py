@@ -42,34 +42,34 @@ def _values(answer):
 def test_one_decision_for_a_request(ask, read, root, asked, text, name, value):
     answer = ask("POST", URL, json={"input": [text] * 3, **asked})
     assert _values(answer) == [value] * 3
-    found = _decision(answer)
+    decision = _decision(answer)
     version = None if name is None else read(root / name, name).version
-    assert (found["adapter"], found["version"], found["texts"]) == (name, version, 3)
-    assert found["confidence"] > 0.9
+    assert (decision["adapter"], decision["version"], decision["texts"]) == (name, version, 3)
+    assert decision["confidence"] > 0.9
     assert [space["adapter"] for space in answer.json()["scions"]["spaces"]] == [name]
     assert answer.headers.get("x-scions-adapter") == name
 
 
 def test_token_ids_decide_as_well(ask):
-    found = _decision(ask("POST", URL, json={"model": "auto", "input": [[60], [70], [80]]}))
-    assert found["adapter"] == "legal"
+    decision = _decision(ask("POST", URL, json={"model": "auto", "input": [[60], [70], [80]]}))
+    assert decision["adapter"] == "legal"
 
 
 def test_an_ordinary_answer_says_nothing_of_decisions(ask):
-    told = ask("POST", URL, json={"model": "legal", "input": "a"}).json()["scions"]
-    assert "decision" not in told
-    assert "confidences" not in told
+    origin = ask("POST", URL, json={"model": "legal", "input": "a"}).json()["scions"]
+    assert "decision" not in origin
+    assert "confidences" not in origin
 
 
 def test_rows_of_their_own(ask):
     body = {"model": "base", "adapter": "auto-rows", "input": [LONG, OTHER, MANY, LONG], "strength": [1, 1, 2, 0]}
     answer = ask("POST", URL, json=body)
     assert _values(answer) == [5, 0, 14, 0]
-    told = answer.json()["scions"]
-    assert len(told["confidences"]) == 4
-    assert min(told["confidences"]) > 0.9
-    assert "decision" not in told
-    assert [(space["adapter"], space["rows"]) for space in told["spaces"]] == [
+    origin = answer.json()["scions"]
+    assert len(origin["confidences"]) == 4
+    assert min(origin["confidences"]) > 0.9
+    assert "decision" not in origin
+    assert [(space["adapter"], space["rows"]) for space in origin["spaces"]] == [
         ("legal", [0]), (None, [1]), ("medical", [2]), ("legal", [3]),
     ]  # fmt: skip
 
@@ -90,8 +90,8 @@ def test_at_most_twenty_rows_of_the_base_are_what_it_costs(session, encoder):
 
 def test_base_rows_of_a_decision_come_back_in_their_places(ask):
     inputs = [" " if n % 3 else "w" * n for n in range(40, 70)]
-    found = ask("POST", URL, json={"model": "base", "adapter": "auto-rows", "input": inputs}).json()["data"]
-    assert [row["embedding"][0] for row in found] == [len(text.strip()) for text in inputs]
+    rows = ask("POST", URL, json={"model": "base", "adapter": "auto-rows", "input": inputs}).json()["data"]
+    assert [row["embedding"][0] for row in rows] == [len(text.strip()) for text in inputs]
 
 
 def test_a_key_decides_among_what_it_may_use(ask):
@@ -102,8 +102,8 @@ def test_a_key_decides_among_what_it_may_use(ask):
     assert name("secret-both", LONG) == "legal"
     assert name("secret-medical", MANY) == "medical"
     assert name("secret-medical", LONG) == "medical"
-    found = ask("POST", URL, keys=KEYS, headers=_bearer("secret-none"), json={"model": "auto", "input": [LONG] * 3})
-    assert _decision(found) == {"adapter": None, "version": None, "confidence": 1.0, "texts": 0}
+    answer = ask("POST", URL, keys=KEYS, headers=_bearer("secret-none"), json={"model": "auto", "input": [LONG] * 3})
+    assert _decision(answer) == {"adapter": None, "version": None, "confidence": 1.0, "texts": 0}
 
 
 def test_what_is_no_candidate(ask, write, describe, root, caplog, described):
@@ -117,8 +117,8 @@ def test_what_is_no_candidate(ask, write, describe, root, caplog, described):
     for name in described:
         (root / name / "scions.json").unlink()
     caplog.set_level("INFO", logger="scions.serving")
-    found = _decision(ask("POST", URL, json={"model": "auto", "input": [LONG]}))
-    assert found == {"adapter": None, "version": None, "confidence": 1.0, "texts": 0}
+    decision = _decision(ask("POST", URL, json={"model": "auto", "input": [LONG]}))
+    assert decision == {"adapter": None, "version": None, "confidence": 1.0, "texts": 0}
     [line] = [record for record in caplog.records if record.message == "not_candidates_of_auto"]
     assert line.fields["reasons"] == {
         "another base": 1,
@@ -218,7 +218,7 @@ def test_manifests_are_read_once_and_only_new_ones(session, write, describe, mon
 
 
 def test_weights_in_memory_answer_for_their_own_domain(session, encoder, root, describe, described):
-    """The folder was written anew, and not taken up: what is loaded is still the old one."""
+    """The folder was replaced without a POST, so the old weights are still loaded."""
 
     async def steps(client, service):
         await client.post(URL, json={"model": "legal", "input": "a"})

@@ -1,4 +1,4 @@
-"""Decisions that are kept for a collection, and what is forgotten when adapters go."""
+"""Decisions cached for collections, and their end when adapters are removed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_collection_stays_where_it_was_first(session, encoder, describe, write
 
         first = await decided(LONG)
         encoder.batches.clear()
-        kept = [await decided(text) for text in (MANY, OTHER, LONG)]
+        cached = [await decided(text) for text in (MANY, OTHER, LONG)]
         cost = sum(map(len, encoder.batches))
         others = [await decided(MANY, collection="other"), await decided(MANY, key="secret-admin")]
         # A newer version of the adapter is for new collections.
@@ -54,13 +54,13 @@ def test_a_collection_stays_where_it_was_first(session, encoder, describe, write
         body = {"folder": "legal-2", "name": "legal"}
         added = (await client.post("/v1/adapters", json=body, headers=_bearer("secret-admin"))).json()
         later = [await decided(LONG), await decided(LONG, collection="new")]
-        return first, kept, cost, others, added["version"], later
+        return first, cached, cost, others, added["version"], later
 
-    first, kept, cost, others, added, later = session(steps, keys=KEYS)
+    first, cached, cost, others, added, later = session(steps, keys=KEYS)
     assert first["adapter"] == "legal"
-    assert kept == [first] * 3
+    assert cached == [first] * 3
     assert cost == 9  # the rows themselves, and nothing for the decision
-    assert [one["adapter"] for one in others] == ["medical", "medical"]
+    assert [decision["adapter"] for decision in others] == ["medical", "medical"]
     assert later[0] == first
     assert (later[1]["adapter"], later[1]["version"]) == ("legal", added)
     assert added != first["version"]
@@ -69,12 +69,12 @@ def test_a_collection_stays_where_it_was_first(session, encoder, describe, write
 def test_without_keys_a_collection_is_everybodys_whatever_the_connection(session, encoder):
     async def steps(client, service):
         service.keys = None
-        found = []
+        names = []
         for port, text in ((1, LONG), (2, MANY)):
             client._transport.client = ("127.0.0.1", port)
             body = {"model": "auto", "input": [text], "collection": "handbook"}
-            found.append(_decision(await client.post(URL, json=body))["adapter"])
-        return found
+            names.append(_decision(await client.post(URL, json=body))["adapter"])
+        return names
 
     assert session(steps) == ["legal", "legal"]
 
@@ -90,9 +90,9 @@ def test_two_first_requests_of_a_collection_agree(session, encoder):
         encoder.open.set()
         return [_decision(answer) for answer in await asyncio.gather(*sent)]
 
-    found = session(steps)
-    assert found[0]["adapter"] == "legal"
-    assert found == [found[0]] * 3
+    decisions = session(steps)
+    assert decisions[0]["adapter"] == "legal"
+    assert decisions == [decisions[0]] * 3
 
 
 def test_a_failed_first_request_leaves_the_decision_to_the_next(session, encoder):
@@ -123,15 +123,15 @@ def test_a_removed_domain_is_forgotten(session, encoder):
         entry = weakref.ref(service.adapter_cache.newest()[1]["legal"])
         weights = weakref.ref(entry().weights)
         means = weakref.ref((await service.router.index.domains_for(local_caller(None))).means)
-        own = weakref.ref(service.router.index.known[entry()].mean)
+        mean = weakref.ref(service.router.index.known[entry()].mean)
         assert len(service.router.collections) == 1
         assert (await client.delete("/v1/adapters/legal")).status_code == 200
         for _ in range(50):  # what served the last request may take a moment to let go
             gc.collect()
-            if (entry(), weights(), means(), own()) == (None, None, None, None):
+            if (entry(), weights(), means(), mean()) == (None, None, None, None):
                 break
             await asyncio.sleep(0.02)
-        left = (entry(), weights(), means(), own(), len(service.router.collections))
+        left = (entry(), weights(), means(), mean(), len(service.router.collections))
         return [*names, await decided("one")], left
 
     names, left = session(steps)
@@ -149,12 +149,12 @@ def test_the_version_of_a_collection_is_removed(session, write, describe, descri
         write("legal-2", 50.0)
         describe("legal-2", described["legal"])
         added = (await client.post("/v1/adapters", json={"folder": "legal-2", "name": "legal"})).json()["version"]
-        kept = await decided()
+        cached = await decided()
         await client.delete(f"/v1/adapters/legal@{first['version']}")
-        return first, kept, added, await decided()
+        return first, cached, added, await decided()
 
-    first, kept, added, last = session(steps)
-    assert kept == first
+    first, cached, added, last = session(steps)
+    assert cached == first
     assert (last["adapter"], last["version"]) == ("legal", added)
 
 
@@ -173,9 +173,9 @@ def test_a_version_that_could_not_stay_is_forgotten_too(session, write, describe
         added = (await client.post("/v1/adapters", json={"folder": "legal"})).json()["version"]
         return first, added, len(service.router.collections), await decided()
 
-    first, added, kept, last = session(steps, memory=150)
+    first, added, cached, last = session(steps, memory=150)
     assert first != added
-    assert kept == 0
+    assert cached == 0
     assert last == added
 
 
@@ -218,34 +218,34 @@ def test_an_adapter_removed_while_it_is_being_chosen(session, encoder, monkeypat
         monkeypatch.setattr(service.adapter_cache, "peek", removed_first)
         return _decision(await client.post(URL, json={"model": "auto", "input": [LONG] * 3})), times
 
-    found, times = session(steps)
-    assert found["adapter"] == "medical"
+    decision, times = session(steps)
+    assert decision["adapter"] == "medical"
     assert times > 1
 
 
 def test_the_least_recently_used_collections_are_decided_anew():
-    class Nothing:
+    class AnyAdapter:
         def holds(self, name, version):
             return True
 
     async def run():
-        kept, calls = CollectionCache(Nothing(), limit=2), []
+        cache, calls = CollectionCache(AnyAdapter(), limit=2), []
 
         async def ask(name):
             async def decide():
                 calls.append(name)
                 return CachedDecision(Choice(name, "1"), 1.0, 3)
 
-            return (await kept.get(("c", name), decide)).choice.name
+            return (await cache.get(("c", name), decide)).choice.name
 
         for name in ("a", "b", "a", "c", "a", "b"):
             assert await ask(name) == name
-        return calls, len(kept)
+        return calls, len(cache)
 
     assert asyncio.run(run()) == (["a", "b", "c", "b"], 2)
 
 
-def test_who_waits_for_a_decision_survives_the_one_that_made_it(session, encoder):
+def test_a_waiting_request_survives_the_one_that_decides(session, encoder):
     """The first request's client goes; the second decides."""
 
     async def steps(client, service):

@@ -1,4 +1,4 @@
-"""`auto` of a server around a real encoder is the encoder's own."""
+"""`auto` of a server around a real encoder decides as the encoder does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import gc
 import weakref
 
-import httpx
 import numpy as np
 import pytest
 
@@ -25,26 +24,14 @@ def _few_threads(one_thread: None) -> None:
 
 
 @pytest.fixture
-def play(tiny_base, publish_adapter, told_apart, adapters_aside):
-    """Run ``steps(client, service)`` on a server of two adapters, ``legal`` for queries only; gives the encoder too."""
+def served(tiny_base, publish_adapter, told_apart, adapters_aside, play):
+    """An encoder, and a function that runs steps on a server of two adapters, ``legal`` for queries only."""
     for seed, (name, word) in enumerate(ADAPTERS.items()):
         more = {"query_side": True, "format_version": 2} if name == "legal" else {}
         publish_adapter(name, seed=seed, domain=told_apart[word], max_length=64, **more)
     encoder = DomainEncoder(tiny_base, dtype="float32", device="cpu")
     app = build(encoder, BaseInfo.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
-
-    def run(steps):
-        async def session():
-            await app.state.service.start()
-            try:
-                async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
-                    return await steps(client, app.state.service)
-            finally:
-                await app.state.service.close()
-
-        return asyncio.run(session())
-
-    return encoder, run
+    return encoder, lambda steps: play(app, steps)
 
 
 def _vectors(answer):
@@ -52,8 +39,8 @@ def _vectors(answer):
     return np.array([row["embedding"] for row in answer.json()["data"]])
 
 
-def test_vectors_and_decisions_are_the_encoders_own(play):
-    encoder, run = play
+def test_vectors_and_decisions_are_the_encoders_own(served):
+    encoder, run = served
 
     async def steps(client, service):
         ids, _ = encoder.tokenize_rows(["fever"] * 30)
@@ -77,17 +64,17 @@ def test_vectors_and_decisions_are_the_encoders_own(play):
     np.testing.assert_allclose(rows, encoder.encode(ROWS, adapter="auto-rows"), atol=1e-5)
     np.testing.assert_allclose(queries, encoder.encode(["court"] * 3, adapter="legal"), atol=1e-5)
     np.testing.assert_allclose(documents, encoder.encode(["court"] * 3), atol=1e-5)
-    told = [answer.json()["scions"] for answer in answers]
-    found = encoder.route(["fever"] * 30)
-    assert told[0]["decision"]["adapter"] == found.adapter == "medical"
-    assert told[0]["decision"]["confidence"] == pytest.approx(found.confidence, abs=1e-4)
-    assert told[0]["decision"]["texts"] == 20
-    assert [one["spaces"][0]["space"] for one in told[3:]] == [encoder.space()] * 2
-    assert told[4]["decision"]["adapter"] == "legal"
+    origins = [answer.json()["scions"] for answer in answers]
+    decision = encoder.route(["fever"] * 30)
+    assert origins[0]["decision"]["adapter"] == decision.adapter == "medical"
+    assert origins[0]["decision"]["confidence"] == pytest.approx(decision.confidence, abs=1e-4)
+    assert origins[0]["decision"]["texts"] == 20
+    assert [origin["spaces"][0]["space"] for origin in origins[3:]] == [encoder.space()] * 2
+    assert origins[4]["decision"]["adapter"] == "legal"
 
 
-def test_a_removed_adapter_leaves_nothing_in_memory(play):
-    _, run = play
+def test_a_removed_adapter_leaves_nothing_in_memory(served):
+    _, run = served
 
     async def steps(client, service):
         body = {"model": "auto", "input": ["fever"] * 3, "collection": "handbook"}
@@ -102,10 +89,10 @@ def test_a_removed_adapter_leaves_nothing_in_memory(play):
         await client.delete("/v1/adapters/medical")
         for _ in range(50):  # the thread that encoded the last rows may not have let go yet
             gc.collect()
-            if not any(one() for one in held):
+            if not any(reference() for reference in held):
                 break
             await asyncio.sleep(0.02)
         again = (await client.post(URL, json=body)).json()["scions"]["decision"]["adapter"]
-        return first, [one() for one in held], again
+        return first, [reference() for reference in held], again
 
     assert run(steps) == ("medical", [None] * 3, None)

@@ -1,4 +1,4 @@
-"""Batches across requests: full, fair, bounded, and one client's trouble is its own."""
+"""Batches across requests: full, fair, bounded, with errors for the request at fault alone."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ async def _send(batcher, client, rows, length=1):
 
 
 async def _queued(batcher, *requests):
-    """Send everything first, then begin to work, so that the order is the queue's own."""
+    """Send everything before the work begins, so that the order is that of the queue."""
     sent = [asyncio.ensure_future(_send(batcher, *request)) for request in requests]
     await asyncio.sleep(0)
     batcher.start()
     return await asyncio.gather(*sent)
 
 
-def test_rows_of_different_clients_share_a_batch_and_find_back():
+def test_rows_of_different_clients_share_a_batch_and_return_to_them():
     async def steps(batcher, engine):
         answers = await _queued(batcher, ("a", [1, 2, 3]), ("b", [4]), ("c", [5, 6]))
         return answers, engine.batches
@@ -98,8 +98,8 @@ def test_workers_encode_at_the_same_time_and_share_what_there_is():
         answers += [await _send(batcher, "one", [4, 5], 256)]
         return answers, batcher.failed, sorted(map(sorted, engine.batches))
 
-    found = _play(steps, Meeting(), batch_tokens=2048, workers=2)
-    assert found == ([[1, 2], [3], [4, 5]], False, [[1, 2], [3], [4], [5]])
+    result = _play(steps, Meeting(), batch_tokens=2048, workers=2)
+    assert result == ([[1, 2], [3], [4, 5]], False, [[1, 2], [3], [4], [5]])
 
 
 def test_a_small_client_does_not_wait_behind_a_large_one():
@@ -112,7 +112,7 @@ def test_a_small_client_does_not_wait_behind_a_large_one():
     assert len(batches[0]) == 8
 
 
-def test_turns_go_by_tokens_not_by_rows():
+def test_shares_go_by_tokens_not_by_rows():
     async def steps(batcher, engine):
         await _queued(batcher, ("long", [1] * 20, 4), ("short", [2] * 80, 1))
         return engine.batches
@@ -122,7 +122,7 @@ def test_turns_go_by_tokens_not_by_rows():
         assert batch.count(1) * 4 == batch.count(2) * 1 == 8
 
 
-def test_who_comes_back_gets_no_credit_for_the_pause():
+def test_a_client_that_returns_gets_no_credit_for_the_pause():
     async def steps(batcher, engine):
         batcher.start()
         busy = asyncio.ensure_future(_send(batcher, "busy", [1] * 400))
@@ -137,14 +137,14 @@ def test_who_comes_back_gets_no_credit_for_the_pause():
     assert first.count(1) >= 3
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_back():
+def test_a_full_queue_refuses_with_retry_after():
     async def steps(batcher, engine):
         with batcher.admitted("a", 50):
             with pytest.raises(ApiError) as refused, batcher.admitted("a", 1):
                 pass
             with batcher.admitted("b", 25):  # another client still has a place
                 pass
-        with batcher.admitted("a", 50):  # and what was given back is free again
+        with batcher.admitted("a", 50):  # the places are free again
             pass
         return refused.value, batcher.rows
 
@@ -187,7 +187,7 @@ def test_rows_of_a_client_that_has_gone_are_not_encoded():
 def test_a_batch_waits_for_requests_on_their_way_and_for_no_others():
     async def steps(batcher, engine):
         batcher.start()
-        await _send(batcher, "alone", [1])  # nobody else is coming: no wait, which would be longer than this test may
+        await _send(batcher, "alone", [1])  # no other request is on its way, so it does not wait for the 60 seconds
 
         async def slow():
             with batcher.admitted("slow", 1) as encode:
@@ -243,7 +243,7 @@ def test_requests_share_batches_over_http(session, encoder):
 
     before = len(encoder.batches)
     vectors = session(steps)
-    assert vectors == [[n, 1, own] for n in range(1, 6) for own in (0, 5)]
+    assert vectors == [[n, 1, value] for n in range(1, 6) for value in (0, 5)]
     assert len(encoder.batches) - before <= 3  # the warm-up, perhaps one begun before the rest had come, the rest
 
 
@@ -264,7 +264,7 @@ def test_a_full_queue_is_429_with_retry_after(session, encoder):
     assert int(refused.headers["retry-after"]) >= 1
 
 
-def test_a_fault_in_the_engine_is_told_without_the_text(session, encoder, caplog):
+def test_a_fault_in_the_engine_is_reported_without_the_text(session, encoder, caplog):
     async def steps(client, service):
         encoder.poison = 4
         encoder.open.clear()

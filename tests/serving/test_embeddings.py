@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: what is asked for comes back, and what is wrong is said."""
+"""POST /v1/embeddings: answers, and errors that name the wrong field."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _post(ask, **body):
 
 
 @pytest.mark.parametrize(
-    ("given", "sums"),
+    ("content", "sums"),
     [
         ("a bb", [3]),
         (["a bb", "ccc"], [3, 3]),
@@ -35,8 +35,8 @@ def _post(ask, **body):
         ([[1, 2], [9]], [3, 9]),
     ],
 )
-def test_every_form_of_input(ask, given, sums):
-    assert [vector[0] for vector in _vectors(_post(ask, input=given))] == sums
+def test_every_form_of_input(ask, content, sums):
+    assert [vector[0] for vector in _vectors(_post(ask, input=content))] == sums
 
 
 def test_the_answer_is_openais_with_the_space_beside(ask, root):

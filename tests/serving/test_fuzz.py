@@ -1,4 +1,4 @@
-"""Whatever the body, the answer is one that the OpenAPI file knows, and never a 5xx."""
+"""Every body gets an answer of the OpenAPI file, and never a 5xx."""
 
 from __future__ import annotations
 

@@ -33,30 +33,30 @@ def test_a_model_that_is_not_there(ask, name):
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/adapters"])
-def test_long_lists_leave_others_their_turns(session, root, path):
+def test_long_lists_let_other_requests_continue(session, root, path):
     names = [f"d{number:04}" for number in range(2000)]
 
     async def steps(client, service):
         for name in names:
             service.adapter_cache._names[name] = [Entry(root / name, 1.0)]
-        turns = 0
+        switches = 0
 
         async def others():
-            nonlocal turns
+            nonlocal switches
             while True:
                 await asyncio.sleep(0)
-                turns += 1
-                if turns == 15:  # one that goes while the list is written
+                switches += 1
+                if switches == 15:  # one that goes while the list is written
                     service.adapter_cache.remove(names[-1])
 
         waiting = asyncio.ensure_future(others())
         answer = await client.get(path)
         waiting.cancel()
-        return answer, turns
+        return answer, switches
 
-    answer, turns = session(steps)
-    assert turns > 20
-    assert [one["id"] for one in answer.json()["data"] if one["id"] != "base"] == [*names[:-1], "legal", "medical"]
+    answer, switches = session(steps)
+    assert switches > 20
+    assert [row["id"] for row in answer.json()["data"] if row["id"] != "base"] == [*names[:-1], "legal", "medical"]
 
 
 def test_adapters_are_added_replaced_and_removed(session, write):
@@ -71,17 +71,17 @@ def test_adapters_are_added_replaced_and_removed(session, write):
         assert added["new"] is True
         assert await value("tax") == 3
         write("tax", 4.0)
-        assert await value("tax") == 3  # nothing changes until it is said
+        assert await value("tax") == 3  # nothing changes before the POST
         replaced = (await client.post("/v1/adapters", json={"folder": "tax"})).json()
-        assert [one["version"] for one in replaced["versions"]] == [replaced["version"], added["version"]]
+        assert [version["version"] for version in replaced["versions"]] == [replaced["version"], added["version"]]
         assert [await value("tax"), await value(f"tax@{added['version']}")] == [4, 3]
         again = (await client.post("/v1/adapters", json={"folder": "tax"})).json()
         assert (again["new"], again["version"]) == (False, replaced["version"])
         gone = await client.delete(f"/v1/adapters/tax@{replaced['version']}")
         assert gone.json()["versions"] == [replaced["version"]]
         assert await value("tax") == 3
-        one = (await client.get("/v1/adapters/tax")).json()
-        assert [(v["version"], v["kept"]) for v in one["versions"]] == [(added["version"], True)]
+        tax = (await client.get("/v1/adapters/tax")).json()
+        assert [(v["version"], v["kept"]) for v in tax["versions"]] == [(added["version"], True)]
         assert (await client.delete("/v1/adapters/tax")).json()["deleted"] is True
         assert await value("tax") == 404
         assert (await client.delete("/v1/adapters/tax")).status_code == 404
@@ -143,23 +143,23 @@ def test_nothing_fails_while_adapters_come_and_go(session, write):
                     problems.append(answer.json()["data"][0])
 
         using = [asyncio.ensure_future(use(number)) for number in range(4)]
-        for turn in range(30):
+        for number in range(30):
             write("tax-2", 4.0)
             added = await client.post("/v1/adapters", json={"folder": "tax-2", "name": "tax"})
             await asyncio.sleep(0.005)
             removed = await client.delete(f"/v1/adapters/tax@{added.json()['version']}")
-            write(f"d{turn}", 1.0)
-            other = await client.post("/v1/adapters", json={"folder": f"d{turn}"})
-            gone = await client.delete(f"/v1/adapters/d{turn}")
+            write(f"d{number}", 1.0)
+            other = await client.post("/v1/adapters", json={"folder": f"d{number}"})
+            gone = await client.delete(f"/v1/adapters/d{number}")
             problems += [r.text for r in (added, removed, other, gone) if r.status_code != 200]
         stop.set()
         await asyncio.gather(*using)
         return problems, answers, service.adapter_cache.loaded_bytes, service.batcher.rows
 
-    problems, answers, kept, rows = session(steps, memory=300)
+    problems, answers, loaded, rows = session(steps, memory=300)
     assert problems == []
     assert answers > 10
-    assert kept <= 300
+    assert loaded <= 300
     assert rows == 0
 
 

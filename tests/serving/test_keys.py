@@ -1,4 +1,4 @@
-"""Keys: who is let in, what they may use and change."""
+"""API keys: authentication, and what a key may use and change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _embed(ask, key, **body):
     [("POST", "/v1/embeddings"), ("GET", "/v1/models"), ("GET", "/v1/models/legal"), ("GET", "/v1/adapters"),
      ("POST", "/v1/adapters"), ("DELETE", "/v1/adapters/legal"), ("GET", "/metrics")],
 )  # fmt: skip
-def test_nothing_is_told_without_a_key(ask, headers, method, path):
+def test_every_route_needs_a_key(ask, headers, method, path):
     answer = ask(method, path, keys=KEYS, headers=headers)
     assert answer.status_code == 401
     assert answer.json()["error"]["type"] == "authentication_error"
@@ -67,16 +67,16 @@ def test_lists_hold_what_the_key_may_use(ask):
 
 
 def test_only_an_administrator_changes_adapters(ask):
-    def tried(method, path, key, **body):
+    def status(method, path, key, **body):
         return ask(method, path, keys=KEYS, headers=_bearer(key), **body).status_code
 
-    assert tried("DELETE", "/v1/adapters/legal", "secret-legal") == 403
-    assert tried("POST", "/v1/adapters", "secret-legal", json={"folder": "legal"}) == 403
-    assert tried("DELETE", "/v1/adapters/legal", "secret-admin") == 200
-    assert tried("POST", "/v1/adapters", "secret-admin", json={"folder": "legal"}) == 200
+    assert status("DELETE", "/v1/adapters/legal", "secret-legal") == 403
+    assert status("POST", "/v1/adapters", "secret-legal", json={"folder": "legal"}) == 403
+    assert status("DELETE", "/v1/adapters/legal", "secret-admin") == 200
+    assert status("POST", "/v1/adapters", "secret-admin", json={"folder": "legal"}) == 200
 
 
-def test_counts_and_state_behind_keys(ask):
+def test_metrics_and_state_behind_keys(ask):
     def status(path, headers):
         return ask("GET", path, keys=KEYS, headers=headers).status_code
 
@@ -105,9 +105,9 @@ def test_counts_and_state_behind_keys(ask):
         (json.dumps({"k": {"name": "a"}, "sha256:" + hashlib.sha256(b"k").hexdigest(): {"name": "b"}}), "stands in"),
     ],
 )  # fmt: skip
-def test_files_that_are_none(tmp_path, content, words):
+def test_invalid_files_are_refused(tmp_path, content, words):
     path = tmp_path / "keys.json"
-    path.write_text(content)
+    path.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=words) as error:
         Keys.read(path)
     assert "keys.json" in str(error.value)
@@ -118,7 +118,7 @@ def test_a_missing_file_is_an_error(tmp_path):
         Keys.read(tmp_path / "none.json")
 
 
-def test_keys_are_kept_as_hashes_only(tmp_path):
+def test_keys_are_stored_as_hashes_only(tmp_path):
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(KEYS))
     assert "secret" not in repr(vars(Keys.read(path)))

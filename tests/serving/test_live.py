@@ -1,4 +1,4 @@
-"""A real server: OpenAI's own client, connections that break, and the end of it."""
+"""A real server: OpenAI's client, broken connections, and shutdown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_official_client(live):
             client.with_options(api_key="other").models.list()
 
 
-def test_the_official_client_is_told_when_to_come_back(live, encoder):
+def test_the_official_client_reads_retry_after(live, encoder):
     body = {"model": "base", "input": ["a"] * 4}
     with live(keys=KEYS, max_rows=4, queue_rows=8) as address:
         parts = urlsplit(address)
@@ -95,8 +95,8 @@ def test_slow_clients_hold_up_nobody(live):
     with live() as address:
         parts = urlsplit(address)
         slow = [socket.create_connection((parts.hostname, parts.port)) for _ in range(20)]
-        for one in slow:  # a body that never ends, and an answer that is never read
-            one.sendall(
+        for connection in slow:  # a body that never ends, and an answer that is never read
+            connection.sendall(
                 b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 b'Content-Length: 500\r\n\r\n{"model"'
             )
@@ -106,12 +106,12 @@ def test_slow_clients_hold_up_nobody(live):
                 for _ in range(5)
             ]
         finally:
-            for one in slow:
-                one.close()
+            for connection in slow:
+                connection.close()
         assert answers == [200] * 5
 
 
-def test_a_body_that_is_too_large_is_told_so(live):
+def test_a_body_that_is_too_large_is_413(live):
     with live(max_body=100_000) as address:
         body = json.dumps({"model": "base", "input": "a" * 300_000})
         answer = httpx.post(f"{address}/v1/embeddings", content=body, headers={"content-type": "application/json"})
@@ -124,7 +124,7 @@ def test_many_clients_at_once(live):
         body = {"model": "base", "input": ["w " * (number % 7 + 1)] * 3, "adapter": ["legal", None, "medical"]}
         answer = await client.post("/v1/embeddings", json=body)
         vectors = np.array([row["embedding"] for row in answer.json()["data"]])
-        return vectors[:, :3].tolist() == [[number % 7 + 1] * 2 + [own] for own in (5, 0, 7)]
+        return vectors[:, :3].tolist() == [[number % 7 + 1] * 2 + [value] for value in (5, 0, 7)]
 
     async def run(address):
         async with httpx.AsyncClient(base_url=address, timeout=20) as client:

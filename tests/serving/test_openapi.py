@@ -1,4 +1,4 @@
-"""The committed OpenAPI file is what the code gives, and answers are as it says."""
+"""The committed OpenAPI file is generated from the code, and answers follow it."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""The same server around a real encoder with a tiny base."""
+"""The server around a real encoder with a tiny base."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 
-import httpx
 import numpy as np
 import pytest
 
@@ -28,28 +27,16 @@ def real(tiny_base, publish_adapter, adapters_aside):
     return encoder, build(encoder, BaseInfo.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
 
 
-def _play(app, steps):
-    async def run():
-        await app.state.service.start()
-        try:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
-                return await steps(client)
-        finally:
-            await app.state.service.close()
-
-    return asyncio.run(run())
-
-
-def test_vectors_and_spaces_are_the_encoders_own(real, adapters_aside):
+def test_vectors_and_spaces_are_the_encoders_own(real, play, adapters_aside):
     encoder, app = real
     names, strengths = ["legal", None, "medical", "legal"], [1.0, 1.0, 0.5, 0.0]
 
-    async def steps(client):
+    async def steps(client, service):
         body = {"model": "base", "input": TEXTS, "adapter": names, "strength": strengths}
         short = {"model": "legal", "input": TEXTS, "dimensions": 8}
-        return [(await client.post("/v1/embeddings", json=one)).json() for one in (body, short)]
+        return [(await client.post("/v1/embeddings", json=content)).json() for content in (body, short)]
 
-    mixed, short = _play(app, steps)
+    mixed, short = play(app, steps)
     for name in ("legal", "medical"):
         encoder.load_adapter(adapters_aside / name)
     expected = encoder.encode(TEXTS, adapter=names, strength=strengths)
@@ -63,20 +50,22 @@ def test_vectors_and_spaces_are_the_encoders_own(real, adapters_aside):
     assert short["scions"]["truncated"] == 1
 
 
-def test_token_ids_of_its_own_tokenizer(real):
+def test_token_ids_of_its_own_tokenizer(real, play):
     encoder, app = real
     ids = [encoder.tokenizer(text)["input_ids"] for text in TEXTS[:3]]
 
-    async def steps(client):
-        bodies = [{"model": "base", "input": given} for given in (TEXTS[:3], ids, [[len(encoder.tokenizer)]])]
+    async def steps(client, service):
+        bodies = [{"model": "base", "input": rows} for rows in (TEXTS[:3], ids, [[len(encoder.tokenizer)]])]
         return [await client.post("/v1/embeddings", json=body) for body in bodies]
 
-    texts, tokens, beyond = _play(app, steps)
+    texts, tokens, beyond = play(app, steps)
     assert tokens.json()["data"] == texts.json()["data"]
     assert beyond.status_code == 400
 
 
-def test_an_adapter_of_another_base_or_damaged_is_refused_and_others_are_not(real, adapters_aside, publish_adapter):
+def test_an_adapter_of_another_base_or_damaged_is_refused_and_others_are_not(
+    real, play, adapters_aside, publish_adapter
+):
     from dataclasses import replace
 
     from scions.store import Manifest
@@ -91,12 +80,12 @@ def test_an_adapter_of_another_base_or_damaged_is_refused_and_others_are_not(rea
     content = (broken / "adapter_model.safetensors").read_bytes()
     (broken / "adapter_model.safetensors").write_bytes(content[: len(content) // 2])
 
-    async def steps(client):
+    async def steps(client, service):
         added = [await client.post("/v1/adapters", json={"folder": name}) for name in ("foreign", "broken")]
         good = await client.post("/v1/embeddings", json={"model": "legal", "input": "a"})
         return *added, good
 
-    foreign, damaged, good = _play(app, steps)
+    foreign, damaged, good = play(app, steps)
     assert foreign.status_code == damaged.status_code == 409
     assert "org/other" in foreign.json()["error"]["message"]
     assert "is cut short" in damaged.json()["error"]["message"]
@@ -104,7 +93,7 @@ def test_an_adapter_of_another_base_or_damaged_is_refused_and_others_are_not(rea
     assert good.status_code == 200
 
 
-def test_clients_share_the_encoder_while_adapters_come_and_go(real, adapters_aside):
+def test_clients_share_the_encoder_while_adapters_come_and_go(real, play, adapters_aside):
     encoder, app = real
     shutil.copytree(adapters_aside / "medical", adapters_aside / "legal-2")
     expected = {
@@ -112,7 +101,7 @@ def test_clients_share_the_encoder_while_adapters_come_and_go(real, adapters_asi
         for name in ("legal", "medical")
     }
 
-    async def steps(client):
+    async def steps(client, service):
         stop = asyncio.Event()
         seen = []
 
@@ -131,15 +120,15 @@ def test_clients_share_the_encoder_while_adapters_come_and_go(real, adapters_asi
         await asyncio.gather(*using)
         return seen
 
-    seen = _play(app, steps)
+    seen = play(app, steps)
     assert {status for _, status, _ in seen} == {200}
     for name, _, vector in seen:
         allowed = [expected[name]] + ([expected["medical"]] if name == "legal" else [])
-        assert any(np.allclose(vector, one, atol=1e-5) for one in allowed)
+        assert any(np.allclose(vector, other, atol=1e-5) for other in allowed)
 
 
 @pytest.mark.parametrize("stated", [10**30, 66])  # 66: what sentence-transformers makes of it, two more than there are
-def test_a_base_whose_tokenizer_knows_no_limit(tiny_model, publish_adapter, adapters_aside, stated):
+def test_a_base_whose_tokenizer_knows_no_limit(play, tiny_model, publish_adapter, adapters_aside, stated):
     folder = tiny_model("roberta")
     publish_adapter("legal", on=folder, max_length=stated)
     encoder = DomainEncoder(folder, dtype="float32", device="cpu")
@@ -147,14 +136,14 @@ def test_a_base_whose_tokenizer_knows_no_limit(tiny_model, publish_adapter, adap
     base_info = BaseInfo.of(encoder)
     assert base_info.max_length == 65  # of its 66 positions, one is the padding's
 
-    async def steps(client):
+    async def steps(client, service):
         bodies = [{"model": "base", "input": ["fever " * 300, "a"], "adapter": ["legal", None]},
                   {"model": "base", "input": ["fever " * 300]},
                   {"model": "base", "input": [[5] * 65]},
                   {"model": "base", "input": [[5], [5] * 66]}]  # fmt: skip
         return [await client.post("/v1/embeddings", json=body) for body in bodies]
 
-    mixed, base, fits, long = _play(build(encoder, base_info, encoder.read_adapter, adapters_aside), steps)
+    mixed, base, fits, long = play(build(encoder, base_info, encoder.read_adapter, adapters_aside), steps)
     assert [answer.status_code for answer in (mixed, base, fits, long)] == [200, 200, 200, 400]
     assert [answer.json()["scions"]["truncated"] for answer in (mixed, base)] == [1, 1]
     assert base.json()["usage"]["prompt_tokens"] == 65
@@ -169,18 +158,19 @@ def test_the_length_of_a_base_without_a_table_of_positions(tiny_model):
 
 
 def test_a_query_side_adapter_answers_in_the_bases_space_and_leaves_documents_alone(
-    tiny_base, publish_adapter, adapters_aside
+    play, tiny_base, publish_adapter, adapters_aside
 ):
     publish_adapter("legal-q", query_side=True, format_version=2)
     encoder = DomainEncoder(tiny_base, dtype="float32", device="cpu")
     app = build(encoder, BaseInfo.of(encoder), encoder.read_adapter, adapters_aside, settings=Settings())
 
-    async def steps(client):
-        asked = [{"model": "base:legal-q"}, {"model": "legal-q", "prompt": "document"}, {"model": "base"}]
-        return [(await client.post("/v1/embeddings", json=one | {"input": TEXTS[:3]})).json() for one in asked]
+    async def steps(client, service):
+        bodies = [{"model": "base:legal-q"}, {"model": "legal-q", "prompt": "document"}, {"model": "base"}]
+        return [(await client.post("/v1/embeddings", json=body | {"input": TEXTS[:3]})).json() for body in bodies]
 
     queries, documents, base = (
-        (np.array([row["embedding"] for row in one["data"]]), one["scions"]["spaces"][0]) for one in _play(app, steps)
+        (np.array([row["embedding"] for row in answer["data"]]), answer["scions"]["spaces"][0])
+        for answer in play(app, steps)
     )
     assert queries[1]["space"] == documents[1]["space"] == base[1]["space"] == encoder.space()
     assert (queries[1]["adapter"], documents[1]["adapter"]) == ("legal-q", None)

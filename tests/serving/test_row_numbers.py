@@ -1,4 +1,4 @@
-"""What is wrong with a row is told to its own client, by the row's number in its own request."""
+"""Errors of a row go to its client, with the row's number in that client's request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAD = 13
 
 @pytest.fixture
 def picky(encoder, monkeypatch):
-    """Refuses batches as `RowEngine` does: by the row's place in the batch."""
+    """Refuse batches as `RowEngine` does, by the row's place in the batch."""
     encode = encoder.encode_rows
     calls = []
 
@@ -57,9 +57,9 @@ def test_a_bad_row_fails_its_own_request_by_its_own_number(session, encoder, pic
 
 
 def test_two_bad_requests_in_a_batch_get_each_its_own(session, encoder, picky):
-    one, two, good = _together(session, encoder, ["a"] * 3 + ["a" * BAD], ["a" * BAD, "b"], ["c"] * 5)
-    assert one.json()["error"]["message"].startswith("input[3]: ")
-    assert two.json()["error"]["message"].startswith("input[0]: ")
+    first, second, good = _together(session, encoder, ["a"] * 3 + ["a" * BAD], ["a" * BAD, "b"], ["c"] * 5)
+    assert first.json()["error"]["message"].startswith("input[3]: ")
+    assert second.json()["error"]["message"].startswith("input[0]: ")
     assert good.status_code == 200
 
 

@@ -1,4 +1,4 @@
-"""Connections that cost more than they bring: too many, idle, slow to send, slow to read."""
+"""Connections: too many, idle, slow to send, slow to read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _closed(connection):
 
 
 def _open(address):
-    """Connections open beside the one that asks."""
+    """Count open connections other than the one of this request."""
     lines = httpx.get(f"{address}/metrics").text.splitlines()
     return int(float(next(line for line in lines if line.startswith("scions_connections ")).split()[1])) - 1
 
@@ -74,8 +74,8 @@ def test_a_head_that_trickles_in_is_cut_off(live, connect):
 def test_a_body_that_does_not_come_is_408(live, connect, caplog):
     with live(**SHORT) as address, caplog.at_level("INFO", logger="scions.serving"):
         slow, gone = connect(address), connect(address)
-        for one in (slow, gone):
-            one.sendall(HEAD + b'{"model"')
+        for connection in (slow, gone):
+            connection.sendall(HEAD + b'{"model"')
         gone.close()
         with slow.makefile("rb") as answer:
             head, _, body = answer.read().partition(b"\r\n\r\n")  # to its end: the connection is closed
@@ -97,21 +97,21 @@ def test_a_client_that_waits_for_its_answer_is_waited_for(live, encoder):
 def test_an_answer_that_nobody_reads_is_dropped(live):
     body = json.dumps({"model": "base", "input": ["a"] * 2000}).encode()
     head = HEAD.replace(b"500", str(len(body)).encode())
-    with live(**SHORT) as address, socket.socket() as deaf:
+    with live(**SHORT) as address, socket.socket() as unread:
         parts = urlsplit(address)
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.settimeout(5)
-        deaf.connect((parts.hostname, parts.port))
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        unread.settimeout(5)
+        unread.connect((parts.hostname, parts.port))
         with contextlib.suppress(OSError):
             for _ in range(60):  # some 300 kB of answer each: more than buffers between the two take
-                deaf.sendall(head + body)
+                unread.sendall(head + body)
         end = time.monotonic() + 15
         while _open(address) and time.monotonic() < end:
             time.sleep(0.1)
         assert _open(address) == 0
 
 
-def test_one_too_many_is_told_so_and_health_still_answers(live, connect):
+def test_a_connection_beyond_the_limit_gets_503_and_health_still_answers(live, connect):
     body = {"model": "base", "input": "a"}
     with live(connections=2) as address:
         held = [connect(address) for _ in range(2)]
@@ -124,8 +124,8 @@ def test_one_too_many_is_told_so_and_health_still_answers(live, connect):
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.headers["connection"] == "close"
         assert [httpx.get(address + path).status_code for path in ("/health", "/ready")] == [200, 200]
-        for one in held:
-            one.close()
+        for connection in held:
+            connection.close()
         end = time.monotonic() + 10
         while _open(address) and time.monotonic() < end:
             time.sleep(0.01)
@@ -135,6 +135,8 @@ def test_one_too_many_is_told_so_and_health_still_answers(live, connect):
 def test_a_flood_of_idle_connections_is_bounded_and_passes(live, connect):
     with live(connections=4) as address:
         flood = [connect(address) for _ in range(50)]
-        assert all(_closed(one) for one in flood[4:])  # the last at once, those that would be told so within a second
+        assert all(
+            _closed(connection) for connection in flood[4:]
+        )  # the last at once, those that would get 503 within a second
         assert _open(address) == 4
         assert httpx.get(f"{address}/ready").status_code == 200

@@ -1,4 +1,4 @@
-"""What several workers and small batches get of the processor's threads."""
+"""Threads of the processor for several workers and for small batches."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scions.serving.workers import FEW_TOKENS, MAX_WORKERS, in_threads, worker_threads, workers_for
+from scions.serving.workers import FEW_TOKENS, MAX_WORKERS, limit_threads, worker_threads, workers_for
 
 
 def test_small_batches_take_one_thread_and_large_ones_all(monkeypatch):
     set_to: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
-    encode = in_threads(lambda ids, adapters, strengths: (len(ids), adapters, strengths))
+    encode = limit_threads(lambda ids, adapters, strengths: (len(ids), adapters, strengths))
     assert encode([[1, 2], [3]], ["a", None], [1.0, 0.5]) == (2, ["a", None], [1.0, 0.5])
     assert set_to == [1, 3]
     encode([[1] * (FEW_TOKENS // 2)] * 2, [None] * 2, [1.0] * 2)
@@ -26,7 +26,7 @@ def test_the_process_has_its_threads_back_after_an_error(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
     with pytest.raises(ZeroDivisionError):
-        in_threads(lambda ids: 1 / 0)([[1]])
+        limit_threads(lambda ids: 1 / 0)([[1]])
     assert set_to == [1, 3]
 
 

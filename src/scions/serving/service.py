@@ -1,4 +1,4 @@
-"""The parts of one server, and the way of a request through them."""
+"""Handle embeddings requests: limits, routing, tokens, batches, response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scions.serving.http.responses import embeddings_body, origin_headers
 from scions.serving.metrics import Metrics
 from scions.serving.settings import Settings
 from scions.serving.tokenizer import RequestTokenizer
-from scions.serving.workers import RowBatchEncoder, in_threads, workers_for
+from scions.serving.workers import RowBatchEncoder, limit_threads, workers_for
 from scions.unit_rows import unit_rows
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Service:
         self.tokenizer = RequestTokenizer(encoder, base_info, settings.max_tokens)
         encode, workers = encoder.encode_rows, workers_for(encoder)
         self.batcher = Batcher(
-            in_threads(encode) if workers == 1 else encode,
+            limit_threads(encode) if workers == 1 else encode,
             queue_rows=settings.queue_rows,
             batch_tokens=settings.batch_tokens,
             linger=settings.linger,

@@ -69,7 +69,7 @@ def worker_threads(workers: int) -> ThreadPoolExecutor:
     return threads
 
 
-def in_threads(encode: Callable[..., Any]) -> Callable[..., Any]:
+def limit_threads(encode: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap ``encode(token ids, adapters, strengths)`` so that small batches run in one thread.
 
     The number of threads is the process's, so all calls must come from one thread; it is restored when a call returns.
