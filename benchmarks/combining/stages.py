@@ -16,7 +16,7 @@ from scions.merging.signs import sign_difference
 from scions.merging.tensor_sites import compared
 from scions.mixing.domain_weights import cluster_shares
 from scions.mixing.greedy import greedy
-from scions.mixing.prune import pruned
+from scions.mixing.prune import prune_adapter
 from scions.mixing.select import propose
 from scions.publishing.adapter_files import write_adapter
 from scions.routing.decision import calibration_for, decide, decide_rows
@@ -255,7 +255,9 @@ def pruning(shop: Workshop) -> None:
             if before is None or after is None:
                 before = shop.score(shop.trial_base.bare(), name)
                 after = shop.score(shop.trial_base.published(member), name)
-            made = pruned(member, share, strategy, [shop.member(n) for n in near] if strategy == "sign-aware" else ())
+            made = prune_adapter(
+                member, share, strategy, [shop.member(n) for n in near] if strategy == "sign-aware" else ()
+            )
             with tempfile.TemporaryDirectory() as folder:
                 write_adapter(Path(folder), made.tensors, made.config, member.manifest, sparse=made.sparse)
                 size = find_weights_file(folder).stat().st_size
@@ -291,7 +293,7 @@ def _speed(shop: Workshop, rounds: int = 5) -> None:
     member = shop.member(name)
     sides: dict[str, Any] = {"base": shop.trial_base.bare(), "whole": shop.trial_base.published(member)}
     for strategy, share in (("magnitude", 0.9), ("neurons", 0.5), ("neurons", 0.9), ("layers", 0.5)):
-        made = pruned(member, share, strategy)
+        made = prune_adapter(member, share, strategy)
         sides[f"{strategy} {share:g}"] = shop.trial_base.trial(
             made.tensors, made.config, member.manifest, sparse=made.sparse
         )

@@ -23,9 +23,9 @@ from scions.evaluation.label_tasks import labelled
 from scions.merging.averaging import average
 from scions.merging.signs import sign_difference, weight_cosine
 from scions.merging.tensor_sites import compared
-from scions.mixing.adapters import Member, read_member, updates
+from scions.mixing.adapters import PublishedAdapter, read_published
 from scions.mixing.compare import effect, similarity_changes
-from scions.mixing.mix import mixed
+from scions.mixing.mix import mix_tensors
 from scions.mixing.trial import AdaptedEncoder, TrialBase
 from scions.routing.domains import Domains
 from scions.store import Base, DataRecord, DomainStatistics, Initialization, Manifest, base_fingerprint, load_base
@@ -44,7 +44,7 @@ class Workshop:
     ) -> None:
         self.cells, self.data, self.adapters = cells, data, adapters
         self.rows, self.held_out, self.names = rows, held_out, tuple(names)
-        self._members: dict[str, Member] = {}
+        self._members: dict[str, PublishedAdapter] = {}
 
     def parts(self, name: str) -> Parts:
         return load(name, self.data, self.rows, self.held_out)
@@ -132,9 +132,9 @@ class Workshop:
         # In the precision that is fast here, base and adapters alike.
         return TrialBase(DEFAULT_BASE, base_fingerprint(load_base()), dtype=None)
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str) -> PublishedAdapter:
         if name not in self._members:
-            self._members[name] = read_member(self.adapters / name)
+            self._members[name] = read_published(self.adapters / name)
         return self._members[name]
 
     def rooted(self, tensors: Any, like: str) -> AdaptedEncoder:
@@ -143,7 +143,7 @@ class Workshop:
 
     def soup(self, names: Names, strategy: str = "uniform", weights: Sequence[float] | None = None) -> AdaptedEncoder:
         chosen = [self.member(n) for n in names]
-        return self.rooted(mixed(chosen, weights or [1 / len(chosen)] * len(chosen), strategy), names[0])
+        return self.rooted(mix_tensors(chosen, weights or [1 / len(chosen)] * len(chosen), strategy), names[0])
 
     # Scores.
 
@@ -218,7 +218,7 @@ class Workshop:
     def features(self, names: Names) -> dict[str, float]:
         """Fractions of sign difference (set-wise), and other likenesses (means over pairs)."""
         weights = [compared(self.member(n).tensors) for n in names]
-        changes = [updates(self.member(n)) for n in names]
+        changes = [self.member(n).updates() for n in names]
         ups = [{key: t for key, t in w.items() if "bottleneck_up" in key} for w in weights]
         pairs = list(combinations(range(len(names)), 2))
         sizes = [sum(float(t.square().sum()) for t in change.values()) ** 0.5 for change in changes]

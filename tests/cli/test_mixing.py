@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-import scions.mixing  # noqa: F401
 from scions.store import DomainStatistics, Manifest
 
 NAMES = ("legal", "contracts", "medical")
@@ -81,7 +79,7 @@ def test_mix_says_what_it_expects_and_what_it_measured(run, three, pairs, adapte
 
 def test_greedy_ends_with_three_where_none_helps(run, three, pairs, monkeypatch):
     scores = iter([50.0, 40.0])
-    monkeypatch.setattr(sys.modules["scions.mixing.mix"], "dev_score", lambda *_: next(scores))
+    monkeypatch.setattr("scions.evaluation.tasks.dev_score", lambda *_: next(scores))
     code, out, _ = run("mix", *three, "--name", "soup", "--strategy", "greedy", "--data", pairs, "--target", "legal")
     assert code == 3
     assert "No mixture helps legal" in out

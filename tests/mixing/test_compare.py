@@ -9,7 +9,7 @@ import scions
 from scions.errors import AdapterError
 from scions.merging.signs import Signs
 from scions.mixing.compare import effect, similarity_changes
-from scions.mixing.conflict import expectation, sentence
+from scions.mixing.conflict import describe_groups, expect
 from scions.publishing.plots import draw_matrix
 from scions.store import Initialization
 
@@ -96,12 +96,12 @@ def test_the_effect_of_the_same_change():
 )
 def test_the_sentence(fractions, said):
     names = sorted(set("".join(fractions)))
-    assert sentence(names, {tuple(pair): value for pair, value in fractions.items()}, limit=0.35) == said
+    assert describe_groups(names, {tuple(pair): value for pair, value in fractions.items()}, limit=0.35) == said
 
 
 def test_what_to_expect():
-    assert expectation(["a", "b"], Signs(2, 10), limit=0.4).sentence.endswith("they can be mixed")
-    assert "conflict" in expectation(["a", "b"], Signs(5, 10), limit=0.4).sentence
+    assert expect(["a", "b"], Signs(2, 10), limit=0.4).sentence.endswith("they can be mixed")
+    assert "conflict" in expect(["a", "b"], Signs(5, 10), limit=0.4).sentence
     # A set of three differs more than its pairs do.
-    assert "conflict" not in expectation(["a", "b", "c"], Signs(5, 10), limit=0.4).sentence
-    assert "conflict" in expectation(["a", "b", "c"], Signs(7, 10), limit=0.4).sentence
+    assert "conflict" not in expect(["a", "b", "c"], Signs(5, 10), limit=0.4).sentence
+    assert "conflict" in expect(["a", "b", "c"], Signs(7, 10), limit=0.4).sentence

@@ -6,7 +6,7 @@ import pytest
 
 from scions import BottleneckConfig
 from scions.errors import AdapterError, UsageError
-from scions.mixing.adapters import read_members
+from scions.mixing.adapters import read_several
 from scions.mixing.compatibility import check_comparable, check_mixable
 from scions.store import Initialization
 
@@ -71,16 +71,16 @@ def test_lora_is_refused_by_name(publish):
 
 def test_members_are_read_once_each(three):
     with pytest.raises(UsageError, match="'legal' is named twice"):
-        read_members(["legal", "medical", three[0].folder])
+        read_several(["legal", "medical", three[0].folder])
     with pytest.raises(UsageError, match="at least 2 adapters are needed, found 1"):
-        read_members(["legal"])
+        read_several(["legal"])
     with pytest.raises(AdapterError, match="Did you mean 'legal'"):
-        read_members(["legall", "medical"])
+        read_several(["legall", "medical"])
 
 
 def test_a_member_is_called_as_its_folder(three, monkeypatch):
     monkeypatch.chdir(three[0].folder)
-    assert [m.name for m in read_members([".", "../medical"])] == ["legal", "medical"]
+    assert [m.name for m in read_several([".", "../medical"])] == ["legal", "medical"]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_tensors_that_are_no_bottleneck_are_refused(publish, part, shape, said):
         tensors[name] = torch.ones(shape)
     save_file(tensors, member.folder / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match=rf"no bottleneck of rank 3: .*{said}"):
-        read_members(["legal"], least=1)
+        read_several(["legal"], minimum=1)
 
 
 @pytest.mark.parametrize("changes", [{"init_seed": "a"}, {"rank": None}])
@@ -114,10 +114,10 @@ def test_a_configuration_without_rank_or_seed_is_refused(publish, changes):
     member = publish("legal")
     (member.folder / "adapter_config.json").write_text(json.dumps(member.config | changes))
     with pytest.raises(AdapterError, match=r"rank and init_seed: expected whole numbers"):
-        read_members(["legal"], least=1)
+        read_several(["legal"], minimum=1)
 
 
 def test_a_whole_model_is_no_member(three):
     (three[0].folder / "modules.json").write_text("[]")
     with pytest.raises(AdapterError, match="holds all weights of a model"):
-        read_members(["legal", "medical"])
+        read_several(["legal", "medical"])

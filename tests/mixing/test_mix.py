@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 import scions
 from scions.errors import AdapterError, DataError, UsageError
-from scions.mixing.holdout import read_rows
-from scions.mixing.mix import mixed
+from scions.mixing.holdout import read_holdout
+from scions.mixing.mix import mix_tensors
 from scions.store import DomainStatistics, Manifest, adapter_fingerprint, read_adapter, read_weights
 
 
@@ -56,11 +54,10 @@ def test_a_mixture_can_be_used_and_mixed_again(three, tiny_base):
 
 
 def test_ties_lets_unchanged_weights_be(three):
-    tensors = mixed(three[:2], [0.5, 0.5], "ties", density=0.2)
+    tensors = mix_tensors(three[:2], [0.5, 0.5], "ties", density=0.2)
     from scions.merging.tensor_sites import is_matrix
-    from scions.mixing.adapters import updates
 
-    moved = updates(three[0])
+    moved = three[0].updates()
     start = {name: three[0].tensors[name] - difference for name, difference in moved.items() if is_matrix(name)}
     untouched = np.mean(
         [float(torch.isclose(tensors[name], first, atol=1e-6).float().mean()) for name, first in start.items()]
@@ -89,7 +86,7 @@ def test_what_was_measured_is_told_and_kept(three, pairs):
 
 def test_greedy_chooses_members_on_the_data(three, pairs, monkeypatch):
     scores = iter([50.0, 51.0, 49.0])
-    monkeypatch.setattr(sys.modules["scions.mixing.mix"], "dev_score", lambda encoder, table: next(scores))
+    monkeypatch.setattr("scions.evaluation.tasks.dev_score", lambda encoder, table: next(scores))
     done = scions.mix(["legal", "medical", "engines"], "soup", strategy="greedy", data=pairs, target="engines")
     assert [trial.score for trial in done.search.trials] == [50.0, 51.0, 49.0]
     assert len(done.weights) == 2
@@ -103,11 +100,11 @@ def test_rows_that_judge_choose_nothing(pairs, tmp_path):
     lines = pairs.read_text().splitlines()
     test = tmp_path / "test.jsonl"
     test.write_text("\n".join(lines[:15]) + "\n")
-    found = read_rows([pairs], [test], chooses=True)[0]
-    assert (len(found.choosing), len(found.judging)) == (25, 15)
+    found = read_holdout([pairs], [test], chooses=True)[0]
+    assert (len(found.dev), len(found.test)) == (25, 15)
     with pytest.raises(DataError, match="every row also stands in"):
-        read_rows([test], [pairs], chooses=True)
-    assert len(read_rows([pairs], [pairs], chooses=False)[0].judging) == 40
+        read_holdout([test], [pairs], chooses=True)
+    assert len(read_holdout([pairs], [pairs], chooses=False)[0].test) == 40
 
 
 def test_domains_of_other_dimensions_are_refused(publish):
@@ -119,7 +116,7 @@ def test_domains_of_other_dimensions_are_refused(publish):
 
 def test_greedy_publishes_nothing_where_none_helps(three, pairs, monkeypatch, adapters_aside):
     scores = iter([50.0, 49.0])
-    monkeypatch.setattr(sys.modules["scions.mixing.mix"], "dev_score", lambda encoder, table: next(scores))
+    monkeypatch.setattr("scions.evaluation.tasks.dev_score", lambda encoder, table: next(scores))
     done = scions.mix(["legal", "medical", "engines"], "soup", strategy="greedy", data=pairs, target="legal")
     assert done.path is None
     assert done.weights == {"legal": 1.0}
@@ -143,11 +140,11 @@ def test_similarity_and_clusters_weigh_by_the_texts(three, tmp_path):
         ({"weights": [1, 1]}, "chooses its own weights"),
         ({"strategy": "weighted", "weights": [1]}, "1 weights for 2 adapters"),
         ({"strategy": "weighted", "weights": [1, 0]}, "all of the weight falls on legal"),
-        ({"strategy": "greedy"}, "give --data"),
+        ({"strategy": "greedy"}, "give data="),
         ({"target": "legal"}, "no use for it"),
         ({"density": 0.5}, "density=... is the share that TIES does not trim"),
-        ({"shape": "pairs"}, "--shape has no use without rows"),
-        ({"base": "elsewhere"}, "--base has no use without rows"),
+        ({"shape": "pairs"}, r"shape=\.\.\. has no use without rows"),
+        ({"base": "elsewhere"}, r"base=\.\.\. has no use without rows"),
     ],
 )
 def test_options_that_do_not_go_together(three, options, said, adapters_aside):

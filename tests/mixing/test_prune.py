@@ -11,8 +11,8 @@ from scions import BottleneckConfig
 from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError, UsageError
 from scions.merging.tensor_sites import is_matrix
-from scions.mixing.adapters import read_member
-from scions.mixing.prune import pruned
+from scions.mixing.adapters import read_published
+from scions.mixing.prune import prune_adapter
 from scions.store import Manifest, adapter_fingerprint, list_adapters, read_weights
 
 WORDS = ["the court of law", "a pump", "the patient and the dose of a drug"]
@@ -43,7 +43,7 @@ def test_first_weights_are_those_an_adapter_is_made_with(tiny_base, publish):
 
 def test_by_magnitude_the_least_moved_values_go_back_to_the_start(publish):
     member = publish()
-    found = pruned(member, 0.9, "magnitude")
+    found = prune_adapter(member, 0.9, "magnitude")
     start = start_of(member)
     for name, first in start.items():
         moved, stays = member.tensors[name] - first, found.tensors[name] - first
@@ -59,8 +59,8 @@ def test_by_magnitude_the_least_moved_values_go_back_to_the_start(publish):
 
 def test_sign_aware_takes_conflicting_values_first(three):
     member, other = three[:2]
-    found = pruned(member, 0.5, "sign-aware", [other])
-    plain = pruned(member, 0.5, "magnitude")
+    found = prune_adapter(member, 0.5, "sign-aware", [other])
+    plain = prune_adapter(member, 0.5, "magnitude")
     start = start_of(member)
 
     def conflicts(made):
@@ -75,7 +75,7 @@ def test_sign_aware_takes_conflicting_values_first(three):
 def test_the_file_is_smaller_and_read_back_whole(publish, tiny_base):
     member = publish(config=BottleneckConfig(rank=24), rank=24)
     done = scions.prune("legal", "slim", sparsity=0.9)
-    expected = pruned(member, 0.9, "magnitude").tensors
+    expected = prune_adapter(member, 0.9, "magnitude").tensors
     tensors = read_weights(done.path)
     assert tensors.keys() == expected.keys()
     assert all(torch.equal(tensors[name], expected[name]) for name in tensors)
@@ -105,7 +105,7 @@ def test_whole_units_leave_the_vectors_of_zeroed_ones(publish, tiny_base):
     member = publish(config=BottleneckConfig(rank=6), rank=6)
     done = scions.prune("legal", "slim", sparsity=0.5, strategy="neurons")
     assert (done.rank, done.manifest.rank) == (3, 3)
-    slim = read_member(done.path)
+    slim = read_published(done.path)
     assert slim.config["rank"] == 3
     zeroed = dict(member.tensors)
     for name, tensor in slim.tensors.items():
@@ -144,7 +144,7 @@ def test_after_units_went_the_start_is_not_known(publish):
 def test_whole_layers_leave_an_adapter_of_the_upper_ones(publish, tiny_base):
     member = publish()
     done = scions.prune("legal", "slim", sparsity=0.5, strategy="layers")
-    slim = read_member(done.path)
+    slim = read_published(done.path)
     assert (done.layers, slim.config["layers"]) == (1, 1)
     assert {name for name in member.tensors if ".layer.1." in name} == set(slim.tensors)
     from scions.encoder.loading import load_encoder
@@ -176,12 +176,12 @@ def test_a_curve_goes_from_whole_to_little(publish, pairs):
         ({"sparsity": 0.0}, "between 0 and 1"),
         ({"strategy": "luck"}, "strategy 'luck' is unknown"),
         ({"strategy": "sign-aware"}, "needs adapters to compare signs with"),
-        ({"against": ["medical"]}, "takes no --against"),
+        ({"against": ["medical"]}, r"takes no against=\.\.\."),
         ({"strategy": "neurons", "sparsity": 0.1}, "takes no whole unit out"),
         ({"strategy": "layers", "sparsity": 0.1}, "takes no whole layer out"),
         ({"curve": True}, "needs rows"),
-        ({"shape": "pairs"}, "--shape has no use without rows"),
-        ({"base": "elsewhere"}, "--base has no use without rows"),
+        ({"shape": "pairs"}, r"shape=\.\.\. has no use without rows"),
+        ({"base": "elsewhere"}, r"base=\.\.\. has no use without rows"),
     ],
 )
 def test_options_out_of_range(three, options, said, adapters_aside):

@@ -103,7 +103,7 @@ def test_select_reads_the_adapters_there_are(three, publish):
     assert {c.name for c in found.ranked} == {"legal", "medical", "engines"}
     assert found.ranked[0].name == "medical"
     assert next(iter(found.weights)) == "medical"
-    assert any("nameless is left out: its scions.json holds no domain statistics" in note for note in found.notes)
+    assert any("nameless is left out: no domain statistics" in note for note in found.notes)
 
 
 def test_domains_are_compared_without_the_bases_default_prompt(three, pairs, tiny_base, tmp_path):

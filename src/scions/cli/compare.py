@@ -49,6 +49,8 @@ def compare(
         raise UsageError(f"--by {by!r}: choose layer or site")
     if heat_map is not None and heat_map.suffix.lower() != ".png":
         raise UsageError(f"--heat-map {heat_map}: a heat map is a PNG; name it something.png")
+    if base is not None and not effects:
+        raise UsageError("--base has no use without --effects")
     if texts is not None and not effects:
         raise UsageError("--texts is read for --effects only; add --effects")
     with status("comparing"):

@@ -11,7 +11,7 @@ from scions.errors import UsageError
 
 if TYPE_CHECKING:
     from scions.mixing import Mixture
-    from scions.mixing.holdout import Measured
+    from scions.mixing.holdout import HoldoutScores
 
 NOTHING_HELPS = 3
 
@@ -95,7 +95,7 @@ def parse_weights(text: str | None) -> list[float] | None:
         raise UsageError(f"--weights {text!r}: write one number an adapter, as in 0.7,0.3") from None
 
 
-def print_measured(measured: Measured, result: str) -> None:
+def print_measured(measured: HoldoutScores, result: str) -> None:
     """Base, members and result on one table of rows, with the difference to the base and the best member."""
     from scions.cli.render import figure, print_line, print_table, signed, table
 

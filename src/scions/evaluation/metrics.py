@@ -15,7 +15,8 @@ def dense_codes(values: np.ndarray) -> np.ndarray:
     >>> dense_codes(np.array([0.5, 0.1, 0.5])).tolist()
     [1, 0, 1]
     """
-    return np.unique(np.asarray(values), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    codes: np.ndarray = np.unique(np.asarray(values), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return codes
 
 
 def ranks_of_codes(codes: np.ndarray) -> np.ndarray:
@@ -97,7 +98,7 @@ def ndcg_at_k(ranked: np.ndarray, ideal: np.ndarray, k: int) -> np.ndarray:
         return np.asarray(top @ (1.0 / np.log2(np.arange(2, top.shape[1] + 2))))
 
     best = gain(ideal)
-    return np.divide(gain(ranked), best, out=np.full(len(best), np.nan), where=best > 0)
+    return np.asarray(np.divide(gain(ranked), best, out=np.full(len(best), np.nan), where=best > 0))
 
 
 def reciprocal_rank_at_k(ranked: np.ndarray, k: int) -> np.ndarray:

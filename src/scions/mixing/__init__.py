@@ -1,4 +1,4 @@
-"""What several adapters have to do with each other: compare, select, mix, prune."""
+"""Compare, select, mix and prune adapters."""
 
 from __future__ import annotations
 

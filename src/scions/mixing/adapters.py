@@ -1,4 +1,4 @@
-"""Published adapters laid side by side: what each is, and which of its tensors are compared and averaged how."""
+"""Read published adapters to be compared, averaged or pruned."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from scions.errors import AdapterError, UsageError
 from scions.merging.tensor_sites import compared
 from scions.store import Manifest, find_adapter, read_adapter
 from scions.store.fingerprint import state_fingerprint
+from scions.store.names import CONFIG_FILE, MODULES_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _PARTS = (DOWN, UP, ".bottleneck_down.bias", ".bottleneck_up.bias")
 
-# Begins the id of first weights whose units were chosen by pruning: they cannot be drawn again in that order.
+# Prefix of the id of first weights of an adapter whose units were pruned: they cannot be drawn again in that order.
 UNITS = "units-"
 
 
 @dataclass(frozen=True)
-class Member:
-    """One published adapter: ``config`` is PEFT's, ``tensors`` are as its file names them."""
+class PublishedAdapter:
+    """An adapter read from its folder: ``config`` is PEFT's, ``tensors`` are by the names of its file."""
 
     name: str
     folder: Path
@@ -40,98 +41,98 @@ class Member:
 
     @property
     def is_bottleneck(self) -> bool:
-        """Whether it is one of Scions' own methods and not LoRA."""
+        """Whether its method is one of Scions' own, and not LoRA."""
         return bool(self.config["peft_type"] == "BOTTLENECK")
 
     @property
-    def knows_its_start(self) -> bool:
-        """Whether its matrices' first values can be drawn again: not LoRA's, nor where units were taken out."""
+    def has_first_weights(self) -> bool:
+        """Whether the first values of its matrices can be drawn again: not LoRA's, nor after units were pruned."""
         return self.is_bottleneck and not self.manifest.initialisation.id.startswith(UNITS)
 
+    def first_weights(self) -> dict[str, Tensor]:
+        """Return the first values of a bottleneck adapter's matrices, by name.
 
-def read_member(name_or_path: str | Path, root: Path | None = None) -> Member:
-    """Read a published adapter by its name under ``root``, or by its folder.
+        Raises:
+            AdapterError: they cannot be drawn again, because units were pruned from it.
+        """
+        if not self.has_first_weights:
+            raise AdapterError(
+                f"{self.name}: units were taken out of it (strategy 'neurons' of prune), so its first weights cannot "
+                "be drawn again; use the adapter that it was pruned from"
+            )
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        return initial_weights(shapes, self.config.get("init_seed", 0))
+
+    def updates(self) -> dict[str, Tensor]:
+        """Return what training changed of each compared tensor of a bottleneck (of biases, from 0).
+
+        Raises:
+            AdapterError: as `first_weights`.
+        """
+        start = self.first_weights()
+        return {
+            name: tensor.float() - start[name] if name in start else tensor.float()
+            for name, tensor in compared(self.tensors).items()
+        }
+
+
+def read_published(name_or_path: str | Path, adapters: Path | None = None) -> PublishedAdapter:
+    """Read a published adapter by its name in the ``adapters`` folder, or by its own folder.
 
     Raises:
-        AdapterError: there is none, it is damaged, its folder holds a whole model, or its tensors are no bottlenecks
-            of its rank.
+        AdapterError: there is none, it is damaged, its folder holds a whole model, or its tensors do not match its
+            rank.
     """
-    folder = find_adapter(name_or_path, root)
-    if (folder / "modules.json").is_file():
+    folder = find_adapter(name_or_path, adapters)
+    if (folder / MODULES_FILE).is_file():
         raise AdapterError(f"{folder}: holds all weights of a model (method full), and only adapters can be combined")
-    config, manifest, tensors = read_adapter(folder)
-    member = Member(Path(os.path.abspath(folder)).name, folder, config, manifest, tensors)
-    if member.is_bottleneck:
-        _check(member)
-    return member
+    adapter = PublishedAdapter(Path(os.path.abspath(folder)).name, folder, *read_adapter(folder))
+    if adapter.is_bottleneck:
+        _check(adapter)
+    return adapter
 
 
-def read_members(names: Sequence[str | Path], root: Path | None = None, *, least: int = 2) -> list[Member]:
-    """Read several adapters, each once.
+def read_several(
+    names: Sequence[str | Path], adapters: Path | None = None, *, minimum: int = 2
+) -> list[PublishedAdapter]:
+    """Read several different adapters.
 
     Raises:
-        UsageError: fewer than ``least``, or one twice.
-        AdapterError: as `read_member`.
+        UsageError: fewer than ``minimum``, one twice, or two of one name.
+        AdapterError: as `read_published`.
     """
-    members = [read_member(name, root) for name in names]
-    twice = sorted({m.name for m in members if sum(o.folder.resolve() == m.folder.resolve() for o in members) > 1})
-    if twice:
-        raise UsageError(f"adapter {twice[0]!r} is named twice")
-    if len(members) < least:
-        raise UsageError(f"at least {least} adapters are needed, found {len(members)}")
-    called = [member.name for member in members]
-    same = sorted({name for name in called if called.count(name) > 1})
+    several = [read_published(name, adapters) for name in names]
+    folders = [adapter.folder.resolve() for adapter in several]
+    repeated = sorted({a.name for a, folder in zip(several, folders, strict=True) if folders.count(folder) > 1})
+    if repeated:
+        raise UsageError(f"adapter {repeated[0]!r} is named twice")
+    if len(several) < minimum:
+        raise UsageError(f"at least {minimum} adapters are needed, found {len(several)}")
+    labels = [adapter.name for adapter in several]
+    same = sorted({name for name in labels if labels.count(name) > 1})
     if same:
-        raise UsageError(f"two adapters are called {same[0]!r}; rename one of the folders")
-    return members
+        raise UsageError(f"two adapters have the name {same[0]!r}; rename one of the folders")
+    return several
 
 
-def first_weights(member: Member) -> dict[str, Tensor]:
-    """What the matrices of a bottleneck adapter began with, by name.
-
-    Raises:
-        AdapterError: they are not known, because units were taken out of it.
-    """
-    if not member.knows_its_start:
-        raise AdapterError(
-            f"{member.name}: units were taken out of it (prune --strategy neurons), so what its values began with "
-            "cannot be drawn again; use the adapter that it was pruned from"
-        )
-    shapes = {name: tuple(tensor.shape) for name, tensor in member.tensors.items()}
-    return initial_weights(shapes, member.config.get("init_seed", 0))
-
-
-def updates(member: Member) -> dict[str, Tensor]:
-    """How far each compared tensor of a bottleneck went from where all adapters of its base start (biases from 0).
-
-    Raises:
-        AdapterError: as `first_weights`.
-    """
-    start = first_weights(member)
-    return {
-        name: tensor.float() - start[name] if name in start else tensor.float()
-        for name, tensor in compared(member.tensors).items()
-    }
-
-
-def _check(member: Member) -> None:
-    """Raise AdapterError where a bottleneck's tensors are not those that its configuration promises."""
-    where = f"{member.folder}: adapter_config.json"
-    rank, seed = member.config.get("rank"), member.config.get("init_seed", 0)
+def _check(adapter: PublishedAdapter) -> None:
+    """Raise AdapterError where a bottleneck's tensors do not match its configuration."""
+    where = f"{adapter.folder}: {CONFIG_FILE}"
+    rank, seed = adapter.config.get("rank"), adapter.config.get("init_seed", 0)
     if type(rank) is not int or type(seed) is not int:
         raise AdapterError(f"{where}: rank and init_seed: expected whole numbers, found {rank!r} and {seed!r}")
-    sites = sorted({name.removesuffix(part) for name in member.tensors for part in _PARTS if name.endswith(part)})
+    sites = sorted({name.removesuffix(part) for name in adapter.tensors for part in _PARTS if name.endswith(part)})
     if not sites:
-        raise AdapterError(f"{where}: is a bottleneck's, but none of its {len(member.tensors)} tensors is")
+        raise AdapterError(f"{where}: is a bottleneck's, but none of its {len(adapter.tensors)} tensors is")
     for site in sites:
-        shapes = [tuple(member.tensors[site + p].shape) if site + p in member.tensors else None for p in _PARTS]
+        shapes = [tuple(adapter.tensors[site + p].shape) if site + p in adapter.tensors else None for p in _PARTS]
         down, up = shapes[0] or (), shapes[1] or ()
-        wide = [n for n in (*down[1:], *up[:1]) if n > 0]
-        if len(wide) != 2 or shapes != [(rank, wide[0]), (wide[1], rank), (rank,), (wide[1],)]:
+        widths = [n for n in (*down[1:], *up[:1]) if n > 0]
+        if len(widths) != 2 or shapes != [(rank, widths[0]), (widths[1], rank), (rank,), (widths[1],)]:
             listed = ", ".join(
                 f"{part[12:]} {list(s) if s else 'missing'}" for part, s in zip(_PARTS, shapes, strict=True)
             )
             raise AdapterError(
-                f"{member.folder}: {site}: its tensors are no bottleneck of rank {rank}: {listed}; expected "
+                f"{adapter.folder}: {site}: its tensors are no bottleneck of rank {rank}: {listed}; expected "
                 f"[{rank}, width], [width, {rank}], [{rank}] and [width]"
             )

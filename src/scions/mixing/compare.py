@@ -1,4 +1,4 @@
-"""Adapters held against each other: their signs, their weights, what they do to vectors, and what they learned from."""
+"""Compare adapters: signs and values of their weights, training domains, and effects on similarities."""
 
 from __future__ import annotations
 
@@ -11,24 +11,34 @@ import numpy as np
 
 from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
+from scions.evaluation.metrics import spearman
 from scions.merging.signs import Signs, sign_difference, weight_cosine
 from scions.merging.tensor_sites import compared
-from scions.mixing.adapters import Member, read_members, updates
+from scions.mixing.adapters import PublishedAdapter, read_several
 from scions.mixing.compatibility import check_comparable, obstacle
-from scions.mixing.conflict import sentence
+from scions.mixing.conflict import describe_groups
+from scions.mixing.trial import TrialBase
 from scions.routing.domains import Domains
 
 
 @dataclass(frozen=True)
+class Effect:
+    """Cosine and Spearman correlation of two adapters' `similarity_changes`."""
+
+    cosine: float
+    spearman: float
+
+
+@dataclass(frozen=True)
 class PairComparison:
-    """Two adapters.
+    """Two adapters, named ``one`` and ``other``.
 
     Attributes:
         signs: fraction of sign difference of their weights.
-        weight_cosine: of their weights, layer norms left out.
-        update_cosine: of what training changed; None where first weights are not known (LoRA, units taken out).
-        domain_cosine: of their training domains' means; None where a manifest holds none.
-        effect: what they do to vectors; None where no texts were given.
+        weight_cosine: of their weights, without layer norms.
+        update_cosine: of what training changed; None where first weights are not known (LoRA, units pruned).
+        domain_cosine: of the means of their training domains; None where a manifest holds none.
+        effect: on the similarities of texts; None where no texts were given.
         obstacle: why they cannot be mixed; None where they can.
     """
 
@@ -44,7 +54,7 @@ class PairComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``signs`` is of the whole set; ``sentence`` says who can be mixed with whom."""
+    """All pairs of several adapters; ``signs`` is of the whole set, ``sentence`` says which can be mixed."""
 
     names: tuple[str, ...]
     pairs: tuple[PairComparison, ...]
@@ -53,12 +63,13 @@ class Comparison:
     notes: tuple[str, ...] = field(default=())
 
     def matrix(self) -> np.ndarray:
-        """Pairwise fractions of sign difference, ``[adapters, adapters]``, 0 on the diagonal."""
+        """Return pairwise fractions of sign difference, ``[adapters, adapters]``, 0 on the diagonal."""
         place = {name: i for i, name in enumerate(self.names)}
-        out = np.zeros((len(place), len(place)))
+        matrix = np.zeros((len(place), len(place)))
         for pair in self.pairs:
-            out[place[pair.one], place[pair.other]] = out[place[pair.other], place[pair.one]] = pair.signs.fraction
-        return out
+            i, j = place[pair.one], place[pair.other]
+            matrix[i, j] = matrix[j, i] = pair.signs.fraction
+        return matrix
 
 
 @renamed_arguments(root="adapters")
@@ -72,75 +83,46 @@ def compare(
     """Compare published adapters of one base, method, placement and rank.
 
     Args:
-        names: two or more, by name in the ``adapters`` folder, or by path.
-        texts: encoded with the base and every adapter, to see what each does to their similarities; None leaves that
-            out, and then no base is loaded.
-        base: where the base lies, if not where the adapters say.
+        names: two or more, by name in the ``adapters`` folder or by path.
+        texts: encoded with the base and every adapter, to compare the adapters' effects; None: no base is loaded.
+        base: folder or id of the base; None: the one the adapters name.
         adapters: folder of the adapters; None: `scions.store.default_root`.
 
     Raises:
         UsageError: fewer than two adapters, one twice, or a base without texts.
-        AdapterError: they cannot be compared; says which differ in what.
+        AdapterError: they cannot be compared; names what differs.
     """
-    members = read_members(names, None if adapters is None else Path(adapters))
+    several = read_several(names, None if adapters is None else Path(adapters))
     if base is not None and texts is None:
-        raise UsageError("the base is loaded only to encode texts (--effects); without them --base has no use")
-    check_comparable(members)
-    tensors = {m.name: compared(m.tensors) for m in members}
-    domains, notes = _domains(members)
-    changed = {m.name: updates(m) for m in members if m.knows_its_start}
-    effects = {} if texts is None else _changes(members, texts, base)
+        raise UsageError("base=... has no use without texts=..., which it encodes")
+    check_comparable(several)
+    tensors = {a.name: compared(a.tensors) for a in several}
+    domains, notes = _domains(several)
+    updates = {a.name: a.updates() for a in several if a.has_first_weights}
+    changes = {} if texts is None else _changes(several, texts, base)
     pairs = []
-    for one, other in combinations(members, 2):
-        a, b = one.name, other.name
+    for first, second in combinations(several, 2):
+        a, b = first.name, second.name
         pairs.append(
             PairComparison(
                 one=a,
                 other=b,
                 signs=sign_difference([tensors[a], tensors[b]]),
                 weight_cosine=weight_cosine(tensors[a], tensors[b]),
-                update_cosine=weight_cosine(changed[a], changed[b]) if a in changed and b in changed else None,
+                update_cosine=weight_cosine(updates[a], updates[b]) if a in updates and b in updates else None,
                 domain_cosine=None if domains is None else _cosine(domains, a, b),
-                effect=effect(effects[a], effects[b]) if effects else None,
-                obstacle=obstacle(one, other),
+                effect=effect(changes[a], changes[b]) if changes else None,
+                obstacle=obstacle(first, second),
             )
         )
-    called = tuple(m.name for m in members)
-    obstacles = list(dict.fromkeys(pair.obstacle for pair in pairs if pair.obstacle))
-    told = sentence(called, {(p.one, p.other): p.signs.fraction for p in pairs}) if not obstacles else obstacles[0]
-    return Comparison(called, tuple(pairs), sign_difference(list(tensors.values())), told, tuple(notes))
-
-
-def _domains(members: Sequence[Member]) -> tuple[Domains | None, list[str]]:
-    try:
-        return Domains.of({m.name: m.manifest for m in members}), []
-    except AdapterError as error:
-        return None, [f"training domains are not compared: {error}"]
-
-
-def _cosine(domains: Domains, one: str, other: str) -> float:
-    return float(domains.similarities()[domains.names.index(one), domains.names.index(other)])
-
-
-def _changes(members: Sequence[Member], texts: Sequence[str], base: str | None) -> dict[str, np.ndarray]:
-    from scions.mixing.trial import TrialBase
-
-    trial_base = TrialBase.of(members[0], base)
-    distinct = list(dict.fromkeys(texts))
-    bare = trial_base.bare().encode(distinct)
-    return {m.name: similarity_changes(bare, trial_base.published(m).encode(distinct)) for m in members}
-
-
-@dataclass(frozen=True)
-class Effect:
-    """How alike two adapters' changes are: the cosine and the Spearman correlation over all pairs of texts."""
-
-    cosine: float
-    spearman: float
+    labels = tuple(tensors)
+    fractions = {(pair.one, pair.other): pair.signs.fraction for pair in pairs}
+    sentence = next((pair.obstacle for pair in pairs if pair.obstacle), None) or describe_groups(labels, fractions)
+    return Comparison(labels, tuple(pairs), sign_difference(list(tensors.values())), sentence, tuple(notes))
 
 
 def similarity_changes(base: np.ndarray, adapted: np.ndarray) -> np.ndarray:
-    """``[n (n - 1) / 2]``: for every pair of n texts, the adapter's cosine less the base's.
+    """Return the adapter's cosine minus the base's for every pair of n texts: ``[n (n - 1) / 2]``.
 
     Args:
         base: unit vectors of the bare base, ``[n, dimensions]``.
@@ -156,10 +138,26 @@ def similarity_changes(base: np.ndarray, adapted: np.ndarray) -> np.ndarray:
 
 
 def effect(one: np.ndarray, other: np.ndarray) -> Effect:
-    """Of two adapters' `similarity_changes`; 0 where one of them changes nothing, or everything alike."""
-    from scions.evaluation.metrics import spearman
-
+    """Correlate two adapters' `similarity_changes`; 0 where one of them is zero or constant."""
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     cosine = float(one @ other) / length if length else 0.0
     ranked = float(spearman(one, other))
     return Effect(cosine, 0.0 if np.isnan(ranked) else ranked)
+
+
+def _domains(several: Sequence[PublishedAdapter]) -> tuple[Domains | None, list[str]]:
+    try:
+        return Domains.of({a.name: a.manifest for a in several}), []
+    except AdapterError as error:
+        return None, [f"training domains are not compared: {error}"]
+
+
+def _cosine(domains: Domains, one: str, other: str) -> float:
+    return float(domains.similarities()[domains.names.index(one), domains.names.index(other)])
+
+
+def _changes(several: Sequence[PublishedAdapter], texts: Sequence[str], base: str | None) -> dict[str, np.ndarray]:
+    trial_base = TrialBase.of(several[0], base)
+    distinct = list(dict.fromkeys(texts))
+    bare = trial_base.bare().encode(distinct)
+    return {a.name: similarity_changes(bare, trial_base.published(a).encode(distinct)) for a in several}

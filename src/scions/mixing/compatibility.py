@@ -1,4 +1,4 @@
-"""Which adapters can be mixed: same base, same places, same first weights. Says what differs, and both values."""
+"""Check that adapters can be compared or mixed: same base, placement, rank and first weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scions.errors import AdapterError
-from scions.mixing.adapters import Member
+from scions.mixing.adapters import PublishedAdapter
 
 LORA = (
     "LoRA adapters cannot be mixed here: what LoRA adds is a product of two factors, and the average of products is "
@@ -14,31 +14,31 @@ LORA = (
 )
 
 
-def check_mixable(members: Sequence[Member]) -> None:
-    """Raise AdapterError where the tensors' average would mean nothing; names the first two that do not fit."""
-    check_comparable(members)
-    for member in members:
-        if not member.is_bottleneck:
-            raise AdapterError(f"{member.name}: {LORA}")
-    _compare(members, _MIXING, "cannot be mixed")
+def check_mixable(adapters: Sequence[PublishedAdapter]) -> None:
+    """Raise AdapterError where adapters cannot be averaged; names the first two that differ, and in what."""
+    check_comparable(adapters)
+    for adapter in adapters:
+        if not adapter.is_bottleneck:
+            raise AdapterError(f"{adapter.name}: {LORA}")
+    _compare(adapters, _MIXING, "cannot be mixed")
 
 
-def check_comparable(members: Sequence[Member]) -> None:
-    """Raise AdapterError where the adapters' coordinates do not stand for the same thing."""
-    _compare(members, _COMPARING, "cannot be compared")
-    shapes = [{name: list(tensor.shape) for name, tensor in m.tensors.items()} for m in members]
-    for member, other in zip(members[1:], shapes[1:], strict=True):
+def check_comparable(adapters: Sequence[PublishedAdapter]) -> None:
+    """Raise AdapterError where the same coordinate of two adapters has different meanings."""
+    _compare(adapters, _COMPARING, "cannot be compared")
+    shapes = [{name: list(tensor.shape) for name, tensor in m.tensors.items()} for m in adapters]
+    for adapter, other in zip(adapters[1:], shapes[1:], strict=True):
         odd = sorted(n for n in shapes[0].keys() | other.keys() if shapes[0].get(n) != other.get(n))
         if odd:
             mine, its = (s.get(odd[0], "missing") for s in (shapes[0], other))
             raise AdapterError(
-                f"{members[0].name} and {member.name} cannot be compared: tensor {odd[0]!r} differs: {mine} against "
+                f"{adapters[0].name} and {adapter.name} cannot be compared: tensor {odd[0]!r} differs: {mine} against "
                 f"{its}"
             )
 
 
-def obstacle(one: Member, other: Member) -> str | None:
-    """Why two comparable adapters cannot be mixed all the same; None where they can."""
+def obstacle(one: PublishedAdapter, other: PublishedAdapter) -> str | None:
+    """Return why two comparable adapters cannot be mixed, None where they can."""
     try:
         check_mixable([one, other])
     except AdapterError as error:
@@ -46,21 +46,21 @@ def obstacle(one: Member, other: Member) -> str | None:
     return None
 
 
-def _base(member: Member) -> Any:
-    base = member.manifest.base
+def _base(adapter: PublishedAdapter) -> Any:
+    base = adapter.manifest.base
     return f"{base.id} (weights {base.weights_sha256[:12]})"
 
 
-def _weights(member: Member) -> Any:
-    return member.manifest.base.weights_sha256
+def _weights(adapter: PublishedAdapter) -> Any:
+    return adapter.manifest.base.weights_sha256
 
 
 def _config(name: str) -> Any:
-    return lambda member: member.config.get(name)
+    return lambda adapter: adapter.config.get(name)
 
 
-def _modules(found: Any) -> Any:
-    return sorted(map(str, found)) if isinstance(found, list) else found  # PEFT writes a set, in any order
+def _modules(names: Any) -> Any:
+    return sorted(map(str, names)) if isinstance(names, list) else names  # PEFT writes a set, in any order
 
 
 _COMPARING: dict[str, tuple[Any, Any]] = {
@@ -81,12 +81,12 @@ _MIXING: dict[str, tuple[Any, Any]] = {
 }
 
 
-def _compare(members: Sequence[Member], fields: dict[str, tuple[Any, Any]], what: str) -> None:
-    first = members[0]
-    for member in members[1:]:
+def _compare(adapters: Sequence[PublishedAdapter], fields: dict[str, tuple[Any, Any]], what: str) -> None:
+    first = adapters[0]
+    for adapter in adapters[1:]:
         for field, (value, shown) in fields.items():
-            if value(first) != value(member):
-                mine, other = (str((shown or value)(m)) for m in (first, member))
+            if value(first) != value(adapter):
+                mine, other = (str((shown or value)(m)) for m in (first, adapter))
                 raise AdapterError(
-                    f"{first.name} and {member.name} {what}: their {field} differs: {mine} against {other}"
+                    f"{first.name} and {adapter.name} {what}: their {field} differs: {mine} against {other}"
                 )

@@ -1,4 +1,4 @@
-"""What a fraction of sign difference lets one expect of a mixture, in words."""
+"""Put in words what a fraction of sign difference predicts of a mixture."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from scions.merging.signs import Signs
 
 Pair = tuple[str, str]
 
-# At or above this fraction two adapters are said to conflict. Of 55 pairs of eleven Houlsby adapters the 21 below kept
-# 0.87 of their members' gains in the mean, the 34 above 0.48, and none lay between 0.275 and 0.283
-# (benchmarks/mixing.py, stage mixtures). All begin with the same `down`, few of whose signs ever change, so that even
-# adapters that have nothing in common stay well below one half.
+# Two adapters conflict from this fraction on. Of 55 pairs of eleven Houlsby adapters the 21 below kept 0.87 of their
+# members' gains on average, the 34 above 0.48, and none lay between 0.275 and 0.283 (benchmarks/mixing.py, stage
+# mixtures). All start from the same `down`, few of whose signs change, so even unrelated adapters stay below one half.
 CONFLICT = 0.28
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """Before anything is mixed: the members' set-wise fraction and the sentence that says what it means."""
+    """What the signs of a mixture's members predict: their fraction of sign difference, and a sentence about it."""
 
     fraction: float
     sentence: str
 
 
-def expectation(names: Sequence[str], signs: Signs, limit: float = CONFLICT) -> Expectation:
-    """For one mixture of these adapters.
+def expect(names: Sequence[str], signs: Signs, limit: float = CONFLICT) -> Expectation:
+    """Return what the signs predict of a mixture of these adapters.
 
-    A set differs more than its pairs do: of n independent signs, 1 - 2^(1 - n) are not unanimous. The limit for pairs
-    grows by that.
+    Of n independent signs, 1 - 2^(1 - n) are not unanimous, so the limit for pairs grows by that for a set.
     """
     allowed = limit * 2 * (1 - 2 ** (1 - len(names)))
     listed = _listed(names)
@@ -43,13 +41,13 @@ def expectation(names: Sequence[str], signs: Signs, limit: float = CONFLICT) -> 
     return Expectation(signs.fraction, sentence)
 
 
-def sentence(names: Sequence[str], fractions: Mapping[Pair, float], limit: float = CONFLICT) -> str:
-    """Who can be mixed with whom: groups in which every pair lies below the limit, and who conflicts with them.
+def describe_groups(names: Sequence[str], fractions: Mapping[Pair, float], limit: float = CONFLICT) -> str:
+    """Return a sentence on groups that can be mixed, every pair below the limit, and on adapters that conflict.
 
     Args:
         names: the adapters.
         fractions: of every pair, in either order.
-        limit: from which on a pair conflicts.
+        limit: the fraction from which on a pair conflicts.
     """
 
     def of(one: str, other: str) -> float:
@@ -65,7 +63,7 @@ def sentence(names: Sequence[str], fractions: Mapping[Pair, float], limit: float
         if worst >= limit or len(groups) == 1:
             break
         groups[i] += groups.pop(j)
-    told = [f"{_listed(group)} can be mixed" for group in groups if len(group) > 1]
+    parts = [f"{_listed(group)} can be mixed" for group in groups if len(group) > 1]
     alone = [group[0] for group in groups if len(group) == 1]
     for place, name in enumerate(alone):
         rest = [n for n in names if n != name and n not in alone[:place] and of(name, n) >= limit]
@@ -75,10 +73,10 @@ def sentence(names: Sequence[str], fractions: Mapping[Pair, float], limit: float
         span = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
         both = "both" if len(names) == 3 else "all others"
         whom = both if 1 < len(rest) == len(names) - 1 else _listed(rest)
-        told.append(f"{name} conflicts with {whom} ({span})")
+        parts.append(f"{name} conflicts with {whom} ({span})")
     if sum(len(group) > 1 for group in groups) > 1:
-        told.append("these groups conflict with each other")
-    return "; ".join(told)
+        parts.append("these groups conflict with each other")
+    return "; ".join(parts)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Greedy mixing: add whatever raises the fraction of sign difference least, while the development score holds.
+"""Greedy mixing: add the adapter that raises the fraction of sign difference least, while the dev score holds.
 
 Source: Nguyen & Le 2024 (arXiv 2402.10639), section 5.
 """
@@ -16,7 +16,7 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Trial:
-    """One set that was scored; ``kept`` says whether the search went on from it."""
+    """One set that was scored; ``kept``: whether the search continued from it."""
 
     members: Names
     fraction: float
@@ -26,14 +26,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class GreedySearch:
-    """The sets tried in order; ``members`` is the last that was kept, or one name where no mixture held."""
+    """The sets tried, in order; ``members`` is the last that was kept, or one name where no mixture held."""
 
     members: Names
     trials: tuple[Trial, ...]
 
     @property
     def is_mixture(self) -> bool:
-        """Whether at least two adapters came together."""
+        """Whether at least two adapters were combined."""
         return len(self.members) >= 2
 
 
@@ -48,12 +48,12 @@ def greedy(
     """Grow a mixture from ``target``, or from the pair with the least sign difference.
 
     Args:
-        names: all adapters there are.
-        fraction: set-wise fraction of sign difference of two or more of them.
-        score: development score of the mixture of some of them (of one: itself); higher is better.
-        target: where to begin. Where the first addition does not hold, the path ends with it alone: no mixture helps.
-        holds: whether a set's score (second) is good enough to go on, given that of the set before it (first).
-        limit: at most so many members.
+        names: all adapters.
+        fraction: fraction of sign difference of a set of two or more.
+        score: dev score of the mixture of a set (of one: its own); higher is better.
+        target: the adapter to start from; the result is this one alone where the first addition does not hold.
+        holds: ``holds(before, now)``: whether the score of a larger set is good enough to continue.
+        limit: largest number of members.
 
     Raises:
         UsageError: fewer than two names, or a target that is not among them.

@@ -1,9 +1,9 @@
-"""Mix adapters: choose members and weights, say what to expect, average, measure, publish with provenance."""
+"""Mix adapters: choose members and weights, predict, average, score on held-out rows, publish."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,43 +11,39 @@ import numpy as np
 
 from scions.deprecation import renamed_arguments
 from scions.errors import UsageError
-from scions.evaluation import dev_score
+from scions.evaluation import tasks
 from scions.merging.averaging import average, normalized
 from scions.merging.signs import sign_difference
 from scions.merging.tensor_sites import compared
 from scions.merging.ties import DENSITY, ties
-from scions.mixing.adapters import Member, first_weights, read_members
+from scions.mixing.adapters import PublishedAdapter, read_several
 from scions.mixing.compatibility import check_mixable
-from scions.mixing.conflict import Expectation, expectation
-from scions.mixing.domain_weights import STRATEGIES, by_clusters, by_similarity
+from scions.mixing.conflict import Expectation, expect
+from scions.mixing.domain_weights import STRATEGIES, cluster_weights, similarity_weights
 from scions.mixing.greedy import GreedySearch, Names, greedy
-from scions.mixing.holdout import HoldoutRows, Measured, measure, read_rows
-from scions.mixing.provenance import derived
-from scions.publishing.adapter_files import write_adapter
-from scions.publishing.card import mixed_card
+from scions.mixing.holdout import HoldoutRows, HoldoutScores, check_row_options, read_holdout, score_holdout
+from scions.mixing.provenance import derived_manifest, publish_derived, target_folder
+from scions.mixing.trial import TrialBase
 from scions.routing.domains import Domains, combined
-from scions.store import Manifest, check_name, default_root, disk_errors, write_folder
-from scions.store.atomic import check_replaceable
+from scions.store import Manifest, default_root
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from scions.mixing.trial import TrialBase
 
 _NEEDS_DATA = ("similarity", "clusters", "greedy")
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What `mix` came to.
+    """The result of `mix`.
 
     Attributes:
-        name: its own.
-        path: its folder; None where no mixture held, and nothing was published.
-        weights: of the members that are in it, sum 1.
+        name: of the mixture.
+        path: its folder; None where no mixture held and nothing was published.
+        weights: of its members, sum 1.
         strategy: how members and weights were chosen.
-        expected: what the signs of those members said beforehand.
-        measured: on each judging table; empty without data.
+        expected: what the signs of its members predicted.
+        measured: scores on each table of test rows; empty without data.
         search: the sets that greedy mixing tried; None for other strategies.
         manifest: as published.
     """
@@ -57,7 +53,7 @@ class Mixture:
     weights: dict[str, float]
     strategy: str
     expected: Expectation
-    measured: tuple[Measured, ...]
+    measured: tuple[HoldoutScores, ...]
     search: GreedySearch | None
     manifest: Manifest | None
 
@@ -82,56 +78,57 @@ def mix(
     on_expectation: Callable[[Expectation], None] | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> Mixture:
-    """Make one adapter of several, measure it and publish it.
+    """Make one adapter of several, score it and publish it.
 
     Args:
-        names: two or more adapters, by name in the ``adapters`` folder, or by path.
+        names: two or more adapters, by name in the ``adapters`` folder or by path.
         name: of the mixture; its folder is ``output/name``.
-        strategy: ``uniform``; ``weighted`` by ``weights``; ``similarity`` or ``clusters``, by what the members' domains
-            have to do with the texts of ``data``; ``greedy``, which chooses members on ``data``; ``ties``.
-        weights: one an adapter, for ``weighted`` (and, if given, ``ties``).
-        data: files of rows. Where the strategy chooses, part of them does (see `scions.mixing.holdout.read_rows`).
-        test: files that judge, one for each of ``data``.
-        target: the adapter that greedy mixing begins with; None: the pair with the least sign difference.
+        strategy: ``uniform``; ``weighted`` by ``weights``; ``similarity`` or ``clusters``, by the members' training
+            domains and the texts of ``data``; ``greedy``, which chooses members on ``data``; ``ties``.
+        weights: one per adapter, for ``weighted`` and, if given, ``ties``.
+        data: files of rows: dev where the strategy chooses, and test (see `scions.mixing.holdout.read_holdout`).
+        test: files of test rows, one for each of ``data``.
+        target: the adapter that greedy mixing starts from; None: the pair with the least sign difference.
         density: share of each member's differences that TIES does not trim; None: `scions.merging.ties.DENSITY`.
-        shape: of the data, where reading finds it ambiguous.
+        shape: of the data, where reading it is ambiguous.
         seed: of splits.
-        base: where the base lies, if not where the adapters say.
+        base: folder or id of the base; None: the one the adapters name.
         adapters: folder of the adapters; None: `scions.store.default_root`.
-        output: where the mixture goes; None: ``adapters``.
+        output: folder that the mixture is published in; None: ``adapters``.
         force: replace an adapter of that name.
-        on_expectation: told what the signs let one expect, before anything is mixed or measured.
-        on_stage: told what happens.
+        on_expectation: called with what the signs predict, before anything is mixed or scored.
+        on_stage: called with what is being done.
 
     Returns:
-        The mixture; its ``path`` is None where greedy mixing found that no addition to ``target`` holds.
+        The mixture; its ``path`` is None where no addition to ``target`` held.
 
     Raises:
         UsageError: an option that does not go with the strategy, or a name that is taken.
-        AdapterError: adapters that cannot be mixed; says which differ in what.
+        AdapterError: adapters that cannot be mixed; names what differs.
         DataError: rows that cannot be read.
     """
-    check_name(name)
-    _check_options(strategy, weights, _listed(data), target, density, shape, base)
+    _check_options(strategy, weights, _listed(data), target, density)
+    check_row_options(data, shape, base)
     density = DENSITY if density is None else density
     place = Path(adapters) if adapters is not None else default_root()
-    folder = (Path(output) if output is not None else place) / name
-    check_replaceable(folder, force)
-    disk_errors.check_writable(folder.parent)
-    members = read_members(names, place)
+    folder = target_folder(name, place, output, force)
+    members = read_several(names, place)
     check_mixable(members)
     if weights is not None:
         normalized(weights, len(members))
-    say = on_stage or (lambda text: None)
+    stage = on_stage or (lambda text: None)
     expected = _expected(members)
     if on_expectation is not None:
         on_expectation(expected)
-    rows = read_rows(_listed(data), _listed(test), chooses=strategy in _NEEDS_DATA, seed=seed, shape=shape)
-    trial_base = _trial_base(members[0], base, say) if rows else None
+    rows = read_holdout(_listed(data), _listed(test), chooses=strategy in _NEEDS_DATA, seed=seed, shape=shape)
+    trial_base: TrialBase | None = None
+    if rows:
+        stage("loading the base")
+        trial_base = TrialBase.of(members[0], base)
     search: GreedySearch | None = None
     shares = list(weights or [1.0] * len(members))
     if strategy == "greedy" and trial_base is not None:
-        say("choosing members on the development rows")
+        stage("choosing members on the development rows")
         search = _search(members, rows, trial_base, target)
         if not search.is_mixture:
             return Mixture(name, None, {search.members[0]: 1.0}, strategy, expected, (), search, None)
@@ -144,30 +141,37 @@ def mix(
         raise UsageError(f"{strategy}: all of the weight falls on {used[0][0].name}: use that adapter as it is")
     if len(used) < len(members):
         expected = _expected([m for m, _ in used])
-    tensors = mixed([m for m, _ in used], [w for _, w in used], strategy, density)
+    tensors, config = mix_tensors([m for m, _ in used], [w for _, w in used], strategy, density), used[0][0].config
     manifest = _manifest(name, used, strategy, tensors, expected, search, density)
-    measured: list[Measured] = []
+    measured: list[HoldoutScores] = []
     if trial_base is not None:
-        say("measuring the mixture")
-        measured, manifest = _measured(trial_base, rows, used, tensors, manifest)
-
-    def write(staging: Path) -> None:
-        nonlocal manifest
-        manifest = write_adapter(staging, tensors, used[0][0].config, manifest)
-        (staging / "README.md").write_text(mixed_card(manifest, *_told(used, strategy, expected)), encoding="utf-8")
-
-    path = write_folder(folder, write, force=force)
+        stage("measuring the mixture")
+        encoders = {m.name: trial_base.published(m) for m, _ in used}
+        result = trial_base.trial(tensors, config, manifest)
+        measured, verdict = score_holdout(rows, trial_base.bare(), encoders, result)
+        record = {**manifest.extra["mixture"], "measured": [asdict(scores) for scores in measured]}
+        manifest = replace(manifest, scores=verdict.to_dict(), extra={"mixture": record})
+    listed = ", ".join(f"`{m.name}` ({w:.2f})" for m, w in used)
+    path, manifest = publish_derived(
+        folder,
+        tensors,
+        config,
+        manifest,
+        origin=f"a mixture ({strategy}) of {listed}.",
+        facts=[f"before mixing: {expected.sentence}"],
+        force=force,
+    )
     return Mixture(name, path, {m.name: w for m, w in used}, strategy, expected, tuple(measured), search, manifest)
 
 
-def mixed(
-    members: Sequence[Member], weights: Sequence[float], strategy: str, density: float = DENSITY
+def mix_tensors(
+    members: Sequence[PublishedAdapter], weights: Sequence[float], strategy: str, density: float = DENSITY
 ) -> dict[str, Tensor]:
-    """The mixture's tensors; members must have passed `check_mixable`."""
+    """Return the tensors of a mixture; its members must have passed `check_mixable`."""
     tensors = [m.tensors for m in members]
     if strategy != "ties":
         return average(tensors, weights)
-    start = first_weights(members[0])
+    start = members[0].first_weights()
     biases = {n: 0 * tensor.float() for n, tensor in compared(tensors[0]).items() if n not in start}
     return ties(tensors, {**start, **biases}, weights, density)
 
@@ -178,42 +182,31 @@ def _check_options(
     data: Sequence[str | Path],
     target: str | None,
     density: float | None,
-    shape: str | None,
-    base: str | None,
 ) -> None:
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy {strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
     if strategy == "weighted" and weights is None:
-        raise UsageError("strategy 'weighted' needs a weight for each adapter (--weights 0.7,0.3)")
+        raise UsageError("strategy 'weighted' needs a weight for each adapter: give weights=...")
     if weights is not None and strategy not in ("weighted", "ties"):
-        raise UsageError(f"strategy {strategy!r} chooses its own weights; --weights goes with 'weighted' and 'ties'")
+        raise UsageError(f"strategy {strategy!r} chooses its own weights; weights=... goes with 'weighted' and 'ties'")
     if strategy in _NEEDS_DATA and not data:
-        raise UsageError(f"strategy {strategy!r} chooses by rows: give --data FILE")
+        raise UsageError(f"strategy {strategy!r} chooses by rows: give data=...")
     if target is not None and strategy != "greedy":
-        raise UsageError(f"--target is where greedy mixing begins; strategy {strategy!r} has no use for it")
+        raise UsageError(f"target=... is where greedy mixing starts; strategy {strategy!r} has no use for it")
     if density is not None and strategy != "ties":
         raise UsageError(f"density=... is the share that TIES does not trim; strategy {strategy!r} has no use for it")
-    if not data and (shape is not None or base is not None):
-        raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
 
 
 def _listed(paths: Sequence[str | Path] | str | Path) -> list[str | Path]:
     return [paths] if isinstance(paths, (str, Path)) else list(paths)
 
 
-def _trial_base(member: Member, base: str | None, say: Callable[[str], None]) -> TrialBase:
-    from scions.mixing.trial import TrialBase
-
-    say("loading the base")
-    return TrialBase.of(member, base)
-
-
-def _expected(members: Sequence[Member]) -> Expectation:
-    return expectation([m.name for m in members], sign_difference([compared(m.tensors) for m in members]))
+def _expected(members: Sequence[PublishedAdapter]) -> Expectation:
+    return expect([m.name for m in members], sign_difference([compared(m.tensors) for m in members]))
 
 
 def _search(
-    members: Sequence[Member], rows: Sequence[HoldoutRows], trial_base: TrialBase, target: str | None
+    members: Sequence[PublishedAdapter], rows: Sequence[HoldoutRows], trial_base: TrialBase, target: str | None
 ) -> GreedySearch:
     by_name = {m.name: m for m in members}
 
@@ -224,23 +217,23 @@ def _search(
         chosen = [by_name[n] for n in names]
         tensors = average([m.tensors for m in chosen], [1.0] * len(chosen))
         encoder = trial_base.trial(tensors, chosen[0].config, chosen[0].manifest)
-        return float(np.mean([dev_score(encoder, one.choosing) for one in rows]))
+        return float(np.mean([tasks.dev_score(encoder, pair.dev) for pair in rows]))
 
     return greedy([m.name for m in members], fraction, score, target)
 
 
 def _by_texts(
-    strategy: str, members: Sequence[Member], rows: Sequence[HoldoutRows], trial_base: TrialBase
+    strategy: str, members: Sequence[PublishedAdapter], rows: Sequence[HoldoutRows], trial_base: TrialBase
 ) -> list[float]:
     domains = Domains.of({m.name: m.manifest for m in members})
-    texts = list(dict.fromkeys(text for one in rows for text in one.choosing.texts()))
+    texts = list(dict.fromkeys(text for pair in rows for text in pair.dev.texts()))
     vectors = trial_base.domain_vectors(texts)
-    return by_similarity(vectors, domains) if strategy == "similarity" else by_clusters(vectors, domains)
+    return similarity_weights(vectors, domains) if strategy == "similarity" else cluster_weights(vectors, domains)
 
 
 def _manifest(
     name: str,
-    used: Sequence[tuple[Member, float]],
+    used: Sequence[tuple[PublishedAdapter, float]],
     strategy: str,
     tensors: dict[str, Tensor],
     expected: Expectation,
@@ -258,7 +251,7 @@ def _manifest(
         record["kept"] = density
     if search is not None:
         record["tried"] = [{**asdict(trial), "members": list(trial.members)} for trial in search.trials]
-    return derived(
+    return derived_manifest(
         name,
         parents,
         f"mixture of {', '.join(m.name for m, _ in used)}",
@@ -266,27 +259,3 @@ def _manifest(
         domain=combined(domains, [w for _, w in used]) if len(domains) == len(parents) else None,
         extra={"mixture": record},
     )
-
-
-def _measured(
-    trial_base: TrialBase,
-    rows: Sequence[HoldoutRows],
-    used: Sequence[tuple[Member, float]],
-    tensors: dict[str, Tensor],
-    manifest: Manifest,
-) -> tuple[list[Measured], Manifest]:
-    from dataclasses import replace
-
-    from scions.evaluation.verdict import judge
-
-    members = {m.name: trial_base.published(m) for m, _ in used}
-    found = measure(rows, trial_base.bare(), members, trial_base.trial(tensors, used[0][0].config, manifest))
-    measured = [one for one, _, _ in found]
-    record = {**manifest.extra["mixture"], "measured": [asdict(one) for one in measured]}
-    _, before, after = found[0]
-    return measured, replace(manifest, scores=judge(before, after).to_dict(), extra={"mixture": record})
-
-
-def _told(used: Sequence[tuple[Member, float]], strategy: str, expected: Expectation) -> tuple[str, list[str]]:
-    names = ", ".join(f"`{m.name}` ({w:.2f})" for m, w in used)
-    return f"a mixture ({strategy}) of {names}.", [f"before mixing: {expected.sentence}"]

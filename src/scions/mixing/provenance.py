@@ -1,12 +1,16 @@
-"""The files of an adapter that was made of others, and what its manifest takes over from them."""
+"""Manifest and publication of an adapter that was made of others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scions.store import DataRecord, DomainStatistics, Initialization, Manifest
+from scions.publishing.adapter_files import write_adapter
+from scions.publishing.card import adapter_card
+from scions.store import DataRecord, DomainStatistics, Initialization, Manifest, check_name, disk_errors, write_folder
+from scions.store.atomic import check_replaceable
 from scions.store.manifest import now
 from scions.version import __version__
 
@@ -14,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def derived(
+def derived_manifest(
     name: str,
     parents: Sequence[Manifest],
     source: str,
@@ -27,18 +31,18 @@ def derived(
     layers: int | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Manifest:
-    """The manifest of an adapter made of ``parents``: base, method and places are the first one's.
+    """Return the manifest of an adapter made of ``parents``: base, method and placement are the first one's.
 
     Args:
-        name: its own.
-        parents: manifests of what it was made of.
-        source: what stands as the source of its data.
-        tensors: its tensors, which are counted.
-        initialisation: None: the first parent's, so that it mixes with the same adapters.
-        domain: what it is for; None: unknown.
-        scores: what was measured of it.
-        rank, layers: where they changed.
-        extra: provenance, kept beside the manifest's own keys.
+        name: of the adapter.
+        parents: manifests of the adapters it was made of.
+        source: the source of its data, as the manifest names it.
+        tensors: its tensors; their values are counted.
+        initialisation: id of its first weights; None: the first parent's, so that it mixes with the same adapters.
+        domain: statistics of its training domain; None: unknown.
+        scores: as a verdict gives them.
+        rank, layers: where they differ from the first parent's.
+        extra: provenance, beside the manifest's own keys.
     """
     first = parents[0]
     whole = first.trainable_parameters / first.trainable_share if first.trainable_share else 0.0
@@ -72,3 +76,47 @@ def derived(
         created=now(),
         extra=extra or {},
     )
+
+
+def target_folder(name: str, adapters: Path, output: str | Path | None, force: bool) -> Path:
+    """Return the folder that an adapter is published in: ``output/name``, or ``adapters/name`` without ``output``.
+
+    Raises:
+        ScionsError: the name cannot be used or is taken, or the parent folder cannot be written to.
+    """
+    check_name(name)
+    folder = (adapters if output is None else Path(output)) / name
+    check_replaceable(folder, force)
+    disk_errors.check_writable(folder.parent)
+    return folder
+
+
+def publish_derived(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    manifest: Manifest,
+    *,
+    origin: str,
+    facts: Sequence[str] = (),
+    sparse: bool = False,
+    force: bool = False,
+) -> tuple[Path, Manifest]:
+    """Publish an adapter made of others. Returns its folder and its manifest as written.
+
+    Args:
+        folder: of the adapter.
+        tensors: by the names of an adapter's file.
+        config: the content of ``adapter_config.json``.
+        manifest: see `derived_manifest`.
+        origin, facts: see `adapter_card`.
+        sparse: see `write_adapter`.
+        force: replace an adapter of that name.
+    """
+    card = adapter_card(manifest, origin=origin, facts=facts)
+
+    def write(staging: Path) -> None:
+        write_adapter(staging, tensors, config, manifest, sparse=sparse, card=card)
+
+    path = write_folder(folder, write, force=force)
+    return path, Manifest.read(path)

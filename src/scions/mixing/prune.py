@@ -1,7 +1,8 @@
-"""A smaller adapter of an adapter: pruned, measured where rows are given, published with its provenance."""
+"""Prune an adapter, score it on held-out rows, and publish the result."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,21 +12,19 @@ from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.evaluation import Interval, evaluate, interval
 from scions.merging.sparsity import layers_of, prune_layers, prune_neurons, prune_values
-from scions.mixing.adapters import UNITS, Member, first_weights, read_member
+from scions.mixing.adapters import UNITS, PublishedAdapter, read_published
 from scions.mixing.compatibility import check_mixable
-from scions.mixing.holdout import Measured, measure, read_rows
-from scions.mixing.provenance import derived
+from scions.mixing.holdout import HoldoutScores, check_row_options, read_holdout, score_holdout
+from scions.mixing.provenance import derived_manifest, publish_derived, target_folder
+from scions.mixing.trial import TrialBase
 from scions.publishing.adapter_files import write_adapter
-from scions.publishing.card import mixed_card
-from scions.store import Manifest, check_name, default_root, disk_errors, write_folder
-from scions.store.atomic import check_replaceable
+from scions.store import Manifest, default_root
 from scions.store.weights import find_weights_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from scions.data import Table
-    from scions.mixing.trial import TrialBase
 
 STRATEGIES = ("magnitude", "sign-aware", "neurons", "layers")
 CURVE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -33,14 +32,14 @@ CURVE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 
 @dataclass(frozen=True)
 class Pruned:
-    """An adapter with parts taken out.
+    """The parts of a pruned adapter.
 
     Attributes:
         tensors: by the names of an adapter's file.
         config: the content of its ``adapter_config.json``.
-        sparse: whether it is to be stored as what differs from the first values.
-        sparsity: share of the bottlenecks' matrix values that are gone.
-        initialisation: the id of its first weights: another one where its units are no longer those of other adapters.
+        sparse: whether only what differs from the first weights is stored.
+        sparsity: share of the bottlenecks' matrix values that were pruned.
+        initialisation: the id of its first weights; another one where its units no longer match other adapters'.
         rank, layers: where they changed.
     """
 
@@ -64,17 +63,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What `prune` came to.
+    """The result of `prune`.
 
     Attributes:
-        path: of the pruned adapter.
-        sparsity: share of the bottlenecks' matrix values that are gone.
+        name, path: of the pruned adapter.
+        strategy: how values were chosen.
+        sparsity: share of the bottlenecks' matrix values that were pruned.
         bytes_before, bytes_after: of the weights' files.
         rank, layers: where they changed.
-        measured: on the rows given; None without. Its one member is the unpruned adapter.
+        measured: on the rows given, with the unpruned adapter as its one member; None without rows.
         curve: the unpruned adapter, then rising sparsities; empty where no curve was asked for.
         base: the base's score, where there is a curve.
         metric: of the curve.
+        manifest: as published.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Pruning:
     bytes_after: int
     rank: int | None
     layers: int | None
-    measured: Measured | None
+    measured: HoldoutScores | None
     curve: tuple[Point, ...]
     base: Interval | None
     metric: str | None
@@ -109,199 +110,189 @@ def prune(
     force: bool = False,
     on_stage: Callable[[str], None] | None = None,
 ) -> Pruning:
-    """Prune an adapter and publish the result under a name of its own.
+    """Prune an adapter and publish the result under another name.
 
     Args:
         name_or_path: the adapter.
         name: of the pruned one; its folder is ``output/name``.
-        sparsity, strategy: see `pruned`.
+        sparsity, strategy: see `prune_adapter`.
         against: adapters whose signs count, for ``sign-aware``.
-        data: rows to measure both on: nothing is chosen by them.
+        data: held-out rows to score both on.
         curve: score several sparsities on ``data`` too.
-        shape: of the data, where reading finds it ambiguous.
-        base: where the base lies, if not where the adapter says.
+        shape: of the data, where reading it is ambiguous.
+        base: folder or id of the base; None: the one the adapter names.
         adapters: folder of the adapters; None: `scions.store.default_root`.
-        output: where the result goes; None: ``adapters``.
+        output: folder that the result is published in; None: ``adapters``.
         force: replace an adapter of that name.
-        on_stage: told what happens.
+        on_stage: called with what is being done.
 
     Raises:
         UsageError: an option out of range, a name that is taken, or a curve without rows.
         AdapterError: the adapter is damaged or cannot be pruned this way, or ``against`` does not fit it.
         DataError: rows that cannot be read.
     """
-    check_name(name)
     if curve and data is None:
-        raise UsageError("a curve of scores needs rows: give --data FILE")
-    if data is None and (shape is not None or base is not None):
-        raise UsageError(f"{'--shape' if shape is not None else '--base'} has no use without rows: give --data FILE")
+        raise UsageError("a curve of scores needs rows: give data=...")
+    check_row_options(data, shape, base)
     place = Path(adapters) if adapters is not None else default_root()
-    folder = (Path(output) if output is not None else place) / name
-    check_replaceable(folder, force)
-    disk_errors.check_writable(folder.parent)
-    member = read_member(name_or_path, place)
-    others = [read_member(other, place) for other in against]
+    folder = target_folder(name, place, output, force)
+    adapter = read_published(name_or_path, place)
+    others = [read_published(other, place) for other in against]
     if others:
-        check_mixable([member, *others])
-    made = pruned(member, sparsity, strategy, others)
-    manifest = _manifest(name, member, made, strategy, [other.name for other in others])
-    measured, points, before, metric = None, [], None, None
+        check_mixable([adapter, *others])
+    pruned = prune_adapter(adapter, sparsity, strategy, others)
+    manifest = _manifest(name, adapter, pruned, strategy, [other.name for other in others])
+    bytes_before = find_weights_file(adapter.folder).stat().st_size
+    scores: HoldoutScores | None = None
+    points: list[Point] = []
     if data is not None:
-        say = on_stage or (lambda text: None)
-        rows = read_rows([data], [], chooses=False, shape=shape)
-        say("loading the base")
-        from scions.mixing.trial import TrialBase
-
-        trial_base = TrialBase.of(member, base)
-        say("measuring base, adapter and pruned adapter")
-        result = trial_base.trial(made.tensors, made.config, manifest, sparse=made.sparse)
-        measured, manifest = _judged(
-            measure(rows, trial_base.bare(), {member.name: trial_base.published(member)}, result), manifest
+        stage = on_stage or (lambda text: None)
+        rows = read_holdout([data], [], chooses=False, shape=shape)
+        stage("loading the base")
+        trial_base = TrialBase.of(adapter, base)
+        stage("measuring base, adapter and pruned adapter")
+        result = trial_base.trial(pruned.tensors, pruned.config, manifest, sparse=pruned.sparse)
+        (scores,), verdict = score_holdout(
+            rows, trial_base.bare(), {adapter.name: trial_base.published(adapter)}, result
         )
-        metric = measured.metric
+        record = {**manifest.extra["pruned"], "measured": asdict(scores)}
+        manifest = replace(manifest, scores=verdict.to_dict(), extra={"pruned": record})
         if curve:
-            before = measured.base
-            start = Point(0.0, measured.members[member.name], find_weights_file(member.folder).stat().st_size)
-            points = [start, *_curve(member, strategy, others, trial_base, rows[0].judging, say)]
-
-    def write(staging: Path) -> None:
-        nonlocal manifest
-        manifest = write_adapter(staging, made.tensors, made.config, manifest, sparse=made.sparse)
-        what = f"`{member.name}`, pruned ({strategy})."
-        facts = [f"{made.sparsity:.1%} of its matrix values are gone"]
-        (staging / "README.md").write_text(mixed_card(manifest, what, facts), encoding="utf-8")
-
-    path = write_folder(folder, write, force=force)
+            start = Point(0.0, scores.members[adapter.name], bytes_before)
+            points = [start, *_curve(adapter, strategy, others, trial_base, rows[0].test, stage)]
+    path, manifest = publish_derived(
+        folder,
+        pruned.tensors,
+        pruned.config,
+        manifest,
+        origin=f"`{adapter.name}`, pruned ({strategy}).",
+        facts=[f"{pruned.sparsity:.1%} of its matrix values are pruned"],
+        sparse=pruned.sparse,
+        force=force,
+    )
     return Pruning(
         name=name,
         path=path,
         strategy=strategy,
-        sparsity=made.sparsity,
-        bytes_before=find_weights_file(member.folder).stat().st_size,
+        sparsity=pruned.sparsity,
+        bytes_before=bytes_before,
         bytes_after=find_weights_file(path).stat().st_size,
-        rank=made.rank,
-        layers=made.layers,
-        measured=measured,
+        rank=pruned.rank,
+        layers=pruned.layers,
+        measured=scores,
         curve=tuple(points),
-        base=before,
-        metric=metric,
+        base=scores.base if scores is not None and curve else None,
+        metric=None if scores is None else scores.metric,
         manifest=manifest,
     )
 
 
-def pruned(member: Member, sparsity: float, strategy: str, against: Sequence[Member] = ()) -> Pruned:
-    """Take ``sparsity`` (0 to below 1) of an adapter's bottlenecks out; layer norms and biases stay.
+def prune_adapter(
+    adapter: PublishedAdapter, sparsity: float, strategy: str, against: Sequence[PublishedAdapter] = ()
+) -> Pruned:
+    """Prune a share of an adapter's bottlenecks; layer norms and biases stay.
 
     Args:
-        member: a bottleneck adapter.
-        sparsity: share of the matrices' values; units and layers are whole, so theirs is the nearest share that
+        adapter: a bottleneck adapter.
+        sparsity: share of the matrices' values, above 0 and below 1; of units and layers, the nearest share that
             leaves at least one.
-        strategy: ``magnitude``: of each matrix the values that training moved least; ``sign-aware``: the same, but what
-            ``against`` contradict in sign counts for less; ``neurons``: the units that add least, as many at every
-            site, so that the rank becomes smaller; ``layers``: all that lies in the lower layers, norms too.
-        against: adapters of the same base, places and first weights, for ``sign-aware``.
+        strategy: ``magnitude``: the values of each matrix that training moved least; ``sign-aware``: the same, but
+            values that ``against`` contradict in sign count for less; ``neurons``: the units that add least, as many
+            at every site, so that the rank becomes smaller; ``layers``: everything in the lower layers, norms too.
+        against: adapters of the same base, placement and first weights, for ``sign-aware``.
 
     Raises:
-        UsageError: a sparsity or strategy out of range, or ``against`` where it does not belong.
-        AdapterError: not a bottleneck, one that has fewer units or layers than pruning needs, or one whose first
-            values are not known because units were taken out before.
+        UsageError: a sparsity or strategy out of range, or ``against`` with another strategy.
+        AdapterError: not a bottleneck, one with fewer units or layers than pruning needs, or one whose first weights
+            cannot be drawn again because units were pruned from it.
     """
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy {strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
     if not 0 < sparsity < 1:
         raise UsageError(f"sparsity must lie between 0 and 1 (0.9 takes nine of ten values out), found {sparsity}")
     if bool(against) != (strategy == "sign-aware"):
-        needed = "needs adapters to compare signs with (--against)" if not against else "takes no --against"
+        needed = "needs adapters to compare signs with: give against=..." if not against else "takes no against=..."
         raise UsageError(f"strategy {strategy!r} {needed}")
-    if not member.is_bottleneck:
-        raise AdapterError(f"{member.name}: is {member.manifest.method}; only bottleneck adapters can be pruned")
+    if not adapter.is_bottleneck:
+        raise AdapterError(f"{adapter.name}: is {adapter.manifest.method}; only bottleneck adapters can be pruned")
     if strategy == "neurons":
-        return _fewer_neurons(member, sparsity)
+        return _fewer_neurons(adapter, sparsity)
     if strategy == "layers":
-        return _fewer_layers(member, sparsity)
-    tensors, gone = prune_values(member.tensors, first_weights(member), sparsity, [m.tensors for m in against])
-    return Pruned(tensors, dict(member.config), True, gone, member.manifest.initialisation.id)
+        return _fewer_layers(adapter, sparsity)
+    start, other_tensors = adapter.first_weights(), [other.tensors for other in against]
+    tensors, share = prune_values(adapter.tensors, start, sparsity, other_tensors)
+    return Pruned(tensors, dict(adapter.config), True, share, adapter.manifest.initialisation.id)
 
 
-def _fewer_neurons(member: Member, sparsity: float) -> Pruned:
-    rank = int(member.config["rank"])
+def _fewer_neurons(adapter: PublishedAdapter, sparsity: float) -> Pruned:
+    rank = int(adapter.config["rank"])
     keep = max(1, round(rank * (1 - sparsity)))
     if keep >= rank:
-        raise AdapterError(f"{member.name}: has rank {rank}: a sparsity of {sparsity:g} takes no whole unit out of it")
-    # Units of different adapters no longer lie over each other, so it must not be mixed.
-    start = f"{UNITS}{member.fingerprint[:16]}"
-    tensors = prune_neurons(member.tensors, keep)
-    return Pruned(tensors, {**member.config, "rank": keep}, False, 1 - keep / rank, start, rank=keep)
+        raise AdapterError(f"{adapter.name}: has rank {rank}: a sparsity of {sparsity:g} takes no whole unit out of it")
+    # Its units no longer match those of other adapters, so it must not be mixed.
+    start = f"{UNITS}{adapter.fingerprint[:16]}"
+    tensors = prune_neurons(adapter.tensors, keep)
+    return Pruned(tensors, {**adapter.config, "rank": keep}, False, 1 - keep / rank, start, rank=keep)
 
 
-def _fewer_layers(member: Member, sparsity: float) -> Pruned:
-    if member.config.get("target_modules") is not None:
-        raise AdapterError(f"{member.name}: its places are named one by one, so no layers can be left out")
-    layers = layers_of(member.tensors)
+def _fewer_layers(adapter: PublishedAdapter, sparsity: float) -> Pruned:
+    if adapter.config.get("target_modules") is not None:
+        raise AdapterError(f"{adapter.name}: its target modules are named one by one, so no layers can be left out")
+    layers = layers_of(adapter.tensors)
     keep = max(1, round(len(layers) * (1 - sparsity)))
     if keep >= len(layers):
         raise AdapterError(
-            f"{member.name}: sits in {len(layers)} layers: a sparsity of {sparsity:g} takes no whole layer out of them"
+            f"{adapter.name}: sits in {len(layers)} layers: a sparsity of {sparsity:g} takes no whole layer out of them"
         )
-    tensors, gone = prune_layers(member.tensors, layers[-keep:])
-    start = member.manifest.initialisation.id
-    return Pruned(tensors, {**member.config, "layers": keep}, False, gone, start, layers=keep)
+    tensors, share = prune_layers(adapter.tensors, layers[-keep:])
+    start = adapter.manifest.initialisation.id
+    return Pruned(tensors, {**adapter.config, "layers": keep}, False, share, start, layers=keep)
 
 
-def _manifest(name: str, member: Member, made: Pruned, strategy: str, against: list[str]) -> Manifest:
+def _manifest(name: str, adapter: PublishedAdapter, pruned: Pruned, strategy: str, against: list[str]) -> Manifest:
     record: dict[str, Any] = {
-        "of": member.name,
-        "fingerprint": member.fingerprint,
+        "of": adapter.name,
+        "fingerprint": adapter.fingerprint,
         "strategy": strategy,
-        "sparsity": made.sparsity,
-        "scores_before": member.manifest.scores,
+        "sparsity": pruned.sparsity,
+        "scores_before": adapter.manifest.scores,
     }
     if against:
         record["against"] = against
-    return derived(
+    return derived_manifest(
         name,
-        [member.manifest],
-        member.manifest.data.source,
-        made.tensors,
-        initialisation=made.initialisation,
-        domain=member.manifest.domain,
-        rank=made.rank,
-        layers=made.layers,
+        [adapter.manifest],
+        adapter.manifest.data.source,
+        pruned.tensors,
+        initialisation=pruned.initialisation,
+        domain=adapter.manifest.domain,
+        rank=pruned.rank,
+        layers=pruned.layers,
         extra={"pruned": record},
     )
 
 
-def _judged(found: list[Any], manifest: Manifest) -> tuple[Measured, Manifest]:
-    from scions.evaluation.verdict import judge
-
-    measured, before, after = found[0]
-    record = {**manifest.extra["pruned"], "measured": asdict(measured)}
-    return measured, replace(manifest, scores=judge(before, after).to_dict(), extra={"pruned": record})
-
-
 def _curve(
-    member: Member,
+    adapter: PublishedAdapter,
     strategy: str,
-    against: Sequence[Member],
+    against: Sequence[PublishedAdapter],
     trial_base: TrialBase,
     table: Table,
-    say: Callable[[str], None],
+    stage: Callable[[str], None],
 ) -> list[Point]:
-    import tempfile
-
     points: list[Point] = []
     for sparsity in CURVE:
         try:
-            made = pruned(member, sparsity, strategy, against)
+            pruned = prune_adapter(adapter, sparsity, strategy, against)
         except AdapterError:  # takes no whole unit or layer out
             continue
-        if points and abs(points[-1].sparsity - made.sparsity) < 1e-3:
+        if points and abs(points[-1].sparsity - pruned.sparsity) < 1e-3:
             continue
-        say(f"scoring at {made.sparsity:.0%}")
-        manifest = _manifest(member.name, member, made, strategy, [])
+        stage(f"scoring at {pruned.sparsity:.0%}")
+        manifest = _manifest(adapter.name, adapter, pruned, strategy, [])
         with tempfile.TemporaryDirectory() as folder:
-            write_adapter(Path(folder), made.tensors, made.config, manifest, sparse=made.sparse)
+            write_adapter(Path(folder), pruned.tensors, pruned.config, manifest, sparse=pruned.sparse)
             size = find_weights_file(folder).stat().st_size
-        encoder = trial_base.trial(made.tensors, made.config, manifest, sparse=made.sparse)
-        points.append(Point(made.sparsity, interval(evaluate(encoder, table)), size))
+        encoder = trial_base.trial(pruned.tensors, pruned.config, manifest, sparse=pruned.sparse)
+        points.append(Point(pruned.sparsity, interval(evaluate(encoder, table)), size))
     return points

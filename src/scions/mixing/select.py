@@ -1,9 +1,10 @@
-"""Rank adapters for the texts of a domain that has none of its own, and propose a soup, one adapter, or the base."""
+"""Rank adapters for texts of a new domain, and propose a mixture, one adapter, or the bare base."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,21 @@ import numpy as np
 from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.mixing.domain_weights import cluster_shares
-from scions.routing.domains import Domains
-from scions.store import Manifest, list_adapters
+from scions.mixing.trial import TrialBase
+from scions.routing.domains import Domains, unroutable
+from scions.store import Manifest, base_fingerprint, list_adapters, resolve_base
 
-LIMIT = 5  # AdapterSoup: more than five members did not help
-SHARE = 0.1  # of the texts that must fall into a domain's component for its adapter to be added
-# Share of texts of no domain above which nothing is proposed. With one of twelve domains left out it was at most 0.12
+LIMIT = 5  # in AdapterSoup more than five members did not help
+MIN_SHARE = 0.1  # of the texts that must belong to a domain's component for its adapter to be added
+# Share of texts of no domain above which the base is proposed. With one of twelve domains left out it was at most 0.12
 # where another domain was near, and from 0.40 to 0.95 where none was (benchmarks/mixing.py, stage novel).
-NONE = 1 / 3
-WAYS = ("cosine", "mixture")
+MAX_BACKGROUND = 1 / 3
+METHODS = ("cosine", "mixture")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One adapter: mean pairwise cosine with its domain, share of texts in its component, evidence in nats a text."""
+    """One adapter: mean cosine of the texts with its domain, share of texts in it, evidence in nats per text."""
 
     name: str
     cosine: float
@@ -34,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """``ranked`` is best first; ``weights`` is the proposal: a soup, one adapter, or, where empty, the bare base."""
+    """``ranked`` is best first; ``weights`` is the proposal: a mixture, one adapter, or, where empty, the base."""
 
     ranked: tuple[Candidate, ...]
     weights: dict[str, float]
@@ -52,23 +54,21 @@ def select(
     base: str | None = None,
     adapters: str | Path | None = None,
 ) -> Selection:
-    """Propose which of the adapters in a folder to use for these texts; about 100 are enough.
+    """Propose which of the adapters in a folder to use for these texts.
 
     Args:
-        texts: of the new domain; no labels.
-        by: ``mixture``: domains that are the likeliest origin of 10 % of the texts or more; ``cosine``: the most
-            similar ones, of those that 10 % of the texts are close to (AdapterSoup, arXiv 2302.07027, has both).
-            Either gives the bare base where the texts, each against the domain that fits it best, fit none.
+        texts: of the new domain, without labels; about 100 are enough.
+        by: ``cosine``: the most similar domains, of those that 10 % of the texts are close to; ``mixture``: domains
+            that are the likeliest origin of 10 % of the texts or more (AdapterSoup, arXiv 2302.07027, has both).
+            Either proposes the bare base where the texts, each against the domain that fits it best, fit none.
         limit: largest number of adapters to propose.
         base: only adapters of this base; None: the base that most of them have.
         adapters: folder of the adapters; None: `scions.store.default_root`.
 
     Raises:
-        UsageError: no texts, or an unknown way.
-        AdapterError: no adapter there can be chosen by its domain.
+        UsageError: no texts, or an unknown method.
+        AdapterError: the folder holds no adapter with domain statistics.
     """
-    from scions.mixing.trial import TrialBase
-
     if not texts:
         raise UsageError("no texts to choose by")
     _check(by, limit)
@@ -76,34 +76,36 @@ def select(
     domains = Domains.of(manifests)
     first = next(iter(manifests.values())).base
     trial_base = TrialBase(base or first.id, first.weights_sha256, dtype=None)
-    found = propose(trial_base.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, limit=limit)
-    weights, left_out = _together(found.weights, manifests)
-    return Selection(found.ranked, weights, found.reason, found.texts, (*notes, *left_out))
+    selection = propose(trial_base.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, limit=limit)
+    weights, left_out = _mixable(selection.weights, manifests)
+    return replace(selection, weights=weights, notes=(*notes, *left_out))
 
 
 def propose(vectors: np.ndarray, domains: Domains, *, by: str = "cosine", limit: int = LIMIT) -> Selection:
-    """The choice itself, from the bare base's unit vectors ``[texts, dimensions]``.
+    """Rank and propose by the bare base's unit vectors of the texts, ``[texts, dimensions]``.
 
     Raises:
         UsageError: as `select`.
     """
     _check(by, limit)
     cosines, texts = domains.cosines(vectors), domains.evidence(vectors)
-    none, *parts_of = cluster_shares(vectors, domains)
-    shares, evidence = np.array(parts_of), texts.mean(axis=0)
+    background, *rest = cluster_shares(vectors, domains)
+    shares, evidence = np.array(rest), texts.mean(axis=0)
     key = shares if by == "mixture" else cosines
     order = sorted(range(len(key)), key=lambda i: (-key[i], -cosines[i]))
     ranked = tuple(Candidate(domains.names[i], float(cosines[i]), float(shares[i]), float(evidence[i])) for i in order)
-    if none > NONE:
-        return Selection(ranked, {}, f"{none:.0%} of the texts fall to none of the adapters' domains", len(vectors))
-    # A text falls to one domain of a mixture; to be similar to it can be said of several.
+    if background > MAX_BACKGROUND:
+        return Selection(
+            ranked, {}, f"{background:.0%} of the texts fall to none of the adapters' domains", len(vectors)
+        )
+    # A text belongs to one domain of a mixture, but can be similar to several.
     fit = shares if by == "mixture" else (texts >= 0).mean(axis=0) * (cosines > 0)
     if not fit.max() > 0:  # domains so broad that texts of none hardly differ from them
         return Selection(ranked, {}, "none of the texts is close to any of the adapters' domains", len(vectors))
-    needed = min(SHARE, fit.max())
+    needed = min(MIN_SHARE, fit.max())
     chosen = [c for c, i in zip(ranked, order, strict=True) if fit[i] >= needed][:limit]
     if by == "mixture":
-        parts, why = [c.share for c in chosen], f"{SHARE:.0%} of the texts or more fall to each of their domains"
+        parts, why = [c.share for c in chosen], f"{MIN_SHARE:.0%} of the texts or more fall to each of their domains"
     else:
         parts, why = [c.cosine for c in chosen], "their domains are the most similar"
     weights = {c.name: part / sum(parts) for c, part in zip(chosen, parts, strict=True)}
@@ -111,25 +113,21 @@ def propose(vectors: np.ndarray, domains: Domains, *, by: str = "cosine", limit:
 
 
 def _check(by: str, limit: int) -> None:
-    if by not in WAYS:
-        raise UsageError(f"adapters are chosen by {' or '.join(WAYS)}, not by {by!r}")
+    if by not in METHODS:
+        raise UsageError(f"adapters are chosen by {' or '.join(METHODS)}, not by {by!r}")
     if limit < 1:
         raise UsageError(f"at least one adapter must be allowed, found {limit}")
 
 
 def _choosable(adapters: str | Path | None, base: str | None) -> tuple[dict[str, Manifest], list[str]]:
-    from collections import Counter
-
-    from scions.store import base_fingerprint, resolve_base
-
     usable: dict[str, Manifest] = {}
     notes = []
     for entry in list_adapters(adapters):
-        why = entry.problem or (_unfit(entry.manifest) if entry.manifest else "no manifest")
-        if why is None and entry.manifest is not None:
+        reason = entry.problem or (unroutable(entry.manifest) if entry.manifest else "no manifest")
+        if reason is None and entry.manifest is not None:
             usable[entry.name] = entry.manifest
         else:
-            notes.append(f"{entry.name} is left out: {why}")
+            notes.append(f"{entry.name} is left out: {reason}")
     for name in [name for name, manifest in usable.items() if _original(manifest) in usable]:
         notes.append(f"{name} is left out: it is {_original(usable.pop(name))}, pruned")
     if not usable:
@@ -140,32 +138,26 @@ def _choosable(adapters: str | Path | None, base: str | None) -> tuple[dict[str,
         wanted = Counter(m.base.weights_sha256 for m in usable.values()).most_common(1)[0][0]
     other = [name for name, m in usable.items() if m.base.weights_sha256 != wanted]
     notes += [f"{name} is left out: it belongs to another base ({usable[name].base.id})" for name in other]
-    kept = {name: m for name, m in usable.items() if name not in other}
-    if not kept:
+    same = {name: m for name, m in usable.items() if name not in other}
+    if not same:
         raise AdapterError(f"none of the {len(usable)} adapters belongs to the base {base!r}")
-    return kept, notes
+    return same, notes
 
 
-def _together(weights: dict[str, float], manifests: dict[str, Manifest]) -> tuple[dict[str, float], list[str]]:
-    """Those of the proposed that can be mixed with the first of them."""
+def _mixable(weights: dict[str, float], manifests: dict[str, Manifest]) -> tuple[dict[str, float], list[str]]:
+    """Keep those of the proposed adapters that can be mixed with the first."""
 
     def kind(name: str) -> tuple[object, ...]:
         m = manifests[name]
         return m.method, m.rank, m.placement, m.initialisation.id, m.query_side, m.pooling, m.prompts
 
     first = next(iter(weights), None)
-    kept = {name: weight for name, weight in weights.items() if first is not None and kind(name) == kind(first)}
-    notes = [f"{name} cannot be mixed with {first} (scions compare says why)" for name in weights if name not in kept]
-    return {name: weight / sum(kept.values()) for name, weight in kept.items()}, notes
+    mixable = {name: weight for name, weight in weights.items() if first is not None and kind(name) == kind(first)}
+    notes = [f"{name} cannot be mixed with {first}; compare them to see why" for name in weights if name not in mixable]
+    return {name: weight / sum(mixable.values()) for name, weight in mixable.items()}, notes
 
 
 def _original(manifest: Manifest) -> str | None:
-    """The adapter that this one was pruned from: of its domain too."""
+    """Return the name of the adapter that this one was pruned from, which has the same domain."""
     pruned = manifest.extra.get("pruned")
     return str(pruned.get("of")) if isinstance(pruned, dict) else None
-
-
-def _unfit(manifest: Manifest) -> str | None:
-    if manifest.method == "full":
-        return "it is a whole model"
-    return None if manifest.domain is not None else "its scions.json holds no domain statistics"

@@ -1,4 +1,4 @@
-"""A base with adapters that are not published yet: to score what a mixture or a pruned adapter would be worth."""
+"""Score mixtures and pruned adapters on their base before they are published."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scions.encoder import DomainEncoder
 from scions.encoder.base_info import document_adapter
 from scions.encoder.roles import RoleEncoder, encode_role
 from scions.errors import AdapterError
-from scions.mixing.adapters import Member
+from scions.mixing.adapters import PublishedAdapter
 from scions.publishing.adapter_files import write_adapter
 from scions.routing.domains import domain_vectors
 from scions.store import Manifest, resolve_base
@@ -27,16 +27,16 @@ _TRIAL = "trial-adapter"
 
 
 class TrialBase:
-    """One base, loaded once; every adapter is read from files as a published one would be.
+    """A base loaded once, on which adapters are read from files as published ones are.
 
     Args:
         base: a folder or an id on the Hub.
-        weights_sha256: what its weights must be.
+        weights_sha256: expected `scions.store.base_fingerprint`.
         dtype: as `DomainEncoder`'s; float32 for figures that are published.
 
     Raises:
         ScionsError: the base cannot be loaded.
-        AdapterError: its weights are others.
+        AdapterError: its weights are not the expected ones.
     """
 
     def __init__(self, base: str, weights_sha256: str, dtype: str | None = "float32") -> None:
@@ -47,26 +47,26 @@ class TrialBase:
             )
 
     @classmethod
-    def of(cls, member: Member, base: str | None = None, dtype: str | None = "float32") -> TrialBase:
-        """For an adapter: its own base, or ``base`` where that lies elsewhere."""
-        return cls(base or member.manifest.base.id, member.manifest.base.weights_sha256, dtype)
+    def of(cls, adapter: PublishedAdapter, base: str | None = None, dtype: str | None = "float32") -> TrialBase:
+        """Return the base of an adapter, loaded from ``base`` where that is given."""
+        return cls(base or adapter.manifest.base.id, adapter.manifest.base.weights_sha256, dtype)
 
     def bare(self) -> AdaptedEncoder:
-        """The base alone."""
+        """Return the base alone."""
         return AdaptedEncoder(self.encoder, None)
 
     def domain_vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """`scions.routing.domains.domain_vectors` of the base."""
+        """Return `scions.routing.domains.domain_vectors` of the base."""
         return domain_vectors(self.encoder, texts)
 
-    def published(self, member: Member) -> AdaptedEncoder:
-        """An adapter as it lies in its folder. Raises AdapterError where it does not fit the base."""
-        return AdaptedEncoder(self.encoder, self.encoder.read_adapter(member.folder, member.name))
+    def published(self, adapter: PublishedAdapter) -> AdaptedEncoder:
+        """Return the base with a published adapter. Raises AdapterError where it does not fit."""
+        return AdaptedEncoder(self.encoder, self.encoder.read_adapter(adapter.folder, adapter.name))
 
     def trial(
         self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], manifest: Manifest, *, sparse: bool = False
     ) -> AdaptedEncoder:
-        """An adapter of these tensors, by way of files. Raises AdapterError where it does not fit the base."""
+        """Return the base with an adapter of these tensors. Raises AdapterError where it does not fit."""
         with tempfile.TemporaryDirectory() as folder:
             write_adapter(Path(folder), tensors, config, manifest, sparse=sparse)
             return AdaptedEncoder(self.encoder, self.encoder.read_adapter(Path(folder), _TRIAL))

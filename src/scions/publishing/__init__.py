@@ -1,1 +1,1 @@
-"""What is written into an adapter's folder."""
+"""Write an adapter's folder: weights, manifest, card and plots."""

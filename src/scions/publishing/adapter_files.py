@@ -1,4 +1,4 @@
-"""The files of an adapter as they will be published, and how they are put to the test."""
+"""Write the files of an adapter's folder, and load a model from them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from sentence_transformers import SentenceTransformer
 from scions.adapters.peft_type import FILE_PREFIX
 from scions.encoder.base_info import row_space
 from scions.encoder.inject import inject_adapter
+from scions.publishing.plots import SCORES, draw_scores
 from scions.store import Manifest, adapter_fingerprint, load_base, read_weights
 from scions.store.names import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from scions.store.sparse import write_sparse
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from scions.evaluation.verdict import Verdict
+
+CARD_FILE = "README.md"
 
 
 def write_weights(model: SentenceTransformer, method: str, base_id: str, folder: Path) -> None:
@@ -30,33 +35,26 @@ def write_weights(model: SentenceTransformer, method: str, base_id: str, folder:
     if method == "full":
         model.save_pretrained(str(folder), create_model_card=False)
         return
-    from safetensors.torch import save_file
-
     transformer: Any = model[0].auto_model
-    # With PEFT's own prefix: without it `PeftModel.from_pretrained` would warn and go on with fresh weights.
-    tensors = {
-        FILE_PREFIX + key: value.detach().float().contiguous() for key, value in adapter_tensors(transformer).items()
-    }
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config = transformer.peft_config["default"]
-    # Where the base lay on this machine is nobody's business; its id is what others can load.
-    config.base_model_name_or_path = base_id
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    written = json.loads((folder / CONFIG_FILE).read_text())
-    written["base_model_name_or_path"] = base_id
-    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+    # The id of the base, which others can load, instead of its folder on this machine.
+    written = {**json.loads((folder / CONFIG_FILE).read_text()), "base_model_name_or_path": base_id}
+    # With PEFT's own prefix: without it `PeftModel.from_pretrained` would warn and go on with fresh weights.
+    tensors = {FILE_PREFIX + key: value for key, value in adapter_tensors(transformer).items()}
+    _write_tensors(folder, tensors, written)
 
 
 def adapter_tensors(transformer: Any) -> dict[str, Any]:
-    """The tensors of the adapter ``default`` under the names of PEFT's file format, less `FILE_PREFIX`."""
+    """Return the tensors of the adapter ``default`` under the names of PEFT's file format, less `FILE_PREFIX`."""
     from peft import get_peft_model_state_dict
 
     return get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
 
 
 def reload(folder: Path, method: str, base: str, name: str) -> SentenceTransformer:
-    """A fresh float32 model from the files in ``folder``, checked as any adapter is on loading."""
+    """Return a fresh float32 model from the files in ``folder``, checked as any adapter is on loading."""
     if method == "full":
         return load_base(str(folder), device="cpu")
     model = load_base(base)
@@ -66,28 +64,28 @@ def reload(folder: Path, method: str, base: str, name: str) -> SentenceTransform
 
 
 def write_adapter(
-    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], manifest: Manifest, *, sparse: bool = False
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    manifest: Manifest,
+    *,
+    sparse: bool = False,
+    card: str | None = None,
 ) -> Manifest:
-    """Write config, weights (float32) and manifest into an empty folder.
+    """Write config, weights (float32), manifest and card into an empty folder.
 
     Args:
-        folder: where to.
+        folder: the folder to write into.
         tensors: by the names of an adapter's file.
         config: the content of ``adapter_config.json``.
-        manifest: its space fingerprint is settled here, from the weights as written.
-        sparse: write what differs from the adapters' common first weights only.
+        manifest: written with the space fingerprint of the weights as they are on disk.
+        sparse: write only what differs from the adapters' common first weights.
+        card: the text of ``README.md``; None: none is written.
 
     Returns:
         The manifest as written.
     """
-    from safetensors.torch import save_file
-
-    (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
-    if sparse:
-        write_sparse(folder, tensors, int(config["init_seed"]))
-    else:
-        dense = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
-        save_file(dense, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    _write_tensors(folder, tensors, config, sparse)
     dimensions = len(manifest.domain.mean) if manifest.domain else manifest.base.hidden_size
     space = row_space(
         manifest.base.weights_sha256,
@@ -97,5 +95,27 @@ def write_adapter(
         dimensions=dimensions,
     )
     settled = replace(manifest, space_fingerprint=space)
-    (folder / MANIFEST_FILE).write_text(settled.to_json(), encoding="utf-8")
+    write_description(folder, settled, card)
     return settled
+
+
+def write_description(folder: Path, manifest: Manifest, card: str | None, verdict: Verdict | None = None) -> None:
+    """Write the manifest, the card, and of a verdict the plot of its scores, beside an adapter's weights."""
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    if card is not None:
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    if verdict is not None:
+        (folder / SCORES).write_bytes(draw_scores(verdict))
+
+
+def _write_tensors(
+    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], sparse: bool = False
+) -> None:
+    from safetensors.torch import save_file
+
+    (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+    if sparse:
+        write_sparse(folder, tensors, int(config["init_seed"]))
+        return
+    dense = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
+    save_file(dense, folder / WEIGHTS_FILE, metadata={"format": "pt"})

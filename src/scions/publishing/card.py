@@ -1,4 +1,4 @@
-"""The model card of an adapter: what it is for, what it was measured to do, how to use it."""
+"""Model card of an adapter: origin, scores and usage."""
 
 from __future__ import annotations
 
@@ -10,46 +10,57 @@ from scions.publishing.plots import SCORES
 from scions.store import Manifest
 
 
-def adapter_card(manifest: Manifest, verdict: Verdict) -> str:
-    """The text of ``README.md``, with the front matter the Hub reads."""
+def adapter_card(
+    manifest: Manifest, verdict: Verdict | None = None, *, origin: str | None = None, facts: Sequence[str] = ()
+) -> str:
+    """Return the text of ``README.md``, with the front matter the Hub reads.
+
+    Args:
+        manifest: the adapter's.
+        verdict: of a training, with its scores and costs; None: the manifest's summary, where it has one.
+        origin: how an adapter was made of others, as one sentence; None: it was trained.
+        facts: further facts, a line each.
+    """
     front = {
         "base_model": manifest.base.id,
         "library_name": "peft",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "adapter", "scions", manifest.method],
     }
+    made = f", trained with Scions on {_data(manifest)}." if origin is None else f": {origin}"
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
-    lines += [f"# {manifest.name}", ""]
-    lines += [f"A {manifest.method} adapter for `{manifest.base.id}`, trained with Scions on {_data(manifest)}.", ""]
+    lines += [f"# {manifest.name}", "", f"A {manifest.method} adapter for `{manifest.base.id}`{made}", ""]
     if manifest.query_side:
         lines += [
             "**Query-side**: only queries pass through it. Documents are embedded with the base alone, so an index "
-            "of the base's serves on as it is.",
+            "of the base's vectors stays valid.",
             "",
         ]
-    lines += [f"**{verdict.summary}**", "", f"![base against adapter]({SCORES})", ""]
-    lines += ["| held-out rows | base | adapter |", "|---|---|---|"]
+    summary = manifest.scores.get("summary") if verdict is None else verdict.summary
+    lines += [f"**{summary}**", ""] if isinstance(summary, str) else []
+    if verdict is not None:
+        lines += _scores(verdict)
+        facts = [*_training(manifest), *facts]
+    lines += [*(f"- {fact}" for fact in facts), "", "## Use", "", "```python", *_usage(manifest, origin), "```", ""]
+    return "\n".join(lines)
+
+
+def _scores(verdict: Verdict) -> list[str]:
+    lines = [f"![base against adapter]({SCORES})", "", "| held-out rows | base | adapter |", "|---|---|---|"]
     lines += [f"| {name} | {before} | {after} |" for name, before, after in verdict.metrics]
     lines += [f"| {name} ({verdict.metric}) | | {value} |" for name, value in verdict.baselines.items()]
     lines += ["", "Values x100 with 95 % bootstrap intervals.", ""]
     if verdict.reindexing is not None:
         lines += [*(f"- {sentence}" for sentence in verdict.reindexing.sentences), ""]
-    lines += [_general(verdict), ""]
-    lines += [
-        f"- trained: {manifest.trainable_parameters:,} values, {manifest.trainable_share:.2%} of the base's parameters"
-        + (f", rank {manifest.rank}" if manifest.rank else ""),
-        f"- recipe: {', '.join(f'{k} {v}' for k, v in manifest.recipe.items() if k != 'reasons')}",
-        f"- seed: {manifest.seed}; created {manifest.created}",
-        *(f"- {note}" for note in manifest.data.notes),
-        "",
-        "## Use",
-        "",
-        "```python",
-        *_usage(manifest),
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
+    return [*lines, _general(verdict), ""]
+
+
+def _training(manifest: Manifest) -> list[str]:
+    rank = f", rank {manifest.rank}" if manifest.rank else ""
+    trained = f"{manifest.trainable_parameters:,} values, {manifest.trainable_share:.2%} of the base's parameters"
+    recipe = ", ".join(f"{name} {value}" for name, value in manifest.recipe.items() if name != "reasons")
+    created = f"seed: {manifest.seed}; created {manifest.created}"
+    return [f"trained: {trained}{rank}", f"recipe: {recipe}", created, *manifest.data.notes]
 
 
 def _data(manifest: Manifest) -> str:
@@ -69,56 +80,31 @@ def _general(verdict: Verdict) -> str:
     return "Nothing general was measured."
 
 
-def _usage(manifest: Manifest) -> list[str]:
+def _usage(manifest: Manifest, origin: str | None) -> list[str]:
+    base, path, name = manifest.base.id, f"path/to/{manifest.name}", manifest.name
     if manifest.method == "full":
         return [
             "from sentence_transformers import SentenceTransformer",
             "",
-            f'model = SentenceTransformer("path/to/{manifest.name}")',
-            f'model.encode_query(["some question"])  # documents: {manifest.base.id}'
+            f'model = SentenceTransformer("{path}")',
+            f'model.encode_query(["some question"])  # documents: {base}'
             if manifest.query_side
             else 'model.encode(["some text"])',
         ]
-    if manifest.query_side:
+    if manifest.query_side or origin is not None:
+        lines = ["import scions", "", f'encoder = scions.DomainEncoder("{base}")', f'encoder.load_adapter("{path}")']
+        if not manifest.query_side:
+            return [*lines, f'encoder.encode(["some text"], adapter="{name}")']
         return [
-            "import scions",
-            "",
-            f'encoder = scions.DomainEncoder("{manifest.base.id}")',
-            f'encoder.load_adapter("path/to/{manifest.name}")',
-            f'encoder.encode_query(["some question"], adapter="{manifest.name}")',
-            f'encoder.encode_document(["some text"], adapter="{manifest.name}")  # the base\'s own vectors',
+            *lines,
+            f'encoder.encode_query(["some question"], adapter="{name}")',
+            f'encoder.encode_document(["some text"], adapter="{name}")  # the base\'s own vectors',
         ]
     return [
         "import scions  # registers the adapter with PEFT",
         "from sentence_transformers import SentenceTransformer",
         "",
-        f'model = SentenceTransformer("{manifest.base.id}")',
-        f'model.load_adapter("path/to/{manifest.name}", adapter_name="{manifest.name}")',
+        f'model = SentenceTransformer("{base}")',
+        f'model.load_adapter("{path}", adapter_name="{name}")',
         'model.encode(["some text"])',
     ]
-
-
-def mixed_card(manifest: Manifest, what: str, facts: Sequence[str]) -> str:
-    """The text of ``README.md``, with the front matter the Hub reads.
-
-    Args:
-        manifest: its own.
-        what: how it was made, as one sentence.
-        facts: what else there is to say, a line each.
-    """
-    front = {
-        "base_model": manifest.base.id,
-        "library_name": "peft",
-        "pipeline_tag": "sentence-similarity",
-        "tags": ["sentence-transformers", "adapter", "scions", manifest.method],
-    }
-    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
-    lines += [f"# {manifest.name}", "", f"A {manifest.method} adapter for `{manifest.base.id}`: {what}", ""]
-    summary = manifest.scores.get("summary")
-    lines += [f"**{summary}**", ""] if isinstance(summary, str) else []
-    lines += [f"- {fact}" for fact in facts]
-    lines += ["", "## Use", "", "```python", "import scions", ""]
-    lines += [f'encoder = scions.DomainEncoder("{manifest.base.id}")']
-    lines += [f'encoder.load_adapter("path/to/{manifest.name}")']
-    lines += [f'encoder.encode(["some text"], adapter="{manifest.name}")', "```", ""]
-    return "\n".join(lines)

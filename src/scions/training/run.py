@@ -17,9 +17,8 @@ from scions.evaluation import CachedEncoder, Evaluation, drift_of, evaluate
 from scions.evaluation.example_queries import ExampleQuery, example_queries
 from scions.evaluation.reindex_cost import reindexing_of
 from scions.evaluation.verdict import Verdict, check_loss, judge
-from scions.publishing.adapter_files import reload, write_weights
+from scions.publishing.adapter_files import reload, write_description, write_weights
 from scions.publishing.card import adapter_card
-from scions.publishing.plots import SCORES, draw_scores
 from scions.store import (
     Manifest,
     check_name,
@@ -29,7 +28,6 @@ from scions.store import (
     write_folder,
 )
 from scions.store.atomic import check_replaceable
-from scions.store.names import MANIFEST_FILE
 from scions.training.baselines.rivals import FULL, TWO_SIDED, exact_encoder, score_baselines
 from scions.training.checkpoints import checkpoint_settings, clean_up_on_error, find_checkpoint, start_run_folder
 from scions.training.estimate import NO_TWO_SIDED, estimate
@@ -353,6 +351,4 @@ def _collapsed(
 
 def _write(staging: Path, candidate: Path, manifest: Manifest, verdict: Verdict) -> None:
     shutil.copytree(candidate, staging, dirs_exist_ok=True)
-    (staging / SCORES).write_bytes(draw_scores(verdict))
-    (staging / "README.md").write_text(adapter_card(manifest, verdict), encoding="utf-8")
-    (staging / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    write_description(staging, manifest, adapter_card(manifest, verdict), verdict)
