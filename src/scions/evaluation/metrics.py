@@ -26,7 +26,7 @@ def ranks_of_codes(codes: np.ndarray) -> np.ndarray:
     [2.5, 1.0, 2.5]
     """
     counts = np.bincount(codes)
-    return (np.cumsum(counts) - counts + (counts + 1) / 2)[codes]
+    return np.asarray((np.cumsum(counts) - counts + (counts + 1) / 2)[codes])
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> float:
