@@ -99,7 +99,7 @@ def test_a_site_cannot_hold_both_kinds_of_bottleneck(load, other):
     first = "parallel" if other == "houlsby" else "houlsby"
     model = load("bert")
     model.add_adapter(BottleneckConfig(rank=2, placement=first), "legal")
-    with pytest.raises(AdapterError, match=f"'medical' is placed {other}.*load it on a model of its own"):
+    with pytest.raises(AdapterError, match=f"'medical' is placed {other}.*load it on a separate model"):
         model.add_adapter(BottleneckConfig(rank=2, placement=other), "medical")
 
 

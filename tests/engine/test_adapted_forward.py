@@ -159,10 +159,10 @@ def test_bf16_is_near_float32(many, tiny_base):
     for name in encoder.adapters:
         small.load_adapter(name)
     names = [list(models)[i % len(models)] for i in range(40)]
-    found, expected = small.encode(_texts(40), adapter=names), encoder.encode(_texts(40), adapter=names)
-    assert found.dtype == np.float32
-    assert np.abs(found - expected).max() > 0
-    assert _cosines(found, expected).min() > 0.999
+    actual, expected = small.encode(_texts(40), adapter=names), encoder.encode(_texts(40), adapter=names)
+    assert actual.dtype == np.float32
+    assert np.abs(actual - expected).max() > 0
+    assert _cosines(actual, expected).min() > 0.999
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls", "max", "lasttoken", "weightedmean", ("mean", "cls")])
@@ -211,9 +211,9 @@ def test_a_site_by_hand():
         torch.tensor([2.0, 2.0]), torch.tensor([1.0, 1.0]), "relu",
     )  # fmt: skip
     spans = [BottleneckSpan(None, 0, 1), BottleneckSpan(part, 1, 3, torch.tensor([[1.0], [0.5]]))]
-    found = grouped_bottleneck(y, residual, torch.ones(2), torch.zeros(2), 0.0, spans)
+    actual = grouped_bottleneck(y, residual, torch.ones(2), torch.zeros(2), 0.0, spans)
     # Row 1: y + [2, -3] + 1 = [4, 1]: 2 * [1, -1] + 1. Row 2: y + [1.5, -1.5] + 1 = [4.5, -0.5]: gamma 1.5, beta 0.5.
-    torch.testing.assert_close(found, torch.tensor([[-1.0, 1.0], [3.0, -1.0], [2.0, -1.0]]))
+    torch.testing.assert_close(actual, torch.tensor([[-1.0, 1.0], [3.0, -1.0], [2.0, -1.0]]))
 
 
 def test_rows_of_an_adapter_stand_together():

@@ -54,13 +54,13 @@ def test_results_and_gradients_are_those_of_plain_attention(lengths, probabiliti
     generator = torch.Generator().manual_seed(0)
     projected = torch.randn(layout.rows, 3 * width, generator=generator, requires_grad=True)
     outer = torch.randn(layout.tokens, width, generator=generator)
-    found = layout.attend(projected, heads, torch.nn.Dropout(0.0))
-    (found[: layout.tokens] * outer).sum().backward()
+    actual = layout.attend(projected, heads, torch.nn.Dropout(0.0))
+    (actual[: layout.tokens] * outer).sum().backward()
     gradient, projected.grad = projected.grad, None
-    wanted = torch.cat([_plain(part, heads) for part in projected[: layout.tokens].split(lengths)])
-    (wanted * outer).sum().backward()
-    assert torch.allclose(found[: layout.tokens], wanted, atol=1e-5)
-    assert not found[layout.tokens :].any()
+    expected = torch.cat([_plain(part, heads) for part in projected[: layout.tokens].split(lengths)])
+    (expected * outer).sum().backward()
+    assert torch.allclose(actual[: layout.tokens], expected, atol=1e-5)
+    assert not actual[layout.tokens :].any()
     assert torch.allclose(gradient, projected.grad, atol=1e-5)
 
 
@@ -76,12 +76,12 @@ def test_the_compiled_kernel_gives_what_plain_attention_gives(lengths, heads, he
         pytest.skip("no compiled kernel on this machine")
     layout = PackedLayout.of(torch.tensor(lengths))
     projected = 3 * torch.randn(layout.rows, 3 * heads * head, generator=torch.Generator().manual_seed(0)).to(dtype)
-    found = attend(projected, heads, layout.starts, layout.sizes)
-    wanted = torch.cat([_plain(part, heads) for part in projected[: layout.tokens].float().split(lengths)])
-    assert torch.allclose(found[: layout.tokens].float(), wanted, atol=3 * tolerance)
-    assert not found[layout.tokens :].any()
+    actual = attend(projected, heads, layout.starts, layout.sizes)
+    expected = torch.cat([_plain(part, heads) for part in projected[: layout.tokens].float().split(lengths)])
+    assert torch.allclose(actual[: layout.tokens].float(), expected, atol=3 * tolerance)
+    assert not actual[layout.tokens :].any()
     alone = attend(projected[: lengths[0]].contiguous(), heads, layout.starts[:1], layout.sizes[:1])
-    assert torch.equal(alone, found[: lengths[0]])
+    assert torch.equal(alone, actual[: lengths[0]])
 
 
 def test_the_compiled_kernel_reads_what_lies_otherwise_in_memory():
@@ -90,9 +90,9 @@ def test_the_compiled_kernel_reads_what_lies_otherwise_in_memory():
     lengths = torch.tensor([3, 9, 5, 9])[::2].int()
     layout = PackedLayout.of(lengths)
     projected = torch.randn(192, layout.rows, generator=torch.Generator().manual_seed(0)).bfloat16().t()
-    found = attend(projected, 2, layout.starts, layout.sizes)
-    wanted = torch.cat([_plain(part.contiguous(), 2) for part in projected[: layout.tokens].float().split([3, 5])])
-    assert torch.allclose(found[: layout.tokens].float(), wanted, atol=2e-2)
+    actual = attend(projected, 2, layout.starts, layout.sizes)
+    expected = torch.cat([_plain(part.contiguous(), 2) for part in projected[: layout.tokens].float().split([3, 5])])
+    assert torch.allclose(actual[: layout.tokens].float(), expected, atol=2e-2)
 
 
 @pytest.mark.parametrize(

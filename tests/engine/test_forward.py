@@ -76,7 +76,7 @@ def test_the_adapters_in_that_comparison_matter(load):
     with torch.no_grad():
         base = _packed(load("bert"), texts)
         vectors = [_packed(_adapted(load("bert"), method), texts) for method in ("houlsby", "parallel", "lora")]
-    assert all((found - base).abs().max() > 0.05 for found in vectors)
+    assert all((adapted - base).abs().max() > 0.05 for adapted in vectors)
 
 
 @pytest.mark.parametrize("method", ["full", "houlsby", "parallel", "lora"])
@@ -85,18 +85,18 @@ def test_gradients_are_those_of_the_padded_model(load, kind, method):
     model = load(kind) if method == "full" else _adapted(load(kind), method)
     texts = _texts(RAGGED)
     weights = torch.randn(len(texts), 32, generator=torch.Generator().manual_seed(2))
-    found = []
+    gradients = []
     for run in (_padded, _packed):
         model.zero_grad()
         (run(model, texts) * weights).sum().backward()
-        found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-    assert found[0].keys() == found[1].keys()
-    assert found[0]
-    largest = max(float(gradient.abs().max()) for gradient in found[0].values())
-    for name, gradient in found[0].items():
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert gradients[0]
+    largest = max(float(gradient.abs().max()) for gradient in gradients[0].values())
+    for name, gradient in gradients[0].items():
         # A key's bias has no influence: its gradient is noise around zero.
         scale = max(float(gradient.norm()), 1e-3 * largest)
-        assert float((gradient - found[1][name]).norm()) <= 1e-4 * scale, name
+        assert float((gradient - gradients[1][name]).norm()) <= 1e-4 * scale, name
 
 
 def test_more_tokens_than_the_model_has_positions(load):

@@ -64,30 +64,30 @@ def test_sites_are_those_of_plain_operators(with_factor):
     y, residual = (torch.randn(ends[-1], WIDTH, generator=generator).bfloat16() for _ in range(2))
     gamma, beta = (torch.randn(WIDTH, generator=generator) for _ in range(2))
     factor = torch.rand(ends[-1], generator=generator) if with_factor else None
-    own = [None if part is None else Int8Bottlenecks([None, part]) for part in parts]
-    rounded = [None if part is None else part.parts()[1] for part in own]
+    stored = [None if part is None else Int8Bottlenecks([None, part]) for part in parts]
+    rounded = [None if part is None else part.parts()[1] for part in stored]
     spans = [
         BottleneckSpan(_exact(part), start, end, None if factor is None else factor[start:end, None])
         for part, start, end in zip(rounded, starts, ends, strict=True)
     ]
-    wanted = grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, spans)
-    found = Int8Batch(own, starts, ends, factor, 2).run(1, y.clone(), residual, gamma, beta, 1e-12).float()
-    assert torch.nn.functional.cosine_similarity(found, wanted, dim=1).min() > 0.9999
-    assert torch.allclose(found, wanted, atol=0.05, rtol=0.02)
-    bare = Int8Batch(own, starts, ends, factor, 2).run(0, y.clone(), residual, gamma, beta, 1e-12).float()
+    expected = grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, spans)
+    actual = Int8Batch(stored, starts, ends, factor, 2).run(1, y.clone(), residual, gamma, beta, 1e-12).float()
+    assert torch.nn.functional.cosine_similarity(actual, expected, dim=1).min() > 0.9999
+    assert torch.allclose(actual, expected, atol=0.05, rtol=0.02)
+    bare = Int8Batch(stored, starts, ends, factor, 2).run(0, y.clone(), residual, gamma, beta, 1e-12).float()
     assert torch.allclose(
         bare, grouped_bottleneck(y.float(), residual.float(), gamma, beta, 1e-12, []), atol=0.05, rtol=0.02
     )
 
 
 def test_a_token_does_not_depend_on_those_beside_it():
-    own, generator = Int8Bottlenecks([_part(24, 5)]), torch.Generator().manual_seed(0)
+    stored, generator = Int8Bottlenecks([_part(24, 5)]), torch.Generator().manual_seed(0)
     y, residual = (torch.randn(70, WIDTH, generator=generator).bfloat16() for _ in range(2))
     gamma, beta = torch.ones(WIDTH), torch.zeros(WIDTH)
-    together = Int8Batch([own], [0], [70], None, 1).run(0, y.clone(), residual, gamma, beta, 1e-12)
+    together = Int8Batch([stored], [0], [70], None, 1).run(0, y.clone(), residual, gamma, beta, 1e-12)
     for at in (0, 31, 32, 69):
         row, beside = y[at : at + 1].clone(), residual[at : at + 1].contiguous()
-        alone = Int8Batch([own], [0], [1], None, 1).run(0, row, beside, gamma, beta, 1e-12)
+        alone = Int8Batch([stored], [0], [1], None, 1).run(0, row, beside, gamma, beta, 1e-12)
         assert torch.equal(alone[0], together[at])
 
 
@@ -111,24 +111,24 @@ def test_parts_come_back_with_weights_to_within_half_a_step():
 
 @pytest.mark.parametrize("flags", [build.WITHOUT_TILES, (*build.WITHOUT_TILES, "-mno-avx512vbmi")])
 def test_less_able_processors_get_the_same(flags, monkeypatch):
-    own = Int8Bottlenecks([_part(87, 5), _part(24, 6)])
+    stored = Int8Bottlenecks([_part(87, 5), _part(24, 6)])
     generator = torch.Generator().manual_seed(0)
     y, residual = (torch.randn(70, WIDTH, generator=generator).bfloat16() for _ in range(2))
     gamma, beta = torch.ones(WIDTH), torch.zeros(WIDTH)
 
     def both_sites() -> list[torch.Tensor]:
-        batch = Int8Batch([own, own, own], [0, 5, 38], [5, 38, 70], None, 2)
+        batch = Int8Batch([stored, stored, stored], [0, 5, 38], [5, 38, 70], None, 2)
         return [batch.run(n, y.clone(), residual, gamma, beta, 1e-12).float() for n in (0, 1)]
 
-    wanted = both_sites()
+    expected = both_sites()
     kernels.cache_clear()
     try:
         monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, *flags))
-        found = both_sites()
+        actual = both_sites()
     finally:
         monkeypatch.undo()
         kernels.cache_clear()
-    for one, other in zip(wanted, found, strict=True):
+    for one, other in zip(expected, actual, strict=True):
         assert torch.nn.functional.cosine_similarity(one, other, dim=1).min() > 0.9999
 
 
@@ -137,10 +137,10 @@ def test_where_the_system_refuses_the_matrix_unit_the_kernel_does_without(monkey
 
     def library(path: str) -> object:
         tried.append(path)
-        found = ctypes.CDLL(path)
+        loaded = ctypes.CDLL(path)
         if len(tried) == 1:
-            found.prepare = lambda: 1
-        return found
+            loaded.prepare = lambda: 1
+        return loaded
 
     kernels.cache_clear()
     try:

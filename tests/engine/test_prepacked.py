@@ -26,8 +26,8 @@ def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch)
         results.append((y.detach().float(), x.grad.float()))
         x.grad = None
     tolerance = 1e-5 if dtype == torch.float32 else 5e-2
-    for found, wanted in zip(*results, strict=True):
-        assert torch.allclose(found, wanted, atol=tolerance, rtol=tolerance)
+    for actual, expected in zip(*results, strict=True):
+        assert torch.allclose(actual, expected, atol=tolerance, rtol=tolerance)
 
 
 def test_a_layer_whose_weights_moved_is_laid_out_anew():
@@ -56,5 +56,5 @@ def test_gelu_comes_with_the_product(dtype):
     torch.manual_seed(0)
     layer = torch.nn.Linear(24, 40).to(dtype).requires_grad_(False)
     x = torch.randn(33, 24, dtype=dtype)
-    found, wanted = PrepackedWeight.of(layer).product(x, gelu=True), torch.nn.functional.gelu(layer(x))
-    assert torch.allclose(found.float(), wanted.float(), atol=1e-6 if dtype == torch.float32 else 2e-2)
+    actual, expected = PrepackedWeight.of(layer).product(x, gelu=True), torch.nn.functional.gelu(layer(x))
+    assert torch.allclose(actual.float(), expected.float(), atol=1e-6 if dtype == torch.float32 else 2e-2)

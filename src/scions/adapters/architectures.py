@@ -10,10 +10,10 @@ from typing import Any
 class Architecture:
     """Module paths of one architecture, relative to a layer.
 
-    ``layer`` is the path of a layer in the model, with ``{n}`` for its number. The fields from ``query`` on are what
-    `scions.engine` needs to run a layer itself; it runs the architectures that have them. ``output_dropout`` is the one
-    after attention's output projection. ``positions_after_padding``: position numbers start behind that of the padding
-    token. ``position_bias``: all layers share a bias that is added to the attention scores.
+    ``layer`` is the path of a layer in the model, with ``{n}`` for its number. `scions.engine` needs the fields from
+    ``query`` on, and runs the architectures that have them. ``output_dropout`` follows attention's output projection.
+    ``positions_after_padding``: position numbers start after that of the padding token. ``position_bias``: all layers
+    add a shared bias to the attention scores.
     """
 
     layer: str

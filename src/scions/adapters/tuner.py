@@ -56,8 +56,8 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]
                 module = modules[site]
                 if isinstance(module, BottleneckLinear) and module.parallel != (site in self._sites.inputs):
                     raise AdapterError(
-                        f"adapter {name!r} is placed {peft_config.placement}, but {site} already holds adapters that "
-                        "read the other side of the feed-forward block; load it on a model of its own"
+                        f"adapter {name!r} is placed {peft_config.placement}, but {site} already has adapters that "
+                        "read the other side of the feed-forward block; load it on a separate model"
                     )
 
     def _new_names(self, peft_config: BottleneckConfig, model: nn.Module) -> list[str]:
@@ -101,4 +101,4 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]
             layer.update_layer(adapter_name, peft_config, width_in, current_key, inference_mode=inference)
 
     def _check_merge_allowed(self) -> None:
-        raise AdapterError("a bottleneck adapter has a non-linearity inside: it cannot be merged into the base")
+        raise AdapterError("a bottleneck adapter cannot be merged into the base: it is not linear")

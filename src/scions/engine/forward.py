@@ -1,6 +1,6 @@
 """Encoder layers over packed tokens, without padding except for a little inside attention.
 
-Tokens of all texts stand one after another in ``[tokens, width]``. Projections, adapters, norms and activations treat
+Tokens of all texts are rows of one matrix ``[tokens, width]``. Projections, adapters, norms and activations treat
 each token alone; only attention has to know which text it belongs to (see `scions.engine.attention`). The model's own
 modules are called, adapted or not, so gradients and every PEFT method work unchanged; where a bottleneck over a frozen
 projection is all that is trained, `scions.engine.fused_sublayer` computes the same in fewer steps.

@@ -46,7 +46,7 @@ def read_layers(
         return _bottleneck_layers(name, config, network, base, given)
     if kind == "LORA":
         return _lora_layers(name, config, network, base, given)
-    raise AdapterError(f"adapter {name!r} is of the method {kind}; adapters per row are bottlenecks or LoRA")
+    raise AdapterError(f"adapter {name!r} has the method {kind}; an adapter per row is a bottleneck or LoRA")
 
 
 def _bottleneck_layers(
@@ -58,7 +58,7 @@ def _bottleneck_layers(
     for site in sites.bottlenecks:
         if base.projections.get(site, (0, ""))[1] not in ("attention", "feedforward"):
             raise AdapterError(
-                f"adapter {name!r} sits at {site}; per row it can sit behind the output projections of attention and "
+                f"adapter {name!r} adapts {site}; an adapter per row can adapt the output projections of attention and "
                 "feed-forward block only"
             )
         width_in, width_out = site_width(modules, sites, site)
@@ -110,7 +110,7 @@ def _lora_layers(
     if unknown:
         raise AdapterError(
             f"adapter {name!r}: LoRA on {', '.join(unknown[:4])}{', …' if len(unknown) > 4 else ''} cannot be chosen "
-            "per row; the layers' own projections can"
+            "per row; LoRA on the projections of layers can"
         )
     expected: dict[str, tuple[int, int]] = {}
     for path in targets:
