@@ -82,7 +82,7 @@ def test_held_out_files_that_cannot_be_scored(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"d\.jsonl, dev rows: all 9 labels are 'x'; two .*dev=..."):
         check_scorable(made.dev, "dev")
-    with pytest.raises(DataError, match=r"t\.jsonl, test rows: each of the 2 has a label of its own"):
+    with pytest.raises(DataError, match=r"t\.jsonl, test rows: none of the 2 labels occurs twice"):
         check_scorable(made.test, "test")
 
 

@@ -44,7 +44,7 @@ def check_scorable(table: Table, part: str) -> None:
             raise DataError(f"{where}: all {len(table)} labels are {labels[0]!r}; two are needed to score. {more}")
         if table.shape is Shape.LABELLED and len(set(labels)) == len(labels):
             raise DataError(
-                f"{where}: each of the {len(table)} has a label of its own; a label needs two rows to show whether its "
+                f"{where}: none of the {len(table)} labels occurs twice; a label needs two rows to show whether its "
                 f"texts lie together. {more}"
             )
     if table.shape is Shape.SCORED and len(set(table.columns["score"])) < 2:

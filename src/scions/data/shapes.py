@@ -11,7 +11,7 @@ from scions.errors import DataError, UsageError
 
 
 class Shape(str, Enum):
-    """What the rows of a table say about texts; the value is the name in `shape=...`."""
+    """The kind of rows in a table; the value is the name in `shape=...`."""
 
     TEXTS = "texts"
     PAIRS = "pairs"

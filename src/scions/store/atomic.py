@@ -99,7 +99,7 @@ def _staging(target: Path, size: int | None = None) -> Iterator[Path]:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of this name is (or was) a staging one."""
+    """Return whether a file or folder of this name is (or was) a staging one."""
     return _LEFTOVER.fullmatch(name) is not None
 
 
@@ -119,7 +119,7 @@ def clean_up(parent: Path) -> None:
 
 
 def check_replaceable(target: Path, force: bool) -> None:
-    """Raise NameRefused where `write_folder` must not replace what stands at `target`."""
+    """Raise NameRefused where `write_folder` must not replace what exists at `target`."""
     if not os.path.lexists(target):
         return
     if not force:
@@ -134,7 +134,7 @@ def check_replaceable(target: Path, force: bool) -> None:
 
 
 def _move_into_place(staging: Path, target: Path, force: bool) -> None:
-    """Rename `staging` to `target`; what stood there is deleted once the new version is on disk."""
+    """Rename `staging` to `target`; what was there is deleted once the new version is on disk."""
     parent = target.parent
     if not (force and os.path.lexists(target)):
         try:

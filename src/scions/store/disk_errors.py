@@ -22,7 +22,7 @@ _FULL_MESSAGES = (
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether `error` says that the disk, or the user's share of it, is full."""
+    """Return whether `error` says that the disk, or the user's share of it, is full."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
     return isinstance(error, Exception) and any(text in str(error) for text in _FULL_MESSAGES)

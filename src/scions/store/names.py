@@ -1,4 +1,4 @@
-"""Names of adapters, safe as a folder, as a PEFT adapter and in an API's `model` field, and of an adapter's files."""
+"""Check names of adapters: safe as a folder, a PEFT adapter and an API's `model`; file names in an adapter's folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPARSE_WEIGHTS_FILE = "adapter_model.sparse.safetensors"
 MANIFEST_FILE = "scions.json"
 MODULES_FILE = "modules.json"  # of sentence-transformers: in the folder of a whole model
 
-BASE = "base"  # where a name can stand: the base without an adapter
+BASE = "base"  # in place of an adapter's name: the base alone
 
 # Words with another meaning where a name is expected (`adapter="auto"`, `adapter="all"`, JSON's null, ...); `default`
 # is the name PEFT gives to an adapter without one.

@@ -15,7 +15,7 @@ EXTRA = "extra"  # the field in which a record keeps the keys of a newer version
 
 
 class FieldError(ValueError):
-    """A value does not fit its field; the text starts with the field's path."""
+    """A value that does not fit its field; the text starts with the field's path."""
 
 
 def to_object(record: Any) -> dict[str, Any]:

@@ -90,10 +90,10 @@ def check_sparse(path: Path, dtypes: tuple[str, ...]) -> dict[str, tuple[str, ..
 
 
 def read_sparse(path: Path, dtypes: tuple[str, ...]) -> dict[str, Tensor]:
-    """The dense tensors that a file stands for.
+    """Return the dense tensors that a file stands for.
 
-    What is untrusted is checked before anything is built from it: a shape must take as many bits as its mask has, a
-    mask as many ones as there are values. So no file makes more than 32 times its own size.
+    Untrusted sizes are checked before anything is built from them: a shape needs as many bits as its mask has, a mask
+    as many ones as there are values. So no file takes more than 32 times its own size in memory.
 
     Raises:
         AdapterError: as `check_sparse`, the parts contradict each other, or other initial values are drawn here.
