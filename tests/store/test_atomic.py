@@ -281,7 +281,7 @@ def test_forty_kills_at_random_moments_leave_only_whole_versions(tmp_path: Path)
             time.sleep(rng.uniform(0, 0.06))
             child.send_signal(signal.SIGKILL)
         assert child.returncode == -signal.SIGKILL
-        interrupted += any(atomic.is_leftover(name) for name in names(tmp_path))
+        interrupted += any(".partial-" in name or ".old-" in name for name in names(tmp_path))
         for entry in list_adapters(tmp_path):
             version = whole(entry.path)
             assert entry.name in ("kept", f"fresh-{version}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scions.data.columns import parse_number
-from scions.data.files import Rows, excerpt, iter_lines, read_rows, shorten
+from scions.data.files import check_text, excerpt, iter_lines, read_rows, shorten
 from scions.data.shapes import Shape, Table, part_name
 from scions.errors import DataError
 
@@ -33,14 +33,6 @@ def qrels_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _field(rows: Rows, i: int, name: str) -> str:
-    value: Any = rows.rows[i].get(name)
-    if value is not None and not isinstance(value, str):
-        kind = type(value).__name__
-        raise DataError(f"{rows.where(i)}: field {name!r} must hold text, found {kind} {excerpt(value)}")
-    return value or ""
-
-
 def _by_id(path: Path) -> tuple[dict[str, str], int]:
     """Return id -> text (title first, where there is one), and the number of entries without a text."""
     rows = read_rows(path)
@@ -55,10 +47,9 @@ def _by_id(path: Path) -> tuple[dict[str, str], int]:
         if name in seen:
             raise DataError(f"{rows.where(i)}: duplicate _id {name!r} in {path.name}")
         seen.add(name)
-        title, text = _field(rows, i, "title"), _field(rows, i, "text")
-        content = f"{title} {text}" if title.strip() else text
-        if content.strip():
-            texts[name] = content
+        title, text = (check_text(row.get(field), rows.where(i), f"field {field!r}") for field in ("title", "text"))
+        if title or text:
+            texts[name] = f"{title} {text or ''}" if title else str(text)
         else:
             blank += 1
     if not texts:

@@ -13,7 +13,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -33,7 +33,6 @@ class Rows:
     rows: list[dict[str, Any]]
     places: list[int]
     unit: str = "line"
-    notes: list[str] = field(default_factory=list)
 
     def where(self, index: int) -> str:
         """Return `path:line` of row `index`, for messages."""

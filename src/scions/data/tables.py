@@ -39,7 +39,7 @@ def build_table(rows: Rows, recognized: RecognizedColumns) -> Table:
             if group is not None:
                 key = row.get(columns["group"])
                 group.append(f"row {i}" if key in (None, "") else str(key))
-    notes = [*rows.notes, *recognized.notes]
+    notes = list(recognized.notes)
     for column, places in dropped.items():
         s = "" if len(places) == 1 else "s"
         lines = f"{rows.unit}{s} {shorten(places)}"

@@ -98,11 +98,6 @@ def _staging(target: Path, size: int | None = None) -> Iterator[Path]:
         raise reworded from error
 
 
-def is_leftover(name: str) -> bool:
-    """Return whether a file or folder of this name is (or was) a staging one."""
-    return _LEFTOVER.fullmatch(name) is not None
-
-
 def clean_up(parent: Path) -> None:
     """Remove what dead processes left in `parent`; put an old version back whose successor is missing."""
     with suppress(OSError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import mmap
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -61,27 +60,19 @@ def _stamp(file: Path) -> Stamp:
 
 @functools.lru_cache(maxsize=64)
 def _fingerprint_files(stamps: tuple[Stamp, ...]) -> str:
-    views: list[mmap.mmap] = []
     parts: dict[str, Part] = {}
-    try:
-        for path, _, _ in stamps:
-            entries = read_header(Path(path))
-            with open(path, "rb") as stream:
-                view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            views.append(view)
-            for entry in entries:
-                if entry.name in parts:
-                    raise AdapterError(f"{path}: tensor {entry.name!r} is in another file of the same model too")
-                parts[entry.name] = (entry.dtype, entry.shape, functools.partial(_slice, view, entry))
-        return _digest(parts)
-    finally:
-        for view in views:
-            view.close()
+    for path, _, _ in stamps:
+        for entry in read_header(Path(path)):
+            if entry.name in parts:
+                raise AdapterError(f"{path}: tensor {entry.name!r} is in another file of the same model too")
+            parts[entry.name] = (entry.dtype, entry.shape, functools.partial(_read_tensor, path, entry))
+    return _digest(parts)
 
 
-def _slice(view: mmap.mmap, entry: TensorEntry) -> bytes:
-    # Copies one tensor at a time: a memoryview in a traceback would keep the file mapped.
-    return view[entry.start : entry.stop]
+def _read_tensor(path: str, entry: TensorEntry) -> bytes:
+    with open(path, "rb") as stream:
+        stream.seek(entry.start)
+        return stream.read(entry.stop - entry.start)
 
 
 @functools.lru_cache(maxsize=16)
