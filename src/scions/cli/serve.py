@@ -1,4 +1,4 @@
-"""`scions serve`: every adapter of a folder behind an HTTP API."""
+"""`scions serve`: serve every adapter of a folder over HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from scions.cli.options import AdaptersFolder
 
-_GPU_BATCH_TOKENS = 16_384  # a GPU is idle at the few that keep a processor busy
+_GPU_BATCH_TOKENS = 16_384  # the default, made for a processor, is too few for a GPU
 
 
 def serve(
@@ -17,25 +17,25 @@ def serve(
     base: Annotated[
         str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="all-MiniLM-L6-v2")
     ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on; another than this machine's needs --keys.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one open to the network needs --keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     keys: Annotated[
-        Path | None, typer.Option(help="A JSON file of API keys.", show_default="none; this machine only")
+        Path | None, typer.Option(help="JSON file of API keys.", show_default="none; this machine only")
     ] = None,
-    memory: Annotated[str, typer.Option(help="For loaded adapters: 512MB, 4GB.")] = "1GB",
-    max_rows: Annotated[int, typer.Option(min=1, help="Inputs in a request.")] = 2048,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens in a request.")] = 300_000,
-    max_body: Annotated[str, typer.Option(help="Size of a request.")] = "4MB",
+    memory: Annotated[str, typer.Option(help="Memory for loaded adapters, such as 512MB or 4GB.")] = "1GB",
+    max_rows: Annotated[int, typer.Option(min=1, help="Maximum inputs in a request.")] = 2048,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens in a request.")] = 300_000,
+    max_body: Annotated[str, typer.Option(help="Maximum size of a request.")] = "4MB",
     queue_rows: Annotated[
-        int, typer.Option("--max-queue", min=2, help="Rows that may wait; then requests are refused (429).")
+        int, typer.Option("--max-queue", min=2, help="Maximum rows in the queue; further requests get 429.")
     ] = 16_384,
 ) -> None:
-    """Serve embeddings of one base and all its adapters, as the OpenAI API gives them.
+    """Serve one base and all its adapters with OpenAI's embeddings API.
 
-    Adapters are read on first use, and may be added, replaced and removed while it runs. Ctrl-C and SIGTERM let
-    running requests finish.
+    Adapters are loaded on first use, and can be added, replaced and removed while the server runs. Ctrl-C and SIGTERM
+    let running requests finish.
 
     \b
     Example:
@@ -46,8 +46,8 @@ def serve(
     from scions.serving import Keys, Settings, check_host, check_installed, listen
 
     check_installed()
-    known = None if keys is None else Keys.read(keys)
-    check_host(host, known)
+    known_keys = None if keys is None else Keys.read(keys)
+    check_host(host, known_keys)
     settings = Settings(
         memory=size(memory, "--memory"),
         max_body=size(max_body, "--max-body"),
@@ -55,7 +55,7 @@ def serve(
         max_tokens=max_tokens,
         queue_rows=queue_rows,
     )
-    listening = listen(host, port)  # before a model is loaded for nothing
+    listening = listen(host, port)  # fails before the model is loaded
 
     from dataclasses import replace
 
@@ -63,7 +63,7 @@ def serve(
     from scions.cli.render import errors
     from scions.store import default_root
 
-    place = adapters or default_root()
+    root = adapters or default_root()
     with listening:
         with status("loading the base"):
             from scions.encoder.domain_encoder import DomainEncoder
@@ -73,14 +73,13 @@ def serve(
             encoder = DomainEncoder(base)
             if encoder.device.type == "cuda":
                 settings = replace(settings, batch_tokens=_GPU_BATCH_TOKENS)
-            app = build(
-                encoder, BaseInfo.of(encoder), encoder.read_adapter, place, host=host, settings=settings, keys=known
-            )
-        listening.listen()  # who reads the line below may connect at once
-        shown = f"[{host}]" if ":" in host else host
+            base_info = BaseInfo.of(encoder)
+            app = build(encoder, base_info, encoder.read_adapter, root, host=host, settings=settings, keys=known_keys)
+        listening.listen()  # clients may connect as soon as they read the line below
+        url_host = f"[{host}]" if ":" in host else host
         errors().print(
-            f"{encoder.base_name} with {app.state.service.adapter_cache.registered} adapters from {place} on "
-            f"http://{shown}:{listening.getsockname()[1]}",
+            f"{encoder.base_name} with {app.state.service.adapter_cache.registered} adapters from {root} on "
+            f"http://{url_host}:{listening.getsockname()[1]}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -90,7 +89,7 @@ def serve(
 
 
 def size(text: str, option: str) -> int:
-    """Bytes of ``512MB``, ``4 GB``, ``100k`` or a plain number; a kB is 1,000.
+    """Return the bytes of ``512MB``, ``4 GB``, ``100k`` or a plain number; a kB is 1,000.
 
     Raises:
         UsageError: it is none of these.
@@ -99,8 +98,8 @@ def size(text: str, option: str) -> int:
 
     from scions.errors import UsageError
 
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text.lower())
-    number = int(float(found[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[found[2]]) if found else 0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text.lower())
+    number = int(float(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]) if match else 0
     if number < 1:
         raise UsageError(f"{option} {text!r}: expected a size such as 512MB or 4GB")
     return number
