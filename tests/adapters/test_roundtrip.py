@@ -126,14 +126,14 @@ def test_as_a_peft_model(load, tmp_path, placement):
     assert trained
     assert all(".default." in name for name in trained)
     inputs = {"input_ids": torch.tensor([[2, 50, 60, 3]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
     model.train()
     losses = []
     for _ in range(3):
         loss = model(**inputs).last_hidden_state.square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[2] < losses[0]
     model.eval()

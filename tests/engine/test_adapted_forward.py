@@ -1,4 +1,4 @@
-"""A batch of many adapters gives what each adapter gives alone on the PEFT path."""
+"""A batch of many adapters gives the vectors that each adapter gives alone on the PEFT path."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_base_that_is_trained_meanwhile_is_followed(tiny_base):
     np.testing.assert_allclose(after, plain.encode(_texts()), atol=1e-5)
 
 
-def test_a_site_by_hand():
+def test_a_bottleneck_by_hand():
     y, residual = torch.tensor([[1.0, 3.0], [1.0, 3.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0]] * 3)
     part = BottleneckTensors(
         torch.tensor([[1.0, 0.0]]), torch.tensor([1.0]), torch.tensor([[1.0], [0.0]]), torch.tensor([0.0, -3.0]),
@@ -216,7 +216,7 @@ def test_a_site_by_hand():
     torch.testing.assert_close(actual, torch.tensor([[-1.0, 1.0], [3.0, -1.0], [2.0, -1.0]]))
 
 
-def test_rows_of_an_adapter_stand_together():
+def test_rows_of_an_adapter_are_neighbors():
     a, b = object(), object()
     assert order_by_adapter([a, None, b, a, None, b]).tolist() == [1, 4, 0, 3, 2, 5]  # type: ignore[list-item]
 

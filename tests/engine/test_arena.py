@@ -1,4 +1,4 @@
-"""Places of memory: apart from each other, used again, and given back."""
+"""Memory slots: disjoint, reused and released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed layers give what padded ones give: vectors, gradients, dropout."""
+"""Packed layers compute what padded ones compute: vectors, gradients, dropout."""
 
 from __future__ import annotations
 

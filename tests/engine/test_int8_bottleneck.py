@@ -1,4 +1,4 @@
-"""The compiled kernel gives what PyTorch's operators give, and is left out where it cannot be had."""
+"""The compiled kernel computes what PyTorch's operators compute, and is skipped where it is not available."""
 
 from __future__ import annotations
 

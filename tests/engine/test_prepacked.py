@@ -1,20 +1,20 @@
-"""Products with frozen weights laid out beforehand give what plain ones give."""
+"""Products with prepacked weights equal plain ones."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from scions.engine import prepacked as frozen_module
+from scions.engine import prepacked
 from scions.engine.prepacked import PrepackedLayers, PrepackedWeight, can_prepack, is_frozen
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("laid_out", [True, False])
-def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch):
-    if laid_out and not can_prepack():
-        pytest.skip("this PyTorch has no oneDNN product with a weight laid out beforehand")
-    monkeypatch.setattr(frozen_module, "can_prepack", lambda: laid_out)
+@pytest.mark.parametrize("packed", [True, False])
+def test_products_and_gradients_are_the_plain_ones(dtype, packed, monkeypatch):
+    if packed and not can_prepack():
+        pytest.skip("this PyTorch has no oneDNN product with a prepacked weight")
+    monkeypatch.setattr(prepacked, "can_prepack", lambda: packed)
     torch.manual_seed(0)
     layers = [torch.nn.Linear(24, 40).to(dtype).requires_grad_(False) for _ in range(3)]
     x = torch.randn(33, 24, dtype=dtype, requires_grad=True)
@@ -30,14 +30,14 @@ def test_products_and_gradients_are_the_plain_ones(dtype, laid_out, monkeypatch)
         assert torch.allclose(actual, expected, atol=tolerance, rtol=tolerance)
 
 
-def test_a_layer_whose_weights_moved_is_laid_out_anew():
+def test_a_layer_whose_weights_moved_is_prepacked_again():
     layer = torch.nn.Linear(4, 4).requires_grad_(False)
-    kept = PrepackedLayers()
-    first = kept.of(layer)
-    assert kept.of(layer) is first
+    layers = PrepackedLayers()
+    first = layers.of(layer)
+    assert layers.of(layer) is first
     layer.weight.data = layer.weight.data + 1
-    assert kept.of(layer) is not first
-    assert torch.equal(kept.of(layer)(torch.eye(4)), layer(torch.eye(4)))
+    assert layers.of(layer) is not first
+    assert torch.equal(layers.of(layer)(torch.eye(4)), layer(torch.eye(4)))
 
 
 def test_trained_layers_and_those_autocast_would_convert_are_not_frozen():
