@@ -1,4 +1,4 @@
-"""The command line: one file a command, each of which parses, calls one function below and prints."""
+"""Command line: one file a command, which parses, calls one function of the library and prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """As `scions.cli.app.main`, which is imported here, so that Ctrl-C is told as such during the imports too."""
+    """Run `scions.cli.app.main`; imported here so that Ctrl-C during the imports is reported too."""
     try:
         from scions.cli.app import main as run
 

@@ -1,4 +1,4 @@
-"""The app, and what becomes of errors: a line on stderr and an exit code, never a traceback."""
+"""The Typer app; `main` turns errors into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scions.cli.flags import read_flags_from
 from scions.cli.importance import importance
 from scions.cli.list import list_
 from scions.cli.mix import mix
-from scions.cli.options import MixRenamed, OutputRenamed, SelectRenamed
+from scions.cli.options import renamed_flags
 from scions.cli.prune import prune
 from scions.cli.quiet import DEBUG_VARIABLE, debugging, silence
 from scions.cli.reindex import reindex
@@ -52,29 +52,29 @@ def scions(
     """
 
 
-app.command("train", cls=OutputRenamed, no_args_is_help=True)(train)
-app.command("evaluate", cls=OutputRenamed, no_args_is_help=True)(evaluate)
+app.command("train", cls=renamed_flags(), no_args_is_help=True)(train)
+app.command("evaluate", cls=renamed_flags(), no_args_is_help=True)(evaluate)
 app.command("embed", no_args_is_help=True)(embed)
 app.command("reindex", no_args_is_help=True)(reindex)
-app.command("list", cls=OutputRenamed)(list_)
+app.command("list", cls=renamed_flags())(list_)
 app.command("importance", no_args_is_help=True)(importance)
-app.command("compare", cls=OutputRenamed, no_args_is_help=True)(compare)
-app.command("mix", cls=MixRenamed, no_args_is_help=True)(mix)
-app.command("select", cls=SelectRenamed, no_args_is_help=True)(select)
-app.command("prune", cls=OutputRenamed, no_args_is_help=True)(prune)
+app.command("compare", cls=renamed_flags(), no_args_is_help=True)(compare)
+app.command("mix", cls=renamed_flags(kept="density"), no_args_is_help=True)(mix)
+app.command("select", cls=renamed_flags(most="limit"), no_args_is_help=True)(select)
+app.command("prune", cls=renamed_flags(), no_args_is_help=True)(prune)
 app.command("serve")(serve)
 read_flags_from(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line (default: this process's) and return its exit code."""
+    """Run a command line (default: ``sys.argv``) and return its exit code."""
     silence()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="scions")
-    except SystemExit as finished:
-        if finished.code == STOPPED:  # typer takes Ctrl-C itself, and says nothing
+    except SystemExit as end:
+        if end.code == STOPPED:  # typer handles Ctrl-C silently
             typer.secho("Stopped.", fg="red", err=True)
-        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except ScionsError as error:
         if debugging():
             raise
@@ -88,6 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         first = (str(error).strip().splitlines() or [""])[0]
         typer.secho(f"Unexpected error: {type(error).__name__}: {first}", fg="red", err=True)
-        typer.echo(f"This is a fault of Scions. Set {DEBUG_VARIABLE}=1 to see where it arose.", err=True)
+        typer.echo(f"This is a bug in Scions. Set {DEBUG_VARIABLE}=1 to see the traceback.", err=True)
         return FAILURE
     return 0

@@ -1,70 +1,71 @@
-"""`scions embed`: a file of texts to a file of vectors."""
+"""`scions embed`: embed a file of texts into a file of vectors."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scions.cli.options import BatchSize, ReplaceOutput, Resume, base_option
+from scions.errors import UsageError
 from scions.store.names import BASE
+
+if TYPE_CHECKING:
+    from scions.vectors.embed import EmbedReport
 
 
 def embed(
     texts: Annotated[Path, typer.Argument(help="txt, jsonl, csv, tsv or parquet, each also .gz.", show_default=False)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to: .npy, .parquet or .jsonl.", show_default=False)
+        Path, typer.Option("--output", "-o", help="The file of vectors: .npy, .parquet or .jsonl.", show_default=False)
     ],
     adapter: Annotated[
         str | None,
         typer.Option(
-            help="An adapter's name or folder, any SentenceTransformer, or auto: the texts decide.",
+            help="An adapter's name or folder, any SentenceTransformer, or auto: chosen by the texts.",
             show_default="the base alone",
         ),
     ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
-    ] = None,
+    base: Annotated[str | None, base_option("the adapter's own")] = None,
     column: Annotated[
-        str | None, typer.Option(help="The column that holds the text.", show_default="recognised by name")
+        str | None, typer.Option(help="The column of the text.", show_default="recognized by name")
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(help="Use the model's prompt of this name: query, document.", show_default="the model's default"),
+        typer.Option(help="Name of one of the model's prompts: query, document.", show_default="the model's default"),
     ] = None,
     queries: Annotated[
-        bool, typer.Option("--queries", help="The texts are queries: what a query-side adapter is for.")
+        bool, typer.Option("--queries", help="The texts are queries; needed for a query-side adapter.")
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
+    batch_size: BatchSize = 64,
     dtype: Annotated[str, typer.Option(help="float32, or float16 for half the size.")] = "float32",
     normalize: Annotated[bool, typer.Option("--normalize/--no-normalize", help="Vectors of length 1.")] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    resume: Resume = False,
+    force: ReplaceOutput = False,
 ) -> None:
     """Write one vector for each row of a file, of any size.
 
-    The name of the space (base and adapter) goes with the vectors, in OUTPUT.json and in parquet's metadata.
+    The record OUTPUT.json beside the vectors names their space: base and adapter. Parquet holds it in its metadata too.
 
     \b
     Example:
       scions embed --adapter legal texts.txt -o vectors.npy
     """
     from scions.cli.progress import RowsBar, status
-    from scions.cli.render import console, duration, print_note
-    from scions.errors import UsageError
+    from scions.cli.render import print_note
     from scions.vectors.embed import embed_file
     from scions.vectors.writer import check_output
 
-    check_output(output, texts, dtype)  # before a model is loaded for nothing
+    check_output(output, texts, dtype)  # before a model is loaded
+    of_queries = queries or prompt == "query"
     if adapter == "auto-rows":
         raise UsageError("auto-rows: the vectors of a file lie in one space; give --adapter auto")
     if adapter == "auto":
         from scions.vectors.choose_adapter import choose_adapter
 
         with status("choosing the adapter"):
-            choice = choose_adapter(
-                texts, output, column=column, base=base, queries=queries or prompt == "query", resume=resume
-            )
+            choice = choose_adapter(texts, output, column=column, base=base, queries=of_queries, resume=resume)
         adapter, base = choice.adapter, choice.base
         print_note(choice.reason)
     with status("loading the model"):
@@ -72,7 +73,7 @@ def embed(
         from scions.encoder.loading import adapter_folder, load_encoder
 
         folder = None if adapter in (None, BASE) else adapter_folder(str(adapter))[0]
-        if folder is not None and not (queries or prompt == "query"):
+        if folder is not None and not of_queries:
             _refuse_documents(str(adapter), folder)
         encoder = load_encoder(adapter, base=base)
         if queries and prompt is None and "query" in (encoder.prompts or {}):
@@ -93,13 +94,17 @@ def embed(
             force=force,
             on_progress=bar.update,
         )
-    went_on = f", the first {report.resumed_from} from an earlier run" if report.resumed_from else ""
-    console().print(
+    print_report(report, f"space {report.space.fingerprint}")
+
+
+def print_report(report: EmbedReport, space: str) -> None:
+    """Print what was written, and into which space."""
+    from scions.cli.render import duration, print_line, print_note
+
+    resumed = f", the first {report.resumed_from} from an earlier run" if report.resumed_from else ""
+    print_line(
         f"{report.output}: {report.rows} vectors of {report.dimensions} dimensions ({report.dtype}) in "
-        f"{duration(report.seconds)}{went_on}; space {report.space.fingerprint}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"{duration(report.seconds)}{resumed}; {space}"
     )
     if report.truncated:
         print_note(
@@ -108,8 +113,7 @@ def embed(
 
 
 def _refuse_documents(adapter: str, folder: Path) -> None:
-    """Raise UsageError where the adapter is for queries alone and nothing says that the texts are queries."""
-    from scions.errors import UsageError
+    """Raise UsageError where the adapter is for queries only."""
     from scions.store import Manifest
 
     if Manifest.read(folder).query_side:

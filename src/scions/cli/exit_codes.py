@@ -1,4 +1,4 @@
-"""Exit codes, and errors as one line on stderr."""
+"""Exit codes and error lines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ FAILURE, USAGE, WORSE, STOPPED = 1, 2, 3, 130
 
 
 def report(error: ScionsError) -> None:
-    """Print the error's message on stderr, in red where that is a terminal."""
+    """Print an error's message on stderr."""
     label = "Stopped: " if isinstance(error, Interrupted) else "Error: "
     typer.secho(label + with_flags(str(error)), fg="red", err=True)
 
 
 def exit_code(error: ScionsError) -> int:
-    """2 for wrong usage, 130 for Ctrl-C, 1 for everything else."""
+    """Return 2 for wrong usage, 130 for Ctrl-C, 1 for everything else."""
     if isinstance(error, Interrupted):
         return STOPPED
     return USAGE if isinstance(error, UsageError) else FAILURE

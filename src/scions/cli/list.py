@@ -1,22 +1,25 @@
-"""`scions list`: the adapters there are."""
+"""`scions list`: list the adapters of a folder."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scions.cli.options import AdaptersFolder
+
+if TYPE_CHECKING:
+    from scions.store import AdapterEntry
 
 
 def list_(
     adapters: AdaptersFolder = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show the adapters there are: base, method, scores, verdict; broken ones with what is wrong.
+    """List adapters with base, method, scores and verdict, and broken ones with their problem.
 
     \b
     Example:
@@ -26,13 +29,13 @@ def list_(
     from scions.store import default_root, list_adapters
 
     place = adapters or default_root()
-    rows = [_described(entry) for entry in list_adapters(place)]
+    rows = [_row(entry) for entry in list_adapters(place)]
     if json:
         import json as format
 
         typer.echo(format.dumps(rows, indent=2, ensure_ascii=False))
         return
-    from scions.cli.render import outcome, percent, print_line, print_table, size, table
+    from scions.cli.render import figure, outcome, percent, print_line, print_table, size, table
 
     if not rows:
         print_line(f"{place} holds no adapters. Train one: scions train --data FILE --name NAME")
@@ -47,8 +50,8 @@ def list_(
                 f"{row['method']}, query-side" if row["query_side"] else row["method"],
                 percent(row["trainable_share"]),
                 row["metric"] or "-",
-                _two(row["before"]),
-                _two(row["after"]),
+                figure(row["before"]),
+                figure(row["after"]),
                 outcome(row["verdict"] or "-"),
                 row["created"][:10],
                 size(row["bytes"]),
@@ -61,55 +64,38 @@ def list_(
             print_line(f"{row['name']}: broken: {row['problem']}", style="red")
 
 
-def headline(scores: dict[str, Any]) -> tuple[str | None, float | None, float | None, str | None]:
-    """Deciding metric, before, after and verdict out of a manifest's ``scores``; None for what they do not hold."""
-    metric, metrics = scores.get("metric"), scores.get("metrics")
-    both = metrics.get(metric) if isinstance(metrics, dict) and isinstance(metric, str) else None
-    before, after = (_value(both, side) for side in ("base", "adapter"))
-    verdict = scores.get("outcome")
-    return (
-        metric if isinstance(metric, str) else None,
-        before,
-        after,
-        verdict if isinstance(verdict, str) else None,
-    )
-
-
-def _value(both: Any, side: str) -> float | None:
-    score = both.get(side) if isinstance(both, dict) else None
-    value = score.get("value") if isinstance(score, dict) else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _described(entry: Any) -> dict[str, Any]:
+def _row(entry: AdapterEntry) -> dict[str, Any]:
+    """Return what is listed of an adapter; None for what a broken one does not hold."""
     manifest = entry.manifest
-    metric, before, after, verdict = headline(manifest.scores) if manifest else (None, None, None, None)
+    scores = manifest.scores if manifest else {}
+    metric = _item(scores, "metric", str)
+    both = _item(_item(scores, "metrics", dict), metric, dict)
+    before, after = (_item(_item(both, side, dict), "value", (int, float)) for side in ("base", "adapter"))
     return {
         "name": entry.name,
         "path": str(entry.path),
         "problem": entry.problem,
         "base": manifest.base.id if manifest else None,
-        "method": manifest.method if manifest else None,
-        "query_side": manifest.query_side if manifest else None,
-        "rank": manifest.rank if manifest else None,
-        "trainable_share": manifest.trainable_share if manifest else None,
+        **{key: getattr(manifest, key, None) for key in ("method", "query_side", "rank", "trainable_share")},
         "metric": metric,
-        "before": before,
-        "after": after,
-        "verdict": verdict,
+        "before": None if before is None else float(before),
+        "after": None if after is None else float(after),
+        "verdict": _item(scores, "outcome", str),
         "created": manifest.created if manifest else None,
         "bytes": _bytes(entry.path),
     }
 
 
+def _item(mapping: Any, key: Any, kind: type | tuple[type, ...]) -> Any:
+    """Return an item of that type, else None: scores in a manifest may hold anything."""
+    value = mapping.get(key) if isinstance(mapping, dict) else None
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None
+
+
 def _bytes(folder: Path) -> int:
     total = 0
-    for place, _, names in os.walk(folder):  # passes over what must not be read, where rglob would stop
+    for place, _, names in os.walk(folder):  # skips unreadable folders, where rglob would stop
         for name in names:
             with suppress(OSError):
                 total += os.stat(os.path.join(place, name)).st_size
     return total
-
-
-def _two(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -15,47 +15,48 @@ AdaptersFolder = Annotated[
     typer.Option("--adapters", help="The folder of adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
 ]
 DataShape = Annotated[
-    str | None, typer.Option("--shape", help="The shape of the data.", show_default="recognised by the columns")
+    str | None, typer.Option("--shape", help="The shape of the data.", show_default="recognized by the columns")
 ]
+BatchSize = Annotated[int, typer.Option(min=1, help="Texts encoded together.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+ReplaceOutput = Annotated[bool, typer.Option("--force", help="Replace the output.")]
 
 
-class OutputRenamed(TyperCommand):
-    """A command that still accepts ``--output``, the name of ``--adapters`` before version 0.2, and warns."""
-
-    renamed: ClassVar[dict[str, str]] = {"--output": "--adapters"}
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        end = args.index("--") if "--" in args else len(args)
-        words = []
-        for word in args[:end]:
-            flag, equals, value = word.partition("=")
-            if flag in self.renamed:
-                typer.secho(f"Warning: {flag} is deprecated; use {self.renamed[flag]}", fg="yellow", err=True)
-                word = self.renamed[flag] + equals + value
-            words.append(word)
-        return super().parse_args(ctx, words + args[end:])
+def base_option(default: str) -> Any:
+    """Return the option ``--base`` with a description of its default."""
+    return typer.Option("--base", help="Base model: a folder or an id on the Hub.", show_default=default)
 
 
-class MixRenamed(OutputRenamed):
-    """``scions mix``, which also accepts ``--kept`` for ``--density``."""
+def renamed_flags(**names: str) -> type[TyperCommand]:
+    """Return a command class that still accepts flags of version 0.1 and warns: ``kept="density"`` for ``--kept``.
 
-    renamed: ClassVar[dict[str, str]] = {**OutputRenamed.renamed, "--kept": "--density"}
+    ``--output`` for ``--adapters`` is always among them.
+    """
+    renamed = {f"--{old}": f"--{new}" for old, new in {"output": "adapters", **names}.items()}
+
+    class Command(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            end = args.index("--") if "--" in args else len(args)
+            words = []
+            for word in args[:end]:
+                flag, equals, value = word.partition("=")
+                if flag in renamed:
+                    typer.secho(f"Warning: {flag} is deprecated; use {renamed[flag]}", fg="yellow", err=True)
+                    word = renamed[flag] + equals + value
+                words.append(word)
+            return super().parse_args(ctx, words + args[end:])
+
+    return Command
 
 
-class SelectRenamed(OutputRenamed):
-    """``scions select``, which also accepts ``--most`` for ``--limit``."""
-
-    renamed: ClassVar[dict[str, str]] = {**OutputRenamed.renamed, "--most": "--limit"}
-
-
-def parse_columns(given: list[str] | None) -> dict[str, str] | None:
-    """``["anchor=q,positive=a"]`` as a mapping. Raises UsageError for a part that is not ``role=column``."""
+def parse_columns(texts: list[str] | None) -> dict[str, str] | None:
+    """Return ``["anchor=q,positive=a"]`` as a dict. Raises UsageError for a part that is not ``role=column``."""
     mapping: dict[str, str] = {}
-    for part in (part for text in given or () for part in text.split(",")):
-        canonical, equals, column = (piece.strip() for piece in part.partition("="))
-        if not (canonical and equals and column):
+    for part in (part for text in texts or () for part in text.split(",")):
+        role, equals, column = (piece.strip() for piece in part.partition("="))
+        if not (role and equals and column):
             raise UsageError(f"--columns {part!r}: write role=column, as in anchor=q,positive=a")
-        if canonical in mapping:
-            raise UsageError(f"--columns names {canonical!r} twice")
-        mapping[canonical] = column
+        if role in mapping:
+            raise UsageError(f"--columns names {role!r} twice")
+        mapping[role] = column
     return mapping or None

@@ -1,4 +1,4 @@
-"""What moves while something runs: bars and spinners, on stderr so that stdout stays clean."""
+"""Progress bars and spinners, on stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def status(what: str) -> Iterator[Callable[[str], None]]:
 
 
 class _Field(ProgressColumn):
-    """A task's field, as text."""
+    """Show a field of the task as text."""
 
     max_refresh = 0.2
 
@@ -40,7 +40,7 @@ class _Field(ProgressColumn):
 
 
 class _Bar:
-    """A bar that appears with its first figures; without a terminal, a line now and then."""
+    """A bar that appears with its first figures; without a terminal, a line every 30 seconds."""
 
     def __init__(self, *fields: str) -> None:
         self.fields = fields
@@ -71,24 +71,24 @@ class _Bar:
             self._progress = Progress(*columns, console=console)
             self._progress.start()
             self._task = self._progress.add_task(what, total=total)
-        shown: dict[str, Any] = dict(values)
-        self._progress.update(self._task, completed=done, **shown)
+        fields: dict[str, Any] = dict(values)
+        self._progress.update(self._task, completed=done, **fields)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Stop the bar; it stays on screen."""
         if self._progress is not None:
             self._progress.stop()
         self._progress, self._printed = None, 0.0
 
 
 class TrainingBar(_Bar):
-    """Loss, speed and time left of a training."""
+    """Show loss, speed and time left of a training."""
 
     def __init__(self) -> None:
         super().__init__("loss", "speed", "left")
 
     def update(self, step: Any) -> None:
-        """``step``: a `scions.training.Step`."""
+        """Show a `scions.training.Step`."""
         self.show(
             "training",
             step.step,
@@ -100,7 +100,7 @@ class TrainingBar(_Bar):
 
 
 class RowsBar(_Bar):
-    """Rows done, speed and time left of ``what`` is being done to them."""
+    """Show rows done, speed and time left."""
 
     def __init__(self, what: str = "embedding") -> None:
         super().__init__("speed", "left")
@@ -108,11 +108,11 @@ class RowsBar(_Bar):
         self._first: tuple[float, int] | None = None
 
     def update(self, done: int, rows: int) -> None:
-        """``done`` of ``rows``; the first call sets the start, from which speed is measured."""
+        """Show ``done`` of ``rows``; speed is measured from the first call on."""
         now = time.monotonic()
         if self._first is None:
             self._first = (now, done)
         start, first = self._first
         speed = (done - first) / max(now - start, 1e-9)
-        shown = {"speed": f"{speed:.0f} rows/s", "left": f"{duration((rows - done) / speed)} left"} if speed else {}
-        self.show(self._what, done, rows, **shown)
+        fields = {"speed": f"{speed:.0f} rows/s", "left": f"{duration((rows - done) / speed)} left"} if speed else {}
+        self.show(self._what, done, rows, **fields)

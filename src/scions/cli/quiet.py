@@ -1,4 +1,4 @@
-"""Other libraries' bars, reports and warnings: off, so that what is printed is ours."""
+"""Silence other libraries' progress bars, reports and warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 DEBUG_VARIABLE = "SCIONS_DEBUG"
 
-# Read by the libraries when they are imported, which is why this costs nothing here.
+# Read by the libraries on import.
 _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -23,14 +23,14 @@ _LOGGERS = ("sentence_transformers", "transformers", "datasets", "peft", "accele
 
 
 def debugging() -> bool:
-    """Whether SCIONS_DEBUG asks for everything to be shown."""
+    """Whether SCIONS_DEBUG is set."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
 def silence() -> None:
-    """Turn other libraries' output off, unless SCIONS_DEBUG is set."""
+    """Silence other libraries, unless SCIONS_DEBUG is set."""
     for stream in (sys.stdout, sys.stderr):
-        # People's texts hold characters that a terminal's encoding may lack.
+        # Texts may hold characters that the terminal's encoding lacks.
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
@@ -45,7 +45,7 @@ def silence() -> None:
 
 
 def silence_loaded() -> None:
-    """The same for libraries that were imported before, as in a notebook: they no longer read the environment."""
+    """Silence libraries that are imported already and no longer read the environment."""
     if "transformers" in sys.modules:
         from transformers.utils import logging as transformers_logging
 

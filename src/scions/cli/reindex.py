@@ -1,4 +1,4 @@
-"""`scions reindex`: a file of vectors into the space of an adapter, or of the base."""
+"""`scions reindex`: move a file of vectors to the space of an adapter, or of the base."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from scions.cli.embed import print_report
+from scions.cli.options import BatchSize, ReplaceOutput, Resume, base_option
 from scions.store.names import BASE
 
 
@@ -14,31 +16,28 @@ def reindex(
     vectors: Annotated[
         Path, typer.Argument(help="The old vectors, .npy, .parquet or .jsonl, with their record.", show_default=False)
     ],
-    texts: Annotated[Path, typer.Option(help="The file of texts they were made of, row by row.", show_default=False)],
+    texts: Annotated[Path, typer.Option(help="The file of their texts, one a row.", show_default=False)],
     adapter: Annotated[
         str, typer.Option(help="The adapter's name or folder; base: the base alone.", show_default=False)
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The new file.", show_default="VECTORS.ADAPTER beside it")
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own, or the vectors'"),
-    ] = None,
+    base: Annotated[str | None, base_option("the adapter's own, or the vectors'")] = None,
     column: Annotated[
-        str | None, typer.Option(help="The column that holds the text.", show_default="the old one, or by name")
+        str | None, typer.Option(help="The column of the text.", show_default="the old one, or by name")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
+    batch_size: BatchSize = 64,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show rows, spaces and estimated time; write nothing.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    resume: Resume = False,
+    force: ReplaceOutput = False,
 ) -> None:
-    """Embed the texts of a vector file anew, for another adapter; type, length, prompt and ids stay as they are.
+    """Embed the texts of a vector file again with another adapter; type, normalization, prompt and ids stay.
 
-    The old file stays, unless --output names it and --force is given. A query-side adapter leaves documents in the
-    base's space: then there is nothing to do.
+    The old file stays, unless --output names it and --force is given. For a query-side adapter there is nothing to do:
+    its documents lie in the base's space.
 
     \b
     Examples:
@@ -52,8 +51,8 @@ def reindex(
     from scions.vectors.writer import recover
 
     recover(vectors)
-    old, _, _ = read_outline(vectors)  # before a model is loaded for nothing
-    if adapter == BASE and base is None:  # the one that these vectors are of, not the default
+    old, _, _ = read_outline(vectors)  # before a model is loaded
+    if adapter == BASE and base is None:  # that of these vectors, not the default
         base = str(old["base"]) if old.get("base") else None
     with status("loading the model"):
         from scions.vectors.reindex import document_encoder, migrate, plan_migration, rows_per_second, sample_of
@@ -64,12 +63,12 @@ def reindex(
     before = f"space {old['space']} ({origin(old)})"
     if not plan.needed:
         query_side = adapter != BASE and space.adapter is None
-        why = f": {adapter} is query-side and leaves documents to the base" if query_side else ""
+        why = f": {adapter} is query-side, its documents are the base's" if query_side else ""
         print_line(f"Nothing to do: the {plan.rows} vectors of {vectors} lie in {before} already{why}.")
         return
     print_line(f"{vectors}: {plan.rows} vectors in {before}, to space {space.fingerprint} ({origin(vars(space))})")
     if not plan.same_texts:
-        print_note(f"{texts} is not the file that {vectors} was made of, as its record knows it; row numbers decide")
+        print_note(f"{texts} is not the file that {vectors} was made of, by its record; row numbers are matched")
     if dry_run:
         with status("measuring"):
             speed = rows_per_second(encoder, sample_of(texts, plan.column, plan.rows), batch_size=batch_size)
@@ -77,11 +76,5 @@ def reindex(
         print_line("Nothing was written (--dry-run).")
         return
     with RowsBar() as bar:
-        done = migrate(encoder, plan, batch_size=batch_size, resume=resume, force=force, on_progress=bar.update)
-    went_on = f", the first {done.resumed_from} from an earlier run" if done.resumed_from else ""
-    print_line(
-        f"{done.output}: {done.rows} vectors of {done.dimensions} dimensions ({done.dtype}) in "
-        f"{duration(done.seconds)}{went_on}; space {old['space']} before, {space.fingerprint} now"
-    )
-    if done.truncated:
-        print_note(f"{done.truncated} of {done.rows} texts are longer than {done.max_length} tokens and were cut there")
+        report = migrate(encoder, plan, batch_size=batch_size, resume=resume, force=force, on_progress=bar.update)
+    print_report(report, f"space {old['space']} before, {space.fingerprint} now")

@@ -1,4 +1,4 @@
-"""Figures as tables and words: what every command prints with."""
+"""Format and print the results of commands."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ OUTCOME_STYLES = {"better": "green", "no measurable difference": "yellow", "wors
 
 
 def console() -> Console:
-    """For results. Made anew each time, since tests and callers exchange stdout."""
+    """Return a console on the current stdout, for results."""
     return Console(highlight=False)
 
 
 def errors() -> Console:
-    """For progress, notes and stages: stderr."""
+    """Return a console on the current stderr, for progress and notes."""
     return Console(stderr=True, highlight=False)
 
 
 def print_note(text: str) -> None:
-    """One remark, on stderr."""
+    """Print a remark on stderr."""
     errors().print(Text(f"note: {text}", style="yellow"), soft_wrap=True)
 
 
 def print_stage(text: str) -> None:
-    """What is being done now, on stderr."""
+    """Print the current stage on stderr."""
     errors().print(Text(f"* {text}", style="cyan"), soft_wrap=True)
 
 
 def print_line(text: str, style: str = "") -> None:
-    """One line of a result, on stdout, with nothing in it read as markup."""
+    """Print one line of a result on stdout; nothing in it is markup."""
     console().print(Text(text, style=style), soft_wrap=True)
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = ()) -> Table:
-    """A table of cells; the columns at ``numbers`` are set flush right. Strings are taken as they are."""
+    """Return a table of cells; the columns at ``numbers`` are right-aligned. Nothing in a string is markup."""
     right = set(numbers)
-    made = Table(title=Text(title), title_justify="left", title_style="bold")
+    result = Table(title=Text(title), title_justify="left", title_style="bold")
     for place, heading in enumerate(headings):
-        made.add_column(Text(heading), justify="right" if place in right else "left", overflow="fold")
+        result.add_column(Text(heading), justify="right" if place in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    return made
+        result.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return result
 
 
-def print_table(made: Table) -> None:
-    """Print it, wider than 80 columns where stdout is no terminal and so has no width."""
+def print_table(content: Table) -> None:
+    """Print a table, at least 120 columns wide where stdout is no terminal."""
     target = console()
     if not target.is_terminal:
         target = Console(highlight=False, width=max(target.width, 120))
-    target.print(made)
+    target.print(content)
 
 
 def figure(value: Any) -> str:
-    """An interval as ``67.10 [65.21, 69.00]``, a number with two digits, None as a dash."""
+    """Format an interval as ``67.10 [65.21, 69.00]``, a number with two digits, None as a dash."""
     if value is None:
         return "-"
     return str(value) if hasattr(value, "low") else f"{value:.2f}"
 
 
 def signed(value: Any, none: str = "-") -> str:
-    """A difference as ``+1.20 [+0.31, +2.11]``, None as ``none``."""
+    """Format a difference as ``+1.20 [+0.31, +2.11]``, None as ``none``."""
     if value is None:
         return none
     return value.signed if hasattr(value, "signed") else f"{value:+.2f}"
 
 
 def outcome(text: str) -> Text:
-    """A verdict's word in its colour."""
+    """Color a verdict."""
     return Text(text, style=OUTCOME_STYLES.get(text, ""))
 
 
 def duration(seconds: float) -> str:
-    """``8.4 s``, ``4 min 12 s``, ``2 h 5 min``."""
+    """Format seconds as ``8.4 s``, ``4 min 12 s`` or ``2 h 5 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -88,7 +88,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as ``3.3 MB``."""
+    """Format bytes as ``3.3 MB``."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
@@ -97,11 +97,11 @@ def size(count: float) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 as ``3.60 %``."""
+    """Format a share of 1 as ``3.60 %``."""
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
 def shortened(text: str, width: int = 90) -> str:
-    """One line of at most ``width`` characters."""
+    """Return the text on one line of at most ``width`` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= width else flat[: width - 3] + "..."
