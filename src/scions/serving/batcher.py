@@ -33,7 +33,7 @@ class _Job:
     strengths: Sequence[float]
     numbers: Sequence[int] | None
     done: asyncio.Future[np.ndarray]
-    queued: float  # when
+    queued: float  # time of queueing, of `time.perf_counter`
     tokens: int  # of the rows from `next` on
     missing: int  # rows without a vector
     next: int = 0  # the first row that is in no batch yet

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """Encoder, adapters, queue, keys and metrics of one server. `start` and `close` it inside its event loop."""
+    """Encoder, adapters, queue, keys and metrics of one server. `start` and `close` it inside its event loop.
+
+    Args:
+        encoder: encodes the rows.
+        base_info: its description.
+        adapter_cache: the registered adapters.
+        settings: the limits.
+        keys: the API keys; None serves this machine only.
+    """
 
     def __init__(
         self,

@@ -47,13 +47,6 @@ class Routed:
     sample: Sample | None = None
 
 
-@dataclass(frozen=True)
-class _Decided:
-    decisions: list[RoutingDecision]
-    weights: dict[str, Weights]
-    sample: Sample | None  # None where there was nothing to choose from
-
-
 class Router:
     """Route the requests of one server, each among the adapters that its caller may use.
 
@@ -95,15 +88,13 @@ class Router:
 
         async def decide_whole() -> CachedDecision:
             nonlocal sample
-            decided = await self._decide(
+            (decision,), weights, sample = await self._decide(
                 request,
                 sample_rows(request.rows),
                 lambda unit, domains: [decide(unit, domains, calibration_for(len(unit)))],
             )
-            sample, (decision,) = decided.sample, decided.decisions
-            name = decision.adapter
-            choice = None if name is None else Choice(name, decided.weights[name].version)
-            return CachedDecision(choice, decision.confidence, 0 if sample is None else len(sample.rows))
+            texts = 0 if sample is None else len(sample.rows)
+            return CachedDecision(next(iter(weights), None), decision.confidence, texts)
 
         while True:
             if request.collection is None:
@@ -119,27 +110,25 @@ class Router:
             return Routed([decision.choice] * request.rows, weights, {"decision": decision.response()}, sample)
 
     async def _route_rows(self, request: RoutingRequest) -> Routed:
-        decided = await self._decide(request, list(range(request.rows)), decide_rows)
-        choices = {name: Choice(name, weights.version) for name, weights in decided.weights.items()}
-        decisions = decided.decisions * (request.rows if decided.sample is None else 1)
-        return Routed(
-            [None if decision.adapter is None else choices[decision.adapter] for decision in decisions],
-            {choices[name]: weights for name, weights in decided.weights.items()},
-            {"confidences": [decision.confidence for decision in decisions]},
-            decided.sample,
-        )
+        decisions, weights, sample = await self._decide(request, list(range(request.rows)), decide_rows)
+        if sample is None:
+            decisions = decisions * request.rows
+        by_name: dict[str | None, Choice] = {choice.name: choice for choice in weights}
+        response = {"confidences": [decision.confidence for decision in decisions]}
+        return Routed([by_name.get(decision.adapter) for decision in decisions], weights, response, sample)
 
     async def _decide(
         self,
         request: RoutingRequest,
         rows: list[int],
         judge: Callable[[np.ndarray, Domains], list[RoutingDecision]],
-    ) -> _Decided:
+    ) -> tuple[list[RoutingDecision], dict[Choice, Weights], Sample | None]:
+        """Return decisions, weights of the chosen versions, and the sample; none where there was nothing to choose."""
         sample: Sample | None = None
         while True:
             domains = await self.index.domains_for(request.caller)
             if domains is None:
-                return _Decided([RoutingDecision(None, 1.0)], {}, None)
+                return [RoutingDecision(None, 1.0)], {}, None
             if sample is None:
                 ids = await request.base_ids(rows)
                 vectors = await request.encode(ids, [None] * len(ids), [1.0] * len(ids), rows)
@@ -150,14 +139,15 @@ class Router:
                 limit = f"at most {self._max_adapters} are allowed in one request"
                 raise too_large(f"input: its rows go to {len(names)} adapters, {limit}")
             try:
-                weights = await self._load([Choice(name) for name in names])
+                newest = await self._load([Choice(name) for name in names])
             except ApiError as error:
                 if error.status == 404:  # removed meanwhile: decide among the remaining ones
                     continue
                 raise
             base = sum(decision.adapter is None for decision in decisions)
             self._metrics.decided(len(decisions) - base, base)
-            return _Decided(decisions, {choice.name: adapter for choice, adapter in weights.items()}, sample)
+            weights = {Choice(choice.name, adapter.version): adapter for choice, adapter in newest.items()}
+            return decisions, weights, sample
 
 
 async def encode_rest(
@@ -167,7 +157,15 @@ async def encode_rest(
     strengths: Sequence[float],
     sample: Sample | None,
 ) -> np.ndarray:
-    """Return vectors ``[rows, dim]``; rows of the bare base that the sample holds are not encoded again."""
+    """Return vectors ``[rows, dim]``; rows of the bare base that the sample holds are not encoded again.
+
+    Args:
+        encode: encodes rows.
+        ids: token ids of each row.
+        adapters: of each row, None for the base.
+        strengths: of each row.
+        sample: base vectors of a routing decision; None where there are none.
+    """
     bare = [adapter is None or strength == 0 for adapter, strength in zip(adapters, strengths, strict=True)]
     known = [] if sample is None else sample.reusable(ids, bare)
     if sample is None or not known:

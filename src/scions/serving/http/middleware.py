@@ -6,20 +6,14 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scions.serving.errors import ApiError, client_gone, too_large, unavailable
 from scions.serving.logs import describe_error, log
 from scions.serving.metrics import Metrics
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOG_FIELDS = "scions.log_fields"  # where in the scope a route adds fields of the log line
 _UNMATCHED = "(none)"
@@ -42,7 +36,7 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: App, *, metrics: Metrics, max_body: int, patience: float, hosts: frozenset[str] | None
+        self, app: ASGIApp, *, metrics: Metrics, max_body: int, patience: float, hosts: frozenset[str] | None
     ) -> None:
         self.app, self.metrics, self.max_body, self.patience, self.hosts = app, metrics, max_body, patience, hosts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -43,13 +44,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def describe(app: FastAPI) -> None:
     """Make ``app.openapi()`` return the complete document."""
-
-    def complete() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _complete(app)
-        return app.openapi_schema
-
-    app.openapi = complete  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _complete(app))  # type: ignore[method-assign]
 
 
 def document(app: FastAPI) -> str:
