@@ -18,7 +18,8 @@ from scions.data import Table
 from scions.evaluation import evaluate, evaluate_sts
 from scions.store import load_base
 from scions.training.baselines.linear_map import fit_linear_map
-from scions.training.fit import fit, sample_dev_rows
+from scions.training.best_epoch import sample_dev_rows
+from scions.training.fit import fit
 from scions.training.live_encoder import LiveEncoder
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.trainable import DEFAULT_SHARE, make_trainable

@@ -10,7 +10,7 @@ import numpy as np
 
 from scions.data import Shape, Table, read, read_splits
 from scions.data.leaks import drop_duplicates, drop_shared_rows
-from scions.training.fit import sample_dev_rows
+from scions.training.best_epoch import sample_dev_rows
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from adaptation.records import packed, summary
 from scions.data import read
 from scions.evaluation import dev_score, evaluate, evaluate_sts
 from scions.store import load_base
-from scions.training.fit import fit, sample_dev_rows
+from scions.training.best_epoch import sample_dev_rows
+from scions.training.fit import fit
 from scions.training.live_encoder import LiveEncoder
 from scions.training.preservation import measure_importance
 from scions.training.trainable import make_trainable

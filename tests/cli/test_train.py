@@ -156,7 +156,7 @@ def test_every_option_reaches_the_training(run, training, tmp_path):
         "shape": "pairs",
         "columns": {"anchor": "q", "positive": "a"},
         "limit": 9,
-        "output": tmp_path,
+        "adapters": tmp_path,
         "resume": True,
         "force": True,
         "compare_full": True,

@@ -21,10 +21,10 @@ TOPICS = {
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handful of general pairs instead of a thousand."""
-    import scions.training.run as run
+    import scions.training.prepare as prepare
 
     pairs = [("the court of law", "a judge in the trial"), ("a pump", "the valve of the engine"), ("data", "a model")]
-    monkeypatch.setattr(run, "drift_pairs", lambda: pairs)
+    monkeypatch.setattr(prepare, "drift_pairs", lambda: pairs)
 
 
 @pytest.fixture

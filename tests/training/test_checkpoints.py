@@ -12,9 +12,9 @@ import sys
 
 import pytest
 
-import scions.training.baselines.rivals as rivals
-import scions.training.fit as fit_module
+import scions.training.baselines.score as baselines
 import scions.training.run as run
+import scions.training.train_callback as train_callback
 from scions.errors import Interrupted, ScionsError, UsageError
 from scions.store import list_adapters
 from scions.training import train
@@ -24,7 +24,7 @@ from scions.training.trainer import COMPLETE, AdapterTrainer
 
 def _fails_at(monkeypatch, save, error):
     """Checkpoints at every step, of which number ``save`` is cut short by ``error``."""
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(train_callback, "CHECKPOINT_SECONDS", -1.0)
     real, saved = AdapterTrainer._save, []
 
     def _save(self, output_dir=None, state_dict=None):
@@ -52,7 +52,7 @@ def test_a_full_disk_later_keeps_the_checkpoint_before(write, short, adapters_as
     data = write("pairs")
     with monkeypatch.context() as patched:
         _fails_at(patched, 3, FULL)
-        with pytest.raises(ScionsError, match=r"disk is full.* checkpoint-2 is kept: --resume goes on from it"):
+        with pytest.raises(ScionsError, match=r"disk is full.* checkpoint-2 is kept: resume it with resume=True"):
             train(data, "legal", force=True, **short)
     assert list_adapters() == []
     assert not (adapters_aside / ".training-legal" / "checkpoint-3").exists()
@@ -84,13 +84,14 @@ def test_a_really_full_disk(write, tiny_base, tmp_path):
     code = """
 import os, sys, torch
 torch.set_num_threads(1)
-import scions.training.fit as fit
+import scions.training.prepare as prepare
 import scions.training.run as run
-fit.CHECKPOINT_SECONDS = -1.0
-run.drift_pairs = lambda: [("the court", "a judge"), ("a pump", "the valve"), ("data", "a model")]
+import scions.training.train_callback as train_callback
+train_callback.CHECKPOINT_SECONDS = -1.0
+prepare.drift_pairs = lambda: [("the court", "a judge"), ("a pump", "the valve"), ("data", "a model")]
 from scions.errors import ScionsError
 try:
-    run.train(sys.argv[1], "legal", base=sys.argv[2], rank=2, epochs=1, batch_size=16, output=sys.argv[3])
+    run.train(sys.argv[1], "legal", base=sys.argv[2], rank=2, epochs=1, batch_size=16, adapters=sys.argv[3])
 except ScionsError as error:
     print(error)
 print(os.listdir(sys.argv[3]))
@@ -109,7 +110,7 @@ def test_a_baseline_that_fills_the_disk_costs_nothing(write, short, adapters_asi
         (adapters_aside / ".training-legal" / "full").mkdir()
         raise FULL
 
-    monkeypatch.setattr(rivals, "_full", full)
+    monkeypatch.setattr(baselines, "full_fine_tuning", full)
     stages = []
     result = train(write("pairs"), "legal", compare_full=True, force=True, on_stage=stages.append, **short)
     assert set(result.verdict.baselines) == {"linear map"}
@@ -118,19 +119,19 @@ def test_a_baseline_that_fills_the_disk_costs_nothing(write, short, adapters_asi
 
 
 def test_ctrl_c_in_a_baseline_leaves_it_out(write, short, monkeypatch):
-    monkeypatch.setattr(rivals, "_full", lambda *_: (_ for _ in ()).throw(Interrupted("go on with --resume")))
+    monkeypatch.setattr(baselines, "full_fine_tuning", lambda *_: (_ for _ in ()).throw(Interrupted("stopped")))
     result = train(write("pairs"), "legal", compare_full=True, force=True, **short)
     assert result.path is not None
-    assert "the rival, full fine-tuning, was left out: stopped by Ctrl-C" in result.notes
+    assert "the baseline, full fine-tuning, was left out: stopped by Ctrl-C" in result.notes
 
 
-def _interrupt(*_):
+def _interrupt(*_, **__):
     os.kill(os.getpid(), signal.SIGINT)
     raise AssertionError("not interrupted")
 
 
 def test_ctrl_c_before_there_is_a_checkpoint(write, short, adapters_aside, monkeypatch):
-    monkeypatch.setattr(run, "_fit", _interrupt)
+    monkeypatch.setattr(run, "fit", _interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(write("pairs"), "legal", **short)
     assert os.listdir(adapters_aside) == []
@@ -140,7 +141,7 @@ def test_ctrl_c_while_scoring_keeps_what_was_trained(write, short, monkeypatch):
     data = write("pairs")
     with monkeypatch.context() as patched:
         patched.setattr(run, "write_weights", _interrupt)
-        with pytest.raises(Interrupted, match=r"checkpoint-\d+ is kept in .*--resume"):
+        with pytest.raises(Interrupted, match=r"checkpoint-\d+ is kept in .*resume=True"):
             train(data, "legal", **short)
     assert train(data, "legal", resume=True, force=True, **short).path is not None
 
@@ -151,7 +152,7 @@ def test_settings_of_a_checkpoint_that_cannot_be_read(write, short, adapters_asi
     (checkpoint / COMPLETE).touch()
     for content in ("{", json.dumps(3)):
         (checkpoint.parent / SETTINGS).write_text(content)
-        with pytest.raises(UsageError, match=r"settings\.json cannot be read .*--force"):
+        with pytest.raises(UsageError, match=r"settings\.json cannot be read .*force=True"):
             train(write("pairs"), "legal", resume=True, **short)
 
 

@@ -35,7 +35,7 @@ def test_a_step_is_measured_without_the_first(write, short, monkeypatch):
             on_step(None)
 
     monkeypatch.setattr(estimates, "fit", fit)
-    monkeypatch.setattr(estimates, "_encoding", lambda encoder, texts, most=0: 0.25 * len(texts))
+    monkeypatch.setattr(estimates, "_encoding", lambda encoder, texts, limit=0: 0.25 * len(texts))
     monkeypatch.setattr(estimates.time, "perf_counter", lambda: clock[0])
     made = plan(str(write("pairs", 200)), **{**short, "epochs": 5})
     assert told == [6 * short["batch_size"]]
@@ -56,13 +56,13 @@ def test_preservation_counts_with_its_steps_and_before_the_first(write, short, m
             clock[0] += 2.0
             on_step(None)
 
-    def measure(model, texts, *, seed, most):
-        asked.append(most)
-        clock[0] += 0.5 * most
+    def measure(model, texts, *, seed, limit):
+        asked.append(limit)
+        clock[0] += 0.5 * limit
 
     monkeypatch.setattr(estimates, "fit", fit)
     monkeypatch.setattr(estimates, "measure_importance", measure)
-    monkeypatch.setattr(estimates, "_encoding", lambda encoder, texts, most=0: 0.25 * len(texts))
+    monkeypatch.setattr(estimates, "_encoding", lambda encoder, texts, limit=0: 0.25 * len(texts))
     monkeypatch.setattr(estimates.time, "perf_counter", lambda: clock[0])
     data, asks = str(write("pairs", 400)), {"preserve": "all", "general_texts": "words", "compare_full": True}
     plain, kept = plan(data, **short), plan(data, **short, **asks)

@@ -25,7 +25,7 @@ def test_training_on_kept_states_is_the_same_training(write, tiny_base, tmp_path
     real = prefix.FrozenPrefix.of
     monkeypatch.setattr(prefix.FrozenPrefix, "of", lambda self, places: (used.append(1), real(self, places))[1])
     for limit in (2**30, 0):
-        monkeypatch.setattr(prefix, "MOST_BYTES", limit)
+        monkeypatch.setattr(prefix, "MAX_PREFIX_BYTES", limit)
         model = load_base(tiny_base, device="cpu").train()
         trained = make_trainable(model, method, rank=2, layers=1)
         assert trained.first_layer == 1

@@ -47,7 +47,7 @@ def test_resuming_reaches_what_an_unbroken_run_does(write, short, adapters_aside
     options = {**short, "epochs": 4, "force": True, **more}
     whole = train(data, "whole", **options)
     for stop in (2, 4):
-        with pytest.raises(Interrupted, match=rf"stopped at step {stop} of \d+; a checkpoint is saved .*--resume"):
+        with pytest.raises(Interrupted, match=rf"stopped at step {stop} of \d+; a checkpoint is saved .*resume=True"):
             train(data, "broken", resume=True, on_step=_stop_at(stop), **options)
         assert list_adapters()[0].name == "whole"
         assert len(list_adapters()) == 1
@@ -77,7 +77,7 @@ def test_a_checkpoint_is_not_thrown_away_unasked(write, short):
     data = write("pairs")
     with pytest.raises(Interrupted):
         train(data, "legal", on_step=_stop_at(2), **short)
-    with pytest.raises(UsageError, match=r"checkpoint-2 .*--resume goes on.*--force"):
+    with pytest.raises(UsageError, match=r"checkpoint-2 .*resume=True.*force=True"):
         train(data, "legal", **short)
     assert train(data, "legal", force=True, **short).path is not None
 
@@ -133,8 +133,8 @@ import sentence_transformers, datasets, matplotlib.figure, matplotlib.backends.b
 from pathlib import Path
 from scions.store import list_adapters
 from scions.training import train
-import scions.training.run as run
-run.drift_pairs = lambda: [("the court", "a judge"), ("a pump", "the valve"), ("data", "a model")]
+import scions.training.prepare as prepare
+prepare.drift_pairs = lambda: [("the court", "a judge"), ("a pump", "the valve"), ("data", "a model")]
 data, base, root = sys.argv[1:]
 draw = random.Random(7)
 settings = dict(base=base, rank=2, epochs=1, batch_size=16, force=True, resume=True)

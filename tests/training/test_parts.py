@@ -119,12 +119,12 @@ def test_the_fast_encoder_gives_the_models_vectors_and_its_mode_back(model):
 
 def test_statistics_of_a_domain_are_without_prompts_as_it_is_looked_for(model):
     from scions.data import Shape, Table
-    from scions.training.manifest import _statistics
+    from scions.training.manifest import sample_statistics
 
     texts = ["the court of law", "a judge", "the drug of the doctor"]
     expected = model.encode(texts, normalize_embeddings=True).mean(axis=0)
     model.prompts, model.default_prompt_name = {"query": "a court "}, "query"
-    assert np.allclose(_statistics(Table(Shape.TEXTS, {"text": texts}, "t"), model).mean, expected, atol=0.005)
+    assert np.allclose(sample_statistics(Table(Shape.TEXTS, {"text": texts}, "t"), model).mean, expected, atol=0.005)
 
 
 @pytest.mark.parametrize("method", ["houlsby", "pfeiffer", "parallel", "lora"])

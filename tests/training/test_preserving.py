@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import scions.training.fit as fit_module
+import scions.training.prepare as preparing
 import scions.training.preservation.preserver as preserver
 import scions.training.run as run
+import scions.training.train_callback as train_callback
 from scions.data import Shape
 from scions.errors import DataError, Interrupted, UsageError
 from scions.training import plan, train
-from scions.training.prepare import parse_overrides, prepare
+from scions.training.options import TrainOptions
+from scions.training.prepare import prepare
 from scions.training.preservation.contrast import Contrast
 from scions.training.recipe import choose_recipe
 
@@ -60,7 +62,7 @@ def test_distillation_keeps_more_than_none(write, short):
 
 def test_general_texts_that_nothing_reads_are_refused(write, short, adapters_aside):
     for parts in ("none", "mask,contrast"):
-        with pytest.raises(UsageError, match=r"--general-texts own.*leave --preserve out"):
+        with pytest.raises(UsageError, match=r"general_texts=\'own\'.*leave preserve=\.\.\. out"):
             train(write("pairs"), "legal", preserve=parts, **OWN, **short)
     assert not adapters_aside.exists()
 
@@ -106,7 +108,7 @@ def test_resuming_with_other_general_texts_is_refused(write, short, tmp_path, mo
         if step.step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(train_callback, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(Interrupted):
         train(data, "legal", on_step=stop, **options)
     path.write_text("the court of law\nthe valve of the engine\n")
@@ -145,7 +147,7 @@ def test_a_limit_with_nothing_to_measure_is_refused(write, short, monkeypatch):
     def none():
         raise DataError("no docstrings")
 
-    monkeypatch.setattr(run, "drift_pairs", none)
+    monkeypatch.setattr(preparing, "drift_pairs", none)
     data = write("pairs")
     for do in (lambda **options: train(data, "legal", **options), lambda **options: plan(str(data), **options)):
         with pytest.raises(UsageError, match=r"nothing to measure it on.*general="):
@@ -154,16 +156,8 @@ def test_a_limit_with_nothing_to_measure_is_refused(write, short, monkeypatch):
 
 
 def test_prepared_texts_are_those_of_the_recipe(write, short):
-    keywords = dict.fromkeys(("trainable_share", "layers", "dev", "test", "shape", "columns", "limit"))
-    made = prepare(
-        str(write("pairs")),
-        base=short["base"],
-        method="houlsby",
-        rank=2,
-        seed=0,
-        overrides=parse_overrides({"preserve": "distillation", "general_texts": Path("own"), "epochs": None}),
-        **keywords,
-    )
+    options = {"preserve": "distillation", "general_texts": Path("own"), "epochs": None}
+    made = prepare(TrainOptions.of(write("pairs"), None, {"base": short["base"], "rank": 2, **options}))
     assert made.plan.recipe.general_texts == "own"
-    assert made.general is not None
-    assert sorted(made.general) == sorted(made.splits.train.texts())
+    assert made.distilled is not None
+    assert sorted(made.distilled) == sorted(made.splits.train.texts())

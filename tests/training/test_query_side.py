@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-import scions.training.fit as fit_module
+import scions.training.train_callback as train_callback
 from scions.data import read
 from scions.encoder import DomainEncoder, load_encoder, space_of
 from scions.encoder.query_side import QuerySideModel
@@ -103,7 +103,7 @@ def test_every_given_negative_is_held_against(tmp_path, short, monkeypatch):
 
 
 def test_many_documents_are_drawn_from_but_a_steps_own_are_always_there(write, short, monkeypatch):
-    monkeypatch.setattr(query_side, "MOST_DOCUMENTS", 5)
+    monkeypatch.setattr(query_side, "MAX_DOCUMENTS", 5)
     seen = []
     real = QuerySteps.__getitem__
 
@@ -161,13 +161,13 @@ def test_each_text_is_encoded_with_the_prompt_of_its_role_once(write, model):
 def test_resuming_ends_in_the_same_adapter(write, short, monkeypatch, adapters_aside):
     path = write("retrieval")
     whole = train(path, "whole", force=True, query_side=True, **short)
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(train_callback, "CHECKPOINT_SECONDS", 0.0)
 
     def stop(step):
         if step.step == 3:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="--resume"):
+    with pytest.raises(Interrupted, match="resume=True"):
         train(path, "legal", query_side=True, on_step=stop, **short)
     with pytest.raises(UsageError, match="query_side"):
         train(path, "legal", resume=True, **short, max_length=16)
@@ -186,8 +186,8 @@ def test_rows_without_queries_are_refused_with_what_to_do(write, short, adapters
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"query_side": True, "objective": "simcse"}, "knows none"),
-        ({"documents": "x.npy"}, "for --query-side only"),
+        ({"query_side": True, "objective": "simcse"}, "has none"),
+        ({"documents": "x.npy"}, "for query_side=True only"),
         ({"compare_two_sided": True}, "give that too"),
         ({"query_side": True, "document_texts": "x.txt"}, "give that file of vectors too"),
         ({"query_side": True, "documents": "none.npy"}, "no such file of vectors"),
@@ -234,7 +234,7 @@ def test_vectors_of_a_file_of_texts(write, short, tiny_base, tmp_path):
     base = load_base(tiny_base, device="cpu")
     embed_file(base, texts, tmp_path / "index.parquet", space=space_of(base))
     options = {"query_side": True, "documents": tmp_path / "index.parquet", **short}
-    with pytest.raises(UsageError, match="--document-texts"):
+    with pytest.raises(UsageError, match="document_texts="):
         train(data, "legal", **options)
     assert train(data, "legal", force=True, document_texts=texts, **options).path is not None
 

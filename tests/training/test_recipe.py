@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from scions.data import Shape
-from scions.errors import UsageError
-from scions.training.prepare import parse_overrides
+from scions.errors import ScionsError, UsageError
+from scions.training import train
+from scions.training.options import TrainKeywords, TrainOptions
 from scions.training.recipe import LEARNING_RATES, METHODS, choose_recipe
 
 
@@ -93,6 +96,21 @@ def test_what_cannot_be(settings, message):
 
 
 def test_options_that_were_not_given_are_left_to_the_recipe():
-    assert parse_overrides({"epochs": 2, "batch_size": None}) == {"epochs": 2}
-    with pytest.raises(UsageError, match="unknown: colour"):
-        parse_overrides({"colour": "red"})
+    assert TrainOptions.of("d", None, {"epochs": 2, "batch_size": None}).recipe == {"epochs": 2}
+    with pytest.raises(UsageError, match="unknown option 'colour'"):
+        TrainOptions.of("d", None, {"colour": "red"})
+
+
+def test_an_unknown_option_is_refused_with_the_nearest():
+    with pytest.raises(
+        UsageError, match=r"unknown option 'learning_rte' of a training; did you mean 'learning_rate'\?"
+    ):
+        train("d.jsonl", "legal", learning_rte=0.1)
+
+
+def test_editors_know_every_option_of_a_training():
+    fields = {field.name for field in dataclasses.fields(TrainOptions)}
+    assert fields - {"data", "name"} == set(TrainKeywords.__annotations__)
+    assert all(name in train.__doc__ for name in fields)
+    with pytest.warns(DeprecationWarning, match="adapters="), pytest.raises(ScionsError):
+        train("/nowhere/data.jsonl", "legal", output="elsewhere")

@@ -10,8 +10,9 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 import scions
-import scions.training.baselines.rivals as rivals
+import scions.training.baselines.score as baselines
 import scions.training.run as run
+import scions.training.scoring as scoring
 from scions.encoder import load_encoder, space_of
 from scions.errors import AdapterError, DataError, ScionsError, UsageError
 from scions.store import Manifest, list_adapters
@@ -150,7 +151,7 @@ def test_a_general_set_and_the_full_baseline(write, short):
 
 
 def test_a_broken_general_set_is_found_before_the_training(write, short, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_fit", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "general.jsonl").write_text("{\n")
     with pytest.raises(DataError, match=r"general\.jsonl"):
         train(write("pairs"), "legal", general=tmp_path / "general.jsonl", **short)
@@ -159,8 +160,8 @@ def test_a_broken_general_set_is_found_before_the_training(write, short, tmp_pat
 def _judged(monkeypatch, outcome):
     from dataclasses import replace
 
-    real = run.judge
-    monkeypatch.setattr(run, "judge", lambda *args, **kwargs: replace(real(*args, **kwargs), outcome=outcome))
+    real = scoring.judge
+    monkeypatch.setattr(scoring, "judge", lambda *args, **kwargs: replace(real(*args, **kwargs), outcome=outcome))
 
 
 def test_worse_is_not_published_unless_forced(write, short, adapters_aside, monkeypatch):
@@ -225,27 +226,27 @@ def _diverges(monkeypatch, at):
 @pytest.mark.parametrize("shape", ["pairs", "scored"])
 def test_a_training_that_diverges_publishes_nothing(write, short, adapters_aside, monkeypatch, shape):
     _diverges(monkeypatch, 3)
-    with pytest.raises(TrainingDiverged, match=r"loss is nan at step 3 of \d+.*lower --learning-rate"):
+    with pytest.raises(TrainingDiverged, match=r"loss is nan at step 3 of \d+.*lower learning rate"):
         train(write(shape), "legal", **short)
     assert os.listdir(adapters_aside) == []
 
 
 def test_a_baseline_that_diverges_costs_nothing(write, short, monkeypatch):
-    real = rivals._full
+    real = baselines.full_fine_tuning
 
     def full(*args):
         _diverges(monkeypatch, 1)
         return real(*args)
 
-    monkeypatch.setattr(rivals, "_full", full)
+    monkeypatch.setattr(baselines, "full_fine_tuning", full)
     result = train(write("pairs"), "legal", compare_full=True, force=True, **short)
     assert set(result.verdict.baselines) == {"linear map"}
     assert any("full fine-tuning, was left out: training diverged" in note for note in result.notes)
 
 
 def test_an_adapter_that_tells_no_texts_apart_is_told(write, short, adapters_aside, monkeypatch):
-    monkeypatch.setattr(run, "drift_of", lambda *_: float("nan"))
-    with pytest.raises(TrainingDiverged, match=r"same vector.*lower --learning-rate"):
+    monkeypatch.setattr(scoring, "drift_of", lambda *_: float("nan"))
+    with pytest.raises(TrainingDiverged, match=r"same vector.*lower learning rate"):
         train(write("pairs"), "legal", **short)
     assert os.listdir(adapters_aside) == []
 

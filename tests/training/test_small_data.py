@@ -66,7 +66,7 @@ def test_notes_are_told_once(write, short, tmp_path):
 
 
 def test_a_general_set_that_cannot_be_scored_is_found_before_the_training(write, short, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "_fit", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained"))
     (tmp_path / "general.txt").write_text("a court\n")
     with pytest.raises(DataError, match="halves needs 20"):
         train(write("pairs"), "legal", general=tmp_path / "general.txt", **short)
@@ -75,7 +75,7 @@ def test_a_general_set_that_cannot_be_scored_is_found_before_the_training(write,
 def test_a_place_that_cannot_be_written_shows_before_anything_is_read(short, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(AdapterError, match="is no folder"):
-        train("/nowhere/data.jsonl", "legal", output=tmp_path / "file", **short)
+        train("/nowhere/data.jsonl", "legal", adapters=tmp_path / "file", **short)
 
 
 def test_labels_that_never_occur_twice(short, tmp_path):

@@ -149,7 +149,7 @@ def train(
         "shape": shape,
         "columns": parse_columns(columns),
         "limit": limit,
-        "output": adapters,
+        "adapters": adapters,
         "resume": resume,
         "force": force,
         "compare_full": compare_full,

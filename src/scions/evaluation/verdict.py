@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from scions.errors import UsageError
 from scions.evaluation import Evaluation, Interval, PairedScore, interval, paired_difference
 
 if TYPE_CHECKING:
@@ -149,24 +147,6 @@ def judge(
     if outcome != WORSE and max_general_loss is not None and lost is not None and lost > max_general_loss:
         return replace(verdict, outcome=FORGETS)
     return verdict
-
-
-def check_loss(limit: float | None, measurable: Callable[[], object]) -> None:
-    """Raise UsageError where a limit on general loss is out of range or cannot be measured.
-
-    Args:
-        limit: points from 0 to 100, or None.
-        measurable: called where there is a limit; whether there is text to measure the loss on.
-    """
-    if limit is None:
-        return
-    if not 0 <= limit <= 100:
-        raise UsageError(f"max_general_loss=... is in points from 0 to 100, got {limit:g}")
-    if not measurable():
-        raise UsageError(
-            "max_general_loss=...: there is nothing to measure it on, since the built-in pairs (docstrings of Python's "
-            "own library) were not found; give general=..."
-        )
 
 
 def _general(base: Evaluation, adapter: Evaluation) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a training would take, measured on a few real steps and a few encoded texts."""
+"""Estimate time and memory of a training from a few real steps and a few encoded texts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,163 +22,148 @@ from scions.encoder.base_info import max_length_of
 from scions.engine.batches import BATCH_TOKENS
 from scions.engine.forward import supports
 from scions.engine.precision import has_bf16
-from scions.store import load_base
-from scions.training.examples import OF_TEXTS, to_examples
-from scions.training.fit import fit, sample_dev_rows
-from scions.training.frozen_prefix import MOST_BYTES
+from scions.training.baselines.full_fine_tuning import full_fine_tuning
+from scions.training.baselines.linear_map import LINEAR_ROWS
+from scions.training.baselines.two_sided import two_sided_adapter
+from scions.training.batches import plan_batches
+from scions.training.best_epoch import sample_dev_rows
+from scions.training.examples import OF_TEXTS
+from scions.training.fit import fit
+from scions.training.frozen_prefix import MAX_PREFIX_BYTES
 from scions.training.live_encoder import LiveEncoder
-from scions.training.prepare import TrainSetup, two_sided_recipe
+from scions.training.manifest import DOMAIN_TEXTS
+from scions.training.prepare import TrainSetup
 from scions.training.preservation import measure_importance
 from scions.training.preservation.distillation import MAX_LENGTH, ROWS
 from scions.training.preservation.importance import BATCH
 from scions.training.preservation.importance import TEXTS as IMPORTANCE_TEXTS
 from scions.training.query_side import DocumentVectors
 from scions.training.recipe import Recipe
-from scions.training.trainable import TrainableParameters, make_trainable
+from scions.training.trainable import TrainableParameters
 
 STEPS = 6
 TEXTS = 128
-LINEAR_ROWS = 2000  # rows that the rival, a linear map, is trained on
-DOMAIN_TEXTS = 1000  # texts that the manifest's statistics are drawn from
-NO_TWO_SIDED = -1  # in the place of a rival's number of layers: there is no such rival
+Baseline = Callable[[TrainSetup], tuple[SentenceTransformer, TrainableParameters, Recipe]]
 
 
-def estimate(
-    prepared: TrainSetup,
-    run: Path,
-    seed: int,
-    general: list[str],
-    compare_full: bool,
-    two_sided_layers: int | None = NO_TWO_SIDED,
-) -> None:
-    """Put time and memory into ``prepared.plan``; the model's weights are not to be used after.
+def estimate(setup: TrainSetup, run: Path) -> None:
+    """Write time and memory into ``setup.plan``; the model's weights must not be used afterwards.
 
-    Time is seconds a step and seconds a text, measured here, times how many there are to come. Reading the data,
-    drawing the intervals and fitting the linear map are left out: seconds, whatever the size. Memory is the peak of
-    the process while measuring, and what a whole training is known to hold beyond that: the least it needs, since an
-    allocator also keeps what it cannot fill again.
+    Time is seconds per step and per text, measured here, times their number. Reading the data, drawing the intervals
+    and fitting the linear map are left out: they take seconds, whatever the size. Memory is the peak of the process
+    while measuring, and what a whole training is known to hold beyond that: a lower bound, since an allocator also
+    keeps what it cannot fill again.
 
     Args:
-        prepared: what `prepare` gave.
+        setup: the training.
         run: a folder for what the measured steps write.
-        seed: of the training.
-        general: texts on which drift or a general set would be scored.
-        compare_full: whether full fine-tuning is to be run beside it.
-        two_sided_layers: ``layers`` of a two-sided adapter that is to be trained beside a query-side one.
     """
-    plan, splits, index = prepared.plan, prepared.splits, prepared.index
-    texts = to_examples(splits.train, plan.recipe.objective).texts
+    plan, splits, options = setup.plan, setup.splits, setup.options
+    texts, recipe = setup.examples.texts, setup.plan.recipe
+    general = list(dict.fromkeys(text for pair in setup.drift_pairs for text in pair))
+    if setup.general is not None:
+        general = setup.general.texts()
+    few_shot = texts[: min(len(splits.train), 1000)] if splits.test.shape is Shape.LABELLED else []
     with _peak_of_memory() as peak:
-        step = _seconds_a_step(prepared.model, prepared.trained, plan.recipe, prepared, run, seed, index)
-        fast = LiveEncoder(prepared.model, plan.recipe.max_length)
-        exact = LiveEncoder(prepared.model, max_length_of(prepared.model), bf16=False)
+        step = _seconds_per_step(setup, setup.model, setup.trained, recipe, run, setup.index)
+        fast, exact = LiveEncoder(setup.model, recipe.max_length), LiveEncoder(setup.model, bf16=False)
         encode_train = _encoding(fast, texts)
-        dev = sample_dev_rows(splits.dev, seed)
-        scorings = 1 + math.ceil(plan.recipe.epochs)
-        every = _encoding(fast, dev.texts())
-        choosing = every * scorings
-        whole = 1.0  # of the test texts: what the adapter, and not the base before it, has to encode
-        if index is not None:  # documents are the base's, encoded once, at its own length
-            own = LiveEncoder(index.base, max_length_of(index.base))
+        before = encode_train if recipe.objective == "contrastive" else 0.0
+        preserving = _preserving(setup, texts)
+        dev = sample_dev_rows(splits.dev, options.seed)
+        epochs = 1 + math.ceil(recipe.epochs)  # dev is scored before the first as well
+        score_dev = epochs * _encoding(fast, dev.texts())
+        score_test = _encoding(exact, splits.test.texts(), _texts_per_piece(setup))
+        score_test += _encoding(exact, general) + _encoding(exact, few_shot)
+        trained = before + preserving + score_dev + score_test  # of a baseline, beside its steps
+        adapter = 1.0  # share of the test texts that the adapter encodes, after the base
+        if setup.index is not None:  # documents are encoded once, by the base, at its own length
+            base, computed = LiveEncoder(setup.index.base), setup.index.file is None
+            before = _encoding(base, texts) * computed
             queries = [row[0] for row in dev.row_texts()]
-            choosing = _encoding(fast, queries) * scorings + _encoding(own, dev.texts()) * (index.file is None)
-            whole = len(splits.test) / max(1, len(splits.test.texts()))
-        few = min(len(splits.train), 1000) if splits.test.shape is Shape.LABELLED else 0
-        piece = _texts_a_piece(prepared)
-        judging = (
-            _encoding(exact, splits.test.texts(), piece) + _encoding(exact, general) + _encoding(exact, texts[:few])
-        )
+            score_dev = epochs * _encoding(fast, queries) + _encoding(base, dev.texts()) * computed
+            adapter = len(splits.test) / max(1, len(splits.test.texts()))
         linear = encode_train * min(1.0, LINEAR_ROWS / len(splits.train)) + _encoding(fast, splits.dev.texts())
-        linear += _encoding(fast, splits.test.texts(), piece)
-        about = encode_train * min(1.0, DOMAIN_TEXTS / len(texts))
-        once = encode_train if plan.recipe.objective == "contrastive" else 0.0
-        preserving = _preserving(prepared, texts, seed)
-        both = once + preserving
-        if index is not None:
-            once = _encoding(own, texts) * (index.file is None)
-        plan.seconds = step * plan.steps + once + preserving
-        plan.scoring_seconds = choosing + (1 + whole) * judging + linear + about
-        rivals = []
-        if compare_full:
-            model = load_base(prepared.base_path)
-            full = _seconds_a_step(
-                model, make_trainable(model, "full"), prepared.plan.recipe, prepared, run / "full", seed
-            )
-            rivals.append(full * plan.steps + both + every * scorings + judging)
-        if two_sided_layers != NO_TWO_SIDED:
-            rivals.append(_two_sided(prepared, run / "two-sided", seed, two_sided_layers) + both + judging)
-            rivals[-1] += every * scorings
-        plan.baseline_seconds = sum(rivals) if rivals else None
-    weights = sum(p.numel() * p.element_size() for p in prepared.model.parameters())
-    models = 2  # beside the one that was measured: the bare base, and the adapter as it was published
-    # Of training texts the base's, of general ones the teacher's; of what is scored the base's and the adapter's.
-    scored = len(splits.test.texts()) + len(texts[:few]) + len(general)
-    vectors = 4 * _width(prepared.model) * (len(texts) + len(_distilled(prepared)) + 2 * scored)
-    plan.memory_bytes = peak[0] + models * weights + vectors + _prefix_bytes(prepared, len(texts))
+        linear += _encoding(fast, splits.test.texts(), _texts_per_piece(setup))
+        statistics_of_domain = encode_train * min(1.0, DOMAIN_TEXTS / len(texts))
+        plan.seconds = step * plan.steps + before + preserving
+        plan.scoring_seconds = score_dev + (1 + adapter) * score_test + linear + statistics_of_domain
+        baselines = []
+        if options.trains_full_baseline:
+            baselines.append(_baseline_steps(setup, full_fine_tuning, run / "full") + trained)
+        if options.compare_two_sided:
+            baselines.append(_baseline_steps(setup, two_sided_adapter, run / "two-sided") + trained)
+        plan.baseline_seconds = sum(baselines) if baselines else None
+    weights = sum(p.numel() * p.element_size() for p in setup.model.parameters())
+    models = 2  # beside the one that was measured: the bare base, and the adapter as published
+    # The base's vectors of training texts, the teacher's of general ones; base's and adapter's of what is scored.
+    scored = len(splits.test.texts()) + len(few_shot) + len(general)
+    width = int(setup.model.get_embedding_dimension() or 0)
+    vectors = 4 * width * (len(texts) + len(_distilled(setup)) + 2 * scored)
+    plan.memory_bytes = peak[0] + models * weights + vectors + _prefix_bytes(setup, len(texts))
 
 
-def _two_sided(prepared: TrainSetup, run: Path, seed: int, layers: int | None) -> float:
-    """Seconds of the steps of a two-sided adapter."""
-    model, recipe, method = load_base(prepared.base_path), two_sided_recipe(prepared), prepared.plan.method
-    trained = make_trainable(model, method, rank=None if method == "full" else prepared.plan.rank, layers=layers)
-    steps = math.ceil(recipe.epochs * len(prepared.splits.train) / recipe.batch_size)
-    return _seconds_a_step(model, trained, recipe, prepared, run, seed) * steps
+def _baseline_steps(setup: TrainSetup, baseline: Baseline, run: Path) -> float:
+    """Return seconds of all steps of a baseline."""
+    model, trained, recipe = baseline(setup)
+    steps = plan_batches(setup.examples, recipe.batch_size, recipe.epochs, setup.options.seed)
+    return _seconds_per_step(setup, model, trained, recipe, run) * len(steps)
 
 
-def _seconds_a_step(
+def _seconds_per_step(
+    setup: TrainSetup,
     model: SentenceTransformer,
     trained: TrainableParameters,
     recipe: Recipe,
-    prepared: TrainSetup,
     run: Path,
-    seed: int,
     index: DocumentVectors | None = None,
 ) -> float:
-    """The median of a few real steps, without the first, which pays for what is done once."""
-    recipe = Recipe(**{**recipe.to_dict(), "epochs": 1.0})
-    sample = _sample(prepared.splits.train, STEPS * recipe.batch_size)
+    """Return the median over a few real steps, without the first, which includes what is done once."""
+    recipe = replace(recipe, epochs=1.0)
+    sample = _sample(setup.splits.train, STEPS * recipe.batch_size)
     moments = [time.perf_counter()]
     fitted = fit(
-        model, trained, sample, None, recipe, run=run, seed=seed, general=prepared.general, index=index,
+        model, trained, sample, None, recipe, run=run, seed=setup.options.seed, general=setup.distilled, index=index,
         on_step=lambda _: moments.append(time.perf_counter()),
     )  # fmt: skip
     apart = np.diff(moments[1:])
     return float(statistics.median(apart)) if len(apart) else fitted.seconds / max(1, fitted.steps)
 
 
-def _preserving(prepared: TrainSetup, texts: list[str], seed: int) -> float:
-    """Seconds of what preservation asks before the first step; what it adds to a step is measured with the step."""
-    seconds, model = 0.0, prepared.model
-    if not {"mask", "contrast"}.isdisjoint(prepared.plan.recipe.preserved):
+def _preserving(setup: TrainSetup, texts: list[str]) -> float:
+    """Return seconds that preservation takes before the first step; what it adds to a step is measured there."""
+    seconds = 0.0
+    if not {"mask", "contrast"}.isdisjoint(setup.plan.recipe.preserved):
         few = min(len(texts), 2 * BATCH)
         start = time.perf_counter()
-        measure_importance(model, texts, seed=seed, most=few)
+        measure_importance(setup.model, texts, seed=setup.options.seed, limit=few)
         seconds += (time.perf_counter() - start) / few * min(len(texts), IMPORTANCE_TEXTS)
-    return seconds + _encoding(LiveEncoder(model, min(MAX_LENGTH, max_length_of(model))), _distilled(prepared))
+    length = min(MAX_LENGTH, max_length_of(setup.model))
+    return seconds + _encoding(LiveEncoder(setup.model, length), _distilled(setup))
 
 
-def _distilled(prepared: TrainSetup) -> list[str]:
-    """The general texts whose vectors the teacher gives: no more than all steps together can ask for."""
-    return (prepared.general or [])[: prepared.plan.steps * ROWS]
+def _distilled(setup: TrainSetup) -> list[str]:
+    """Return the general texts that the teacher encodes: no more than all steps together can use."""
+    return (setup.distilled or [])[: setup.plan.steps * ROWS]
 
 
-def _texts_a_piece(prepared: TrainSetup) -> int:
-    """How many texts make a whole piece: only such a one shows what scoring takes of memory."""
-    return max(TEXTS, math.ceil(BATCH_TOKENS / max(1.0, float(np.mean(prepared.lengths)))))
+def _texts_per_piece(setup: TrainSetup) -> int:
+    """Return how many texts fill a piece: only a full one shows how much memory scoring takes."""
+    return max(TEXTS, math.ceil(BATCH_TOKENS / max(1.0, float(np.mean(setup.lengths)))))
 
 
-def _encoding(encoder: LiveEncoder, texts: list[str], most: int = TEXTS) -> float:
-    """Seconds to encode all ``texts``, from at most so many drawn evenly over them."""
+def _encoding(encoder: LiveEncoder, texts: list[str], limit: int = TEXTS) -> float:
+    """Return seconds to encode all ``texts``, measured on at most ``limit`` of them drawn evenly."""
     if not texts:
         return 0.0
-    places = np.unique(np.linspace(0, len(texts) - 1, min(most, len(texts))).round().astype(int))
+    places = np.unique(np.linspace(0, len(texts) - 1, min(limit, len(texts))).round().astype(int))
     start = time.perf_counter()
     encoder.encode([texts[place] for place in places])
     return (time.perf_counter() - start) / len(places) * len(texts)
 
 
 def _sample(train: Table, rows: int) -> Table:
-    """``rows`` rows drawn evenly; of labelled texts those of the most frequent labels, since a label needs two."""
+    """Draw rows evenly; of labelled texts those of the most frequent labels, since a label needs two."""
     if len(train) <= rows:
         return train
     if train.shape is not Shape.LABELLED:
@@ -188,24 +174,20 @@ def _sample(train: Table, rows: int) -> Table:
     return train.take(sorted(order[:rows]))
 
 
-def _width(model: SentenceTransformer) -> int:
-    return int(model.get_embedding_dimension() or 0)
-
-
-def _prefix_bytes(prepared: TrainSetup, texts: int) -> int:
-    """What the states below the lowest adapter would take, where they are kept (see `FrozenPrefix`)."""
-    plain = prepared.plan.recipe.objective in OF_TEXTS
-    if plain or not (prepared.trained.first_layer and supports(prepared.model)):
+def _prefix_bytes(setup: TrainSetup, texts: int) -> int:
+    """Return the size of the states below the lowest adapter, where they are kept (see `FrozenPrefix`)."""
+    plain = setup.plan.recipe.objective in OF_TEXTS
+    if plain or not (setup.trained.first_layer and supports(setup.model)):
         return 0
-    tokens = np.minimum(prepared.lengths, prepared.plan.recipe.max_length).mean() * texts
-    transformer: Any = prepared.model[0].auto_model
-    size = int(tokens * transformer.config.hidden_size * (2 if has_bf16(prepared.model.device) else 4))
-    return size if size <= MOST_BYTES else 0
+    tokens = np.minimum(setup.lengths, setup.plan.recipe.max_length).mean() * texts
+    transformer: Any = setup.model[0].auto_model
+    size = int(tokens * transformer.config.hidden_size * (2 if has_bf16(setup.model.device) else 4))
+    return size if size <= MAX_PREFIX_BYTES else 0
 
 
 @contextmanager
 def _peak_of_memory() -> Iterator[list[int]]:
-    """A list whose one entry is, at the end, the most memory in bytes that this process has held meanwhile."""
+    """Yield a list whose one entry is, at the end, the peak memory of this process in bytes."""
     process, peak, done = psutil.Process(), [0], threading.Event()
 
     def watch() -> None:

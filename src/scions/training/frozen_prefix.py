@@ -17,7 +17,7 @@ from scions.engine.precision import autocast
 from scions.training.tokens import Tokens
 
 # Beyond this the states are computed anew in every step: memory is what small machines lack first.
-MOST_BYTES = 2 * 1024**3
+MAX_PREFIX_BYTES = 2 * 1024**3
 
 
 class FrozenPrefix:
@@ -49,9 +49,9 @@ class FrozenPrefix:
 
     @staticmethod
     def fits(model: SentenceTransformer, tokens: Tokens, bf16: bool) -> bool:
-        """Whether the states of all texts stay below ``MOST_BYTES``."""
+        """Whether the states of all texts stay below ``MAX_PREFIX_BYTES``."""
         width = int(model[0].auto_model.config.hidden_size)  # type: ignore[union-attr]
-        return int(tokens.lengths.sum()) * width * (2 if bf16 else 4) <= MOST_BYTES
+        return int(tokens.lengths.sum()) * width * (2 if bf16 else 4) <= MAX_PREFIX_BYTES
 
     def of(self, places: np.ndarray) -> torch.Tensor:
         """``[tokens, width]`` of the texts at ``places``, one after another."""

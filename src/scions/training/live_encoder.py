@@ -1,4 +1,4 @@
-"""A model behind `.encode` for scoring while it trains: bf16 where native, pieces of like length."""
+"""Encode with a model while it trains: in bf16 where the hardware has it, texts of similar length together."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from scions.encoder.base_info import max_length_of
 from scions.encoder.roles import RoleEncoder
 from scions.engine.forward import packed_forward, supports
 from scions.engine.precision import autocast
+from scions.evaluation import CachedEncoder
 from scions.training.tokens import Tokens, encode_all
 
 
 class LiveEncoder(RoleEncoder):
-    """Normalised vectors of the model as it is, without gradients; not for published figures."""
+    """Unit vectors of the model as it is, without gradients.
 
-    def __init__(self, model: SentenceTransformer, max_length: int, bf16: bool = True) -> None:
-        self.model, self.max_length, self.bf16 = model, max_length, bf16
+    Args:
+        model: may be in training mode.
+        max_length: tokens read of a text; None: what the base reads.
+        bf16: use bf16 where the hardware has it; not for published figures.
+    """
+
+    def __init__(self, model: SentenceTransformer, max_length: int | None = None, bf16: bool = True) -> None:
+        self.model, self.max_length, self.bf16 = model, max_length or max_length_of(model), bf16
 
     def encode_role(
         self, role: str | None, sentences: Sequence[str], *, prompt: str | None = None, **_: Any
@@ -37,6 +45,11 @@ class LiveEncoder(RoleEncoder):
             self.model.train(training)
 
 
+def exact_encoder(model: SentenceTransformer) -> CachedEncoder:
+    """Return an encoder for published figures: float32, at the base's own length, each text encoded once."""
+    return CachedEncoder(LiveEncoder(model, bf16=False))
+
+
 def prompt_of(model: SentenceTransformer, role: str | None = None) -> str:
-    """The prompt the base puts before texts of ``role``, None: of no role, its default; empty where it has none."""
+    """Return the base's prompt for texts of ``role`` (None: its default prompt); empty where it has none."""
     return (model.prompts or {}).get(role or model.default_prompt_name or "") or ""

@@ -1,9 +1,10 @@
-"""What an adapter's manifest says of its training."""
+"""Build the manifest of a trained adapter."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Table, fingerprint
-from scions.encoder.base_info import limit_of, max_length_of, pooling_of, row_space
+from scions.encoder.base_info import limit_of, pooling_of, row_space
 from scions.evaluation.verdict import Verdict
 from scions.routing.domains import domain_statistics, domain_vectors
 from scions.store import (
@@ -27,30 +28,34 @@ from scions.store.manifest import FORMAT_VERSION, QUERY_SIDE_VERSION
 from scions.training.fit import FitResult
 from scions.training.live_encoder import LiveEncoder
 from scions.training.prepare import TrainSetup
+from scions.version import __version__
+
+DOMAIN_TEXTS = 1000
 
 
 def build_manifest(
-    name: str,
-    prepared: TrainSetup,
-    fitted: FitResult,
-    verdict: Verdict,
-    base_model: SentenceTransformer,
-    candidate: Path,
-    seed: int,
-    layers: int | None,
+    setup: TrainSetup, fitted: FitResult, verdict: Verdict, base: SentenceTransformer, candidate: Path
 ) -> Manifest:
-    """The manifest of the adapter whose files lie in ``candidate``; ``base_model`` is the bare base."""
-    plan, splits = prepared.plan, prepared.splits
-    transformer: Any = base_model[0].auto_model
-    sha = base_fingerprint(base_model)
-    pooling = pooling_of(base_model)
-    dimensions = int(base_model.get_embedding_dimension() or 0)
-    placement = {"placement": plan.method, "layers": layers}
-    first = hashlib.sha256(f"{sha}|{plan.method}|{layers}|{plan.rank}|0".encode()).hexdigest()[:16]
+    """Return the manifest of an adapter.
+
+    Args:
+        setup: of its training.
+        fitted: the finished training.
+        verdict: on the adapter.
+        base: the bare base.
+        candidate: the folder with the adapter's weights.
+    """
+    plan, splits, options = setup.plan, setup.splits, setup.options
+    transformer: Any = base[0].auto_model
+    sha = base_fingerprint(base)
+    pooling = pooling_of(base)
+    dimensions = int(base.get_embedding_dimension() or 0)
+    placement = {"placement": plan.method, "layers": options.layers}
+    first = hashlib.sha256(f"{sha}|{plan.method}|{options.layers}|{plan.rank}|0".encode()).hexdigest()[:16]
     weights = base_fingerprint(str(candidate)) if plan.method == "full" else adapter_fingerprint(candidate)
     return Manifest(
         format_version=QUERY_SIDE_VERSION if plan.query_side else FORMAT_VERSION,
-        name=name,
+        name=str(options.name),
         base=Base(
             id=plan.base,
             weights_sha256=sha,
@@ -74,38 +79,35 @@ def build_manifest(
             notes=plan.notes,
         ),
         pooling=pooling,
-        max_length=limit_of(base_model) or 0,
-        seed=seed,
+        max_length=limit_of(base) or 0,
+        seed=options.seed,
         space_fingerprint=row_space(sha, weights, query_side=plan.query_side, pooling=pooling, dimensions=dimensions),
-        prompts={key: value for key, value in (base_model.prompts or {}).items() if value},
+        prompts={key: value for key, value in (base.prompts or {}).items() if value},
         recipe=plan.recipe.to_dict(),
         scores={
             **verdict.to_dict(),
             "selection": [_finite(entry) for entry in fitted.history],
             "rows_per_second": fitted.rows_per_second,
         },
-        domain=_statistics(splits.train, base_model),
+        domain=sample_statistics(splits.train, base),
         versions=_versions(),
     )
 
 
-def _statistics(train: Table, base_model: SentenceTransformer, most: int = 1000) -> DomainStatistics:
+def sample_statistics(train: Table, base: SentenceTransformer) -> DomainStatistics:
+    """Return mean and variance of the base's vectors of at most `DOMAIN_TEXTS` training texts, without prompts."""
     texts = train.texts()
-    if len(texts) > most:
-        chosen = np.random.default_rng(0).choice(len(texts), most, replace=False)
+    if len(texts) > DOMAIN_TEXTS:
+        chosen = np.random.default_rng(0).choice(len(texts), DOMAIN_TEXTS, replace=False)
         texts = [texts[i] for i in chosen]
-    return domain_statistics(domain_vectors(LiveEncoder(base_model, max_length_of(base_model)), texts))
+    return domain_statistics(domain_vectors(LiveEncoder(base), texts))
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
     packages = ("torch", "transformers", "sentence-transformers", "peft")
-    from scions.version import __version__
-
     return {"scions": __version__, **{package: version(package) for package in packages}}
 
 
 def _finite(entry: dict[str, Any]) -> dict[str, Any]:
-    # JSON has no NaN; an epoch whose score is none was never chosen.
+    # JSON has no NaN; an epoch with an undefined score was never chosen.
     return {key: value if math.isfinite(value) else None for key, value in entry.items()}

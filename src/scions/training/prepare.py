@@ -1,48 +1,47 @@
-"""What a training would do, before it does it."""
+"""Set up a training: read and check the data, load the base, choose the recipe, add the adapter."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from scions.data import Shape, Splits, Table, check_scorable, check_trainable, read_splits
+from scions.data import Shape, Splits, Table, check_scorable, check_trainable, drift_pairs, read, read_splits
 from scions.data.splits import FEWEST_PLAIN_ROWS
 from scions.encoder.base_info import max_length_of
 from scions.errors import DataError, UsageError
 from scions.evaluation.split_halves import halves
 from scions.store import base_id, load_base, resolve_base
 from scions.training.batches import plan_batches
-from scions.training.examples import OF_TEXTS, to_examples
+from scions.training.examples import OF_TEXTS, Examples, to_examples
+from scions.training.options import TrainOptions
 from scions.training.preservation.texts import general_texts
 from scions.training.query_side import DocumentVectors, check_query_side, open_documents, query_side_recipe
 from scions.training.recipe import Recipe, choose_recipe
 from scions.training.trainable import TrainableParameters, make_trainable
 
-OPTIONS = ("objective", "batch_size", "learning_rate", "epochs", "max_length", "preserve", "general_texts")
-
 
 @dataclass
 class Plan:
-    """One training, laid out.
+    """The settings of a training and, from a dry run, what it would take.
 
     Attributes:
-        shape: of the training rows.
-        rows: by part: train, dev, test.
+        shape: shape of the training rows.
+        rows: number of rows in train, dev and test.
         notes: what reading and splitting dropped, repaired or noticed.
         recipe: the settings and their reasons.
         steps: training steps.
         truncated: training texts longer than ``recipe.max_length`` tokens.
-        seconds: estimated time of the training steps and of what they need before the first, or None where nothing was
-            measured, as in what follows.
+        seconds: estimated time of the training steps and of what comes before the first; None, as the estimates below,
+            where nothing was measured.
         scoring_seconds: estimated time of scoring: dev after every epoch, base and adapter on test, the linear map.
-        rival_seconds: estimated time of full fine-tuning beside it, where that was asked for.
-        memory_bytes: memory of the whole process that the training needs at least.
-        query_side: only queries are trained; ``documents``: how many documents stay as the base has them.
+        baseline_seconds: estimated time of the baselines that are trained (full fine-tuning, two-sided).
+        memory_bytes: least memory that the whole process needs.
+        query_side: whether only queries are trained.
+        documents: number of documents that keep the base's vectors in a query-side training.
     """
 
     base: str
@@ -66,115 +65,119 @@ class Plan:
 
 @dataclass
 class TrainSetup:
-    """What a training starts from: data read, base loaded, adapter grafted.
+    """A training that is ready to start.
 
-    ``index`` where queries alone train; ``general`` texts where distillation holds on to some.
+    Attributes:
+        model: the base with the adapter in it.
+        examples: the training rows, without prompts.
+        lengths: tokens of a sample of the texts that are trained on.
+        index: the documents' vectors in a query-side training.
+        distilled: general texts for distillation.
+        general: the user's rows of general text.
+        drift_pairs: built-in pairs of general texts, where there are no such rows.
     """
 
+    options: TrainOptions
+    plan: Plan
     base_path: str
     model: SentenceTransformer
-    splits: Splits
     trained: TrainableParameters
-    plan: Plan
-    lengths: list[int] = field(default_factory=list)
-    index: DocumentVectors | None = None
-    general: list[str] | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
+    splits: Splits
+    examples: Examples
+    lengths: list[int]
+    index: DocumentVectors | None
+    distilled: list[str] | None
+    general: Table | None
+    drift_pairs: list[tuple[str, str]]
 
 
-def prepare(
-    data: str,
-    *,
-    base: str | None,
-    method: str,
-    trainable_share: float | None,
-    rank: int | None,
-    layers: int | None,
-    seed: int,
-    dev: str | None,
-    test: str | None,
-    shape: str | None,
-    columns: dict[str, str] | None,
-    limit: int | None,
-    overrides: dict[str, Any],
-    query_side: bool = False,
-    documents: str | None = None,
-    document_texts: str | None = None,
-) -> TrainSetup:
-    """Read, check and split the data; load the base; choose the recipe; graft the adapter.
+def prepare(options: TrainOptions) -> TrainSetup:
+    """Set up a training.
 
     Raises:
         ScionsError: whatever is wrong with data, base or options, before anything is trained.
     """
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}")
-    splits = read_splits(data, dev=dev, test=test, shape=shape, columns=columns, seed=seed, limit=limit)
+    general = None if options.general is None else read(options.general)
+    pairs = _drift_pairs() if general is None else []
+    if options.max_general_loss is not None and general is None and not pairs:
+        raise UsageError(
+            f"max_general_loss={options.max_general_loss:g}: there is nothing to measure it on, since the built-in "
+            "pairs (docstrings of Python's own library) were not found; give general=..."
+        )
+    splits = read_splits(
+        options.data,
+        dev=options.dev,
+        test=options.test,
+        shape=options.shape,
+        columns=options.columns,
+        seed=options.seed,
+        limit=options.limit,
+    )
     check_trainable(splits.train)
-    if query_side:
-        check_query_side(splits.train.shape, _objective(splits, overrides))
-    elif documents is not None or document_texts is not None:
-        raise UsageError("--documents holds vectors that stay as they are, which is for --query-side only: give both")
-    for part, table in (("dev", splits.dev), ("test", splits.test)):
-        check_scorable(table, part)
-    _check_plain_texts(splits)
-    notes = [*splits.notes, *_lonely_labels(splits.train, _objective(splits, overrides))]
-    base_path = resolve_base(base)
+    shape = splits.train.shape
+    objective = options.objective or ("deletion" if shape is Shape.TEXTS else "contrastive")
+    if options.query_side:
+        check_query_side(shape, objective)
+    _check_held_out(splits)
+    notes = [*splits.notes, *_lonely_labels(splits.train, objective)]
+    base_path = resolve_base(options.base)
     model = load_base(base_path)
-    longest = max_length_of(model)
-    probe = to_examples(splits.train, _objective(splits, overrides))
-    if len(probe) < 2:
-        raise DataError(f"{splits.train.source}: {len(probe)} training row; at least 2 are needed, 50 to be of use")
-    # With --query-side the queries alone are read by what is trained.
-    read = np.unique(probe.columns[:, 0]) if query_side else np.arange(len(probe.texts))
-    lengths = _token_lengths(model, [probe.texts[i] for i in read])
-    choose = query_side_recipe if query_side else choose_recipe
-    recipe = choose(splits.train.shape, len(probe), lengths, longest, method, **overrides)
-    general = None
+    examples = to_examples(splits.train, objective)
+    if len(examples) < 2:
+        raise DataError(f"{splits.train.source}: {len(examples)} training row; at least 2 are needed, 50 to be of use")
+    texts = examples.texts
+    if options.query_side:  # documents are not read by what is trained
+        texts = [texts[place] for place in np.unique(examples.columns[:, 0])]
+    lengths = token_lengths(model, texts)
+    choose = query_side_recipe if options.query_side else choose_recipe
+    recipe = choose(shape, len(examples), lengths, max_length_of(model), options.method, **options.recipe)
+    distilled = None
     if "distillation" in recipe.preserved:
-        general = general_texts(recipe.general_texts, model, splits.train, seed)
+        distilled = general_texts(recipe.general_texts, model, splits.train, options.seed)
     index = None
-    if query_side:
-        index = open_documents(load_base(base_path), splits, documents, document_texts, base_id(base))
-    trained = make_trainable(model, method, trainable_share, rank, layers)
-    steps = len(plan_batches(probe, recipe.batch_size, recipe.epochs, seed))
-    over = sum(length > recipe.max_length for length in lengths)
+    if options.query_side:
+        name = base_id(options.base)
+        index = open_documents(load_base(base_path), splits, options.documents, options.document_texts, name)
+    trained = make_trainable(model, options.method, options.trainable_share, options.rank, options.layers)
+    cut = sum(length > recipe.max_length for length in lengths)
     plan = Plan(
-        base=base_id(base),
-        method=method,
-        shape=splits.train.shape.value,
+        base=base_id(options.base),
+        method=options.method,
+        shape=shape.value,
         rows={"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},
-        notes=list(dict.fromkeys(notes)),
+        notes=list(dict.fromkeys(notes)) + [f"general: {note}" for note in (general.notes if general else ())],
         recipe=recipe,
         rank=trained.rank,
         trainable_parameters=trained.count,
         trainable_share=trained.share,
-        steps=steps,
-        truncated=round(over / len(lengths) * len(read)) if lengths else 0,
-        query_side=query_side,
+        steps=len(plan_batches(examples, recipe.batch_size, recipe.epochs, options.seed)),
+        truncated=round(cut / len(lengths) * len(texts)) if lengths else 0,
+        query_side=options.query_side,
         documents=None if index is None else index.documents,
     )
-    return TrainSetup(base_path, model, splits, trained, plan, lengths, index, general, overrides)
+    return TrainSetup(
+        options, plan, base_path, model, trained, splits, examples, lengths, index, distilled, general, pairs
+    )
 
 
-def two_sided_recipe(prepared: TrainSetup) -> Recipe:
-    """The recipe that a query-side training's data would get with both sides trained, under the same options."""
-    splits, overrides, model = prepared.splits, prepared.overrides, prepared.model
-    probe = to_examples(splits.train, _objective(splits, overrides))
-    lengths, longest = _token_lengths(model, probe.texts), max_length_of(model)
-    return choose_recipe(splits.train.shape, len(probe), lengths, longest, prepared.plan.method, **overrides)
-
-
-def _token_lengths(model: SentenceTransformer, texts: list[str], most: int = 4000) -> list[int]:
-    """Tokens of ``texts``, or of as many of them drawn evenly."""
-    chosen = np.random.default_rng(0).choice(len(texts), min(most, len(texts)), replace=False)
+def token_lengths(model: SentenceTransformer, texts: list[str], limit: int = 4000) -> list[int]:
+    """Return the number of tokens of ``texts``, or of ``limit`` of them drawn evenly."""
+    chosen = np.random.default_rng(0).choice(len(texts), min(limit, len(texts)), replace=False)
     sample = [texts[i] for i in chosen]
     encoded = model.tokenizer(sample, truncation=False, return_attention_mask=False, verbose=False)
     return [len(ids) for ids in encoded["input_ids"]]
 
 
-def _check_plain_texts(splits: Splits) -> None:
-    """Raise DataError where a held-out part of plain texts is too small for its proxy of a score."""
+def _drift_pairs() -> list[tuple[str, str]]:
+    with suppress(OSError, DataError):
+        return drift_pairs()
+    return []
+
+
+def _check_held_out(splits: Splits) -> None:
+    """Raise DataError where dev or test rows cannot be scored."""
     for part, table in (("dev", splits.dev), ("test", splits.test)):
+        check_scorable(table, part)
         if table.shape is not Shape.TEXTS:
             continue
         try:
@@ -186,7 +189,7 @@ def _check_plain_texts(splits: Splits) -> None:
 
 
 def _lonely_labels(train: Table, objective: str) -> list[str]:
-    """A note on the labels that cannot train. Raises DataError where no label can."""
+    """Return a note on labels with a single row, which train nothing. Raises DataError where all labels are such."""
     if train.shape is not Shape.LABELLED or objective in OF_TEXTS:
         return []
     counts = Counter(train.columns["label"])
@@ -195,23 +198,7 @@ def _lonely_labels(train: Table, objective: str) -> list[str]:
         raise DataError(
             f"{train.source}: no label has two training rows ({len(train)} rows of {len(counts)} labels), and texts of "
             "one label are what attracts each other. A label needs 2 rows to train and 4 to stand in dev or test as "
-            "well; or train on the texts alone with the objective 'deletion'"
+            "well; or train on the texts alone with objective='deletion'"
         )
     some = ", ".join(repr(label) for label in lonely[:5]) + (", …" if len(lonely) > 5 else "")
     return [f"{len(lonely)} labels have a single training row and train nothing: {some}"] if lonely else []
-
-
-def _objective(splits: Splits, overrides: dict[str, Any]) -> str:
-    given = overrides.get("objective")
-    if given is not None:
-        return str(given)
-    return "deletion" if splits.train.shape is Shape.TEXTS else "contrastive"
-
-
-def parse_overrides(values: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's options among ``values`` that were given. Raises UsageError for one that is no option."""
-    unknown = sorted(set(values) - set(OPTIONS))
-    if unknown:
-        raise UsageError(f"unknown: {', '.join(unknown)}; a recipe takes {', '.join(OPTIONS)}")
-    given = {name: value for name, value in values.items() if value is not None}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}

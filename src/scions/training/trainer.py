@@ -34,7 +34,7 @@ from scions.training.trainable import TrainableParameters
 COMPLETE = "complete"
 TENSORS = "trained.safetensors"
 BEST = "best.safetensors"
-SELECTION = "selection.json"
+HISTORY = "selection.json"
 
 
 class TrainingDiverged(ScionsError):
@@ -55,14 +55,14 @@ class AdapterTrainer(SentenceTransformerTrainer):
         steps: PlannedSteps,
         trained: TrainableParameters,
         recipe: Recipe,
-        selection: BestEpoch,
+        best_epoch: BestEpoch,
         bf16: bool,
         callbacks: list[Any],
         preserver: Preserver | None = None,
     ) -> None:
         from datasets import Dataset
 
-        self.steps, self.trained, self.recipe, self.selection = steps, trained, recipe, selection
+        self.steps, self.trained, self.recipe, self.best_epoch = steps, trained, recipe, best_epoch
         self.bf16 = bf16
         self.preserver = preserver or Preserver()
         self.last_loss = math.nan
@@ -121,7 +121,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
             raise TrainingDiverged(
                 f"training diverged: the loss is {self.last_loss} at step {self.state.global_step + 1} of "
                 f"{len(self.steps)}. Nothing was published. "
-                f"Try a lower --learning-rate (now {self.recipe.learning_rate:g})"
+                f"Try a lower learning rate (now learning_rate={self.recipe.learning_rate:g})"
             )
         return (loss, {}) if return_outputs else loss
 
@@ -129,15 +129,15 @@ class AdapterTrainer(SentenceTransformerTrainer):
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         save_file(_contiguous(self.trained.parameters), folder / TENSORS)
-        if self.selection.best is not None:
-            save_file(_contiguous(self.selection.best), folder / BEST)
-        (folder / SELECTION).write_text(json.dumps(self.selection.history))
+        if self.best_epoch.best is not None:
+            save_file(_contiguous(self.best_epoch.best), folder / BEST)
+        (folder / HISTORY).write_text(json.dumps(self.best_epoch.history))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
         copy_into(self.trained.parameters, load_file(folder / TENSORS))
         best = load_file(folder / BEST) if (folder / BEST).exists() else None
-        self.selection.restore(json.loads((folder / SELECTION).read_text()), best)
+        self.best_epoch.restore(json.loads((folder / HISTORY).read_text()), best)
 
 
 def mark_complete(folder: Path) -> None:

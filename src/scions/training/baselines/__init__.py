@@ -1,1 +1,1 @@
-"""Other ways to the same end, scored on the same rows."""
+"""Baselines that an adapter is compared with, trained on the same rows: linear map, full fine-tuning, two-sided."""

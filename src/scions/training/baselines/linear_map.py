@@ -1,4 +1,4 @@
-"""The cheap rival of every adapter: one linear map on the frozen base model's vectors."""
+"""The linear map: the cheapest baseline, one matrix on the frozen base's vectors."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from scions.unit_rows import unit_rows
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 SHRINKAGES = (0.1, 0.3, 0.6, 0.9)
 PATIENCE = 3
+LINEAR_ROWS = 2000  # training rows of the baseline of an adapter
 # Scores a map (weight, mean, name of the setting) on dev, x100, and keeps the best.
 Offer = Callable[[np.ndarray, "np.ndarray | None", str], float]
 

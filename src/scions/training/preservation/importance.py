@@ -62,7 +62,7 @@ def measure_importance(
     texts: Sequence[str],
     *,
     seed: int = 0,
-    most: int = TEXTS,
+    limit: int = TEXTS,
     max_length: int = 128,
     squash: bool = True,
     on_batch: Callable[[int, int], None] | None = None,
@@ -75,7 +75,7 @@ def measure_importance(
 
     Args:
         model: the base; an adapter in it must still be the identity, or nearly.
-        texts: the domain's own texts, with the prompts that they are trained with; at most ``most`` of them are drawn.
+        texts: the domain's own texts, with the prompts that they are trained with; at most ``limit`` of them are drawn.
         seed: of the draw and of dropout.
         max_length: tokens read of a text, where the base does not read fewer.
         squash: give ``|tanh(z)|``; else the averages themselves.
@@ -87,8 +87,8 @@ def measure_importance(
     """
     if not texts:
         raise UsageError("importance: no texts were given")
-    if len(texts) > most:
-        chosen = np.random.default_rng(seed).choice(len(texts), most, replace=False)
+    if len(texts) > limit:
+        chosen = np.random.default_rng(seed).choice(len(texts), limit, replace=False)
         texts = [texts[i] for i in np.sort(chosen)]
     transformer: Any = model[0].auto_model
     max_length = min(max_length, max_length_of(model))
