@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -23,6 +24,16 @@ def test_what_is_not_installed_is_named(run, monkeypatch):
     code, _, err = run("serve")
     assert code == 2
     assert "no_such_package_of_ours: pip install 'scions[serve]'" in err
+
+
+def test_without_the_extra_the_command_says_what_to_install():
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('fastapi', 'uvicorn', 'prometheus_client', 'orjson')); "
+        "sys.argv = ['scions', 'serve']; from scions.cli import main; sys.exit(main())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    assert "pip install 'scions[serve]'" in run.stderr
 
 
 def test_keys_must_be_readable(run, tmp_path):
@@ -63,7 +74,6 @@ def test_a_server_from_the_command_line(tiny_base, publish_adapter, adapters_asi
     import http.client
     import re
     import signal
-    import subprocess
 
     publish_adapter("legal")
     process = subprocess.Popen(

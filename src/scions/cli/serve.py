@@ -43,9 +43,12 @@ def serve(
       curl -H 'Content-Type: application/json' -d '{"model": "legal", "input": "The seller bears the cost."}' \\
         http://127.0.0.1:8000/v1/embeddings
     """
-    from scions.serving import Keys, Settings, check_host, check_installed, listen
+    from scions.serving import check_installed
 
     check_installed()
+
+    from scions.serving import Keys, Settings, check_host, listen
+
     known_keys = None if keys is None else Keys.read(keys)
     check_host(host, known_keys)
     settings = Settings(
