@@ -40,19 +40,25 @@ class AutoChoice:
     def adapter_rows(
         self, choice: object, texts: Sequence[str], task: str | None
     ) -> tuple[list[AdapterWeights | None], RoutingSample[Tensor] | None]:
-        """Return the adapter of each row, and where the texts decided, the sample that they were decided by.
+        """Return the adapter of each row, and where the texts decided, the sample that decided.
 
         The weights are of one moment: whatever is deleted afterwards, they can be computed with.
 
         Args:
             choice: as `scions.encoder.adapter_choice.adapter_rows` takes it, or ``"auto"`` or ``"auto-rows"``.
             texts: of the rows.
-            task: ``"document"``: a query-side adapter leaves the texts that it is chosen for to the base.
+            task: ``"document"``: query-side adapters leave the texts to the base.
 
         Raises:
             AdapterError: a name that is not loaded.
             UsageError: as `adapter_rows`.
         """
+        weights, sample = self._chosen(choice, texts)
+        return ([document_adapter(w) for w in weights] if task == "document" else weights), sample
+
+    def _chosen(
+        self, choice: object, texts: Sequence[str]
+    ) -> tuple[list[AdapterWeights | None], RoutingSample[Tensor] | None]:
         if not is_auto(choice):
             return adapter_rows(choice, len(texts), self.bank.snapshot()), None
         adapters, domains = self.bank.domains(self.engine.dimensions)
@@ -64,18 +70,14 @@ class AutoChoice:
         else:
             sample = self._sample(texts, range(len(texts)))
             decisions = decide_rows(sample.unit(), domains)
-        weights = [None if decision.adapter is None else adapters[decision.adapter] for decision in decisions]
-        if task == "document":
-            weights = [document_adapter(adapter) for adapter in weights]
-        return weights, sample
+        return [None if decision.adapter is None else adapters[decision.adapter] for decision in decisions], sample
 
     def _decide(self, texts: Sequence[str], domains: Domains) -> tuple[RoutingDecision, RoutingSample[Tensor]]:
         sample = self._sample(texts, sample_rows(len(texts)))
         return decide(sample.unit(), domains, calibration_for(len(sample.rows))), sample
 
     def _sample(self, texts: Sequence[str], rows: Sequence[int]) -> RoutingSample[Tensor]:
-        model, tokenizer = self.engine.model, self.tokenizer
-        ids, _ = tokenizer.tokenize(model, [texts[row] for row in rows], "", tokenizer.limit(model))
+        ids, _ = self.tokenizer.tokenize([texts[row] for row in rows], "", self.tokenizer.limit())
         empty = next((row for row, row_ids in zip(rows, ids, strict=True) if not row_ids), None)
         if empty is not None:
             raise UsageError(f"row {empty + 1} has no tokens")

@@ -20,9 +20,8 @@ from scions.encoder.bank import AdapterBank
 from scions.encoder.base_info import DOCUMENT_PROMPTS, pooling_of, row_limit, row_space
 from scions.encoder.packed_engine import PackedEngine
 from scions.encoder.peft_engine import PeftEngine
-from scions.encoder.query_side import documents_choice
 from scions.encoder.row_engine import RowEngine
-from scions.encoder.tokenization import RowTokenizer, prompts_of_rows, row_tokens
+from scions.encoder.tokenization import RowTokenizer, prompts_of_rows
 from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.precision import compute_dtype
 from scions.errors import ScionsError, UsageError
@@ -100,7 +99,7 @@ class DomainEncoder(AdapterMixin, SentenceTransformer, metaclass=_PrintsAsSenten
         self._build(deterministic)
 
     def _build(self, deterministic: bool) -> None:
-        self._tokenizer, dtype = RowTokenizer(), self.compute_dtype
+        self._tokenizer, dtype = RowTokenizer(self), self.compute_dtype
         self._engine: RowEngine = PackedEngine.of(self, dtype, deterministic) or PeftEngine(
             self, dtype, deterministic, self._tokenizer.lock
         )
@@ -198,9 +197,9 @@ class DomainEncoder(AdapterMixin, SentenceTransformer, metaclass=_PrintsAsSenten
                     truncate_dim, pool, chunk_size, **kwargs,
                 )  # fmt: skip
         prompts = prompts_of_rows(self, weights, prompt, prompt_name)
-        limit, positions = tokenizer.limit(self, task), engine.positions
+        limit, positions = tokenizer.limit(task), engine.positions
         limits = [row_limit(None if self._length_was_set else w, limit, positions) for w in weights]
-        ids, lengths = row_tokens(self, tokenizer, rows, prompts, limits)
+        ids, lengths = tokenizer.tokenize_rows(rows, prompts, limits)
         with progress_bar(len(rows), show_progress_bar) as bar:
             vectors = engine.encode(ids, weights, strengths, lengths, batch_size, bar.update, sample)
         vectors = vectors[:, : self.truncate_dim if truncate_dim is None else truncate_dim]
@@ -219,9 +218,6 @@ class DomainEncoder(AdapterMixin, SentenceTransformer, metaclass=_PrintsAsSenten
         self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **kwargs: Any
     ) -> Any:
         """Encode as `encode`, by default with the prompt for documents; query-side adapters leave them to the base."""
-        choice = kwargs.pop("adapter", SET_ADAPTER)
-        choice = self._default if choice is SET_ADAPTER else choice
-        kwargs["adapter"] = choice if is_auto(choice) else documents_choice(choice, self.adapters)
         return self._encode_as("document", DOCUMENT_PROMPTS, inputs, prompt_name, prompt, *args, **kwargs)
 
     def encode_rows(
@@ -258,8 +254,7 @@ class DomainEncoder(AdapterMixin, SentenceTransformer, metaclass=_PrintsAsSenten
             prompt: put before each text.
             max_length: in tokens, special ones included; None: the base's.
         """
-        limit = self._tokenizer.limit(self) if max_length is None else max_length
-        return self._tokenizer.tokenize(self, texts, prompt, limit)
+        return self._tokenizer.tokenize(texts, prompt, self._tokenizer.limit() if max_length is None else max_length)
 
     def space(
         self, adapter: str | AdapterWeights | None = None, strength: float = 1.0, truncate_dim: int | None = None

@@ -1,10 +1,12 @@
-"""One door to every encoder: a base, an adapter on its base, or any SentenceTransformer."""
+"""Load an encoder by name: a base, an adapter on its base, or any SentenceTransformer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scions.deprecation import renamed_arguments
+from scions.encoder.base_info import limit_of
 from scions.errors import AdapterError, ScionsError
 from scions.store import (
     Manifest,
@@ -23,21 +25,22 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+@renamed_arguments(root="adapters")
 def load_encoder(
     name_or_path: str | Path | None = None,
     *,
     base: str | None = None,
-    root: Path | None = None,
+    adapters: Path | None = None,
     device: str | None = None,
 ) -> SentenceTransformer:
     """Load what ``name_or_path`` names, ready to encode.
 
     Args:
-        name_or_path: None or ``"base"``: the base alone. An adapter's name under ``root``, or its folder: the adapter
-            on its base, active under its own name; where it is query-side, ``encode_document`` leaves it out. Anything
-            else: a SentenceTransformer's folder or id on the Hub.
+        name_or_path: None or ``"base"``: the base alone. An adapter's name under ``adapters``, or its folder: the
+            adapter on its base, active under its own name; where it is query-side, ``encode_document`` leaves it out.
+            Anything else: a SentenceTransformer's folder or id on the Hub.
         base: the base to use; None takes the adapter's own, or the default.
-        root: where adapters lie; None is `scions.store.default_root`.
+        adapters: folder of adapters; None is `scions.store.default_root`.
         device: where to load; None takes the GPU where there is one.
 
     Raises:
@@ -47,7 +50,7 @@ def load_encoder(
     options: dict[str, Any] = {} if device is None else {"device": device}
     if name_or_path is None or str(name_or_path) == BASE:
         return load_base(base, **options)
-    folder, why_not = adapter_folder(name_or_path, root)
+    folder, why_not = adapter_folder(name_or_path, adapters)
     if folder is not None:
         return _load_adapter(folder, base, options)
     try:
@@ -60,14 +63,14 @@ def load_encoder(
         raise AdapterError(f"{why_not} Nor is it a model: {error}") from error
 
 
-def adapter_folder(name_or_path: str | Path, root: Path | None = None) -> tuple[Path | None, str | None]:
-    """The folder of an adapter published by Scions, or None and, where nothing of that name lies here, why.
+def adapter_folder(name_or_path: str | Path, adapters: Path | None = None) -> tuple[Path | None, str | None]:
+    """Return the folder of an adapter published by Scions, or None and, where there is none of that name, why.
 
     Raises:
         AdapterError: the folder holds a bare PEFT adapter without what is needed to load it safely.
     """
     try:
-        folder = find_adapter(name_or_path, root)
+        folder = find_adapter(name_or_path, adapters)
     except AdapterError as error:
         return None, str(error)
     if (folder / MANIFEST_FILE).is_file():
@@ -81,13 +84,13 @@ def adapter_folder(name_or_path: str | Path, root: Path | None = None) -> tuple[
 def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> SentenceTransformer:
     manifest = Manifest.read(folder)
     if manifest.method == "full":
-        whole = _settled(load_base(folder, **options), manifest)
-        return _query_side(whole, _base_of_full(folder, base, manifest, options)) if manifest.query_side else whole
+        whole = _with_settings(load_base(folder, **options), manifest)
+        return _query_side(whole, _documents_base(folder, base, manifest, options)) if manifest.query_side else whole
     name = check_name(folder.name)
     wanted = base or manifest.base.id
     place = _base_place(wanted, base, folder, manifest)
-    # Everything about the adapter is checked while nothing is loaded yet; only a base that is still to be downloaded
-    # shows its weights later.
+    # The adapter is checked before anything is loaded; the weights of a base that is still to be downloaded are not
+    # known until then.
     known = base_fingerprint(place) if Path(place).is_dir() else None
     config, manifest, weights = read_adapter(folder, known, base_name=base_id(wanted))
     model = load_base(place, **options)
@@ -96,14 +99,14 @@ def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> Se
 
     from scions.encoder.inject import inject_adapter
 
-    bare = _bare(model) if manifest.query_side else None
+    bare = _bare_copy(model) if manifest.query_side else None
     inject_adapter(model, name, config, weights)
-    settled = _settled(model, manifest)
-    return settled if bare is None else _query_side(settled, bare)
+    adapted = _with_settings(model, manifest)
+    return adapted if bare is None else _query_side(adapted, bare)
 
 
-def _bare(model: SentenceTransformer) -> SentenceTransformer:
-    """``model`` as it is now, whatever is grafted onto it later; the tensors are shared."""
+def _bare_copy(model: SentenceTransformer) -> SentenceTransformer:
+    """Return a copy of ``model`` that adapters injected later do not change; the tensors are shared."""
     from scions.encoder.peft_engine import sharing
 
     bare: SentenceTransformer = sharing(model)
@@ -117,14 +120,14 @@ def _query_side(queries: SentenceTransformer, documents: SentenceTransformer) ->
     return QuerySideModel.of(queries, documents)
 
 
-def _base_of_full(folder: Path, base: str | None, manifest: Manifest, options: dict[str, Any]) -> SentenceTransformer:
-    """The base that a query-side model trained whole was held against: documents are its."""
+def _documents_base(folder: Path, base: str | None, manifest: Manifest, options: dict[str, Any]) -> SentenceTransformer:
+    """Return the base whose vectors of documents a query-side model trained whole was trained against."""
     model = load_base(_base_place(base or manifest.base.id, base, folder, manifest), **options)
-    found = base_fingerprint(model)
-    if found != manifest.base.weights_sha256:
+    sha256 = base_fingerprint(model)
+    if sha256 != manifest.base.weights_sha256:
         raise AdapterError(
             f"{folder}: documents for {manifest.name!r} are encoded with {manifest.base.id} "
-            f"(weights {manifest.base.weights_sha256[:12]}); found weights {found[:12]}"
+            f"(weights {manifest.base.weights_sha256[:12]}); found weights {sha256[:12]}"
         )
     return model
 
@@ -136,15 +139,16 @@ def _base_place(wanted: str, given: str | None, folder: Path, manifest: Manifest
         if given is not None:
             raise
         raise ScionsError(
-            f"{folder}: the base of adapter {manifest.name!r} is not to be had: {error}. "
-            "If it lies elsewhere, name it with --base (base=)"
+            f"{folder}: the base model of adapter {manifest.name!r} was not found: {error}. "
+            "If it lies elsewhere, pass base=..."
         ) from error
 
 
-def _settled(model: SentenceTransformer, manifest: Manifest) -> SentenceTransformer:
-    """The prompts and the length (in tokens) with which the adapter was trained and judged."""
+def _with_settings(model: SentenceTransformer, manifest: Manifest) -> SentenceTransformer:
+    """Set the prompts and the length (in tokens) with which the adapter was trained and evaluated."""
     if manifest.prompts:
         model.prompts = {**(model.prompts or {}), **manifest.prompts}
     if manifest.max_length > 0:
         model.max_seq_length = manifest.max_length
+        model.max_seq_length = limit_of(model)
     return model

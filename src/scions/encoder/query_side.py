@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from scions.encoder.base_info import document_adapter
 from scions.encoder.roles import RoleEncoder, encode_role
 from scions.unit_rows import unit_rows
-
-if TYPE_CHECKING:
-    from scions.engine.adapter_weights import AdapterWeights
 
 
 class QuerySideEncoder(RoleEncoder):
@@ -42,8 +38,8 @@ class QuerySideModel(SentenceTransformer):
 
     @classmethod
     def of(cls, queries: SentenceTransformer, documents: SentenceTransformer) -> QuerySideModel:
-        """``queries``, with ``documents`` for ``encode_document``; both stay as they are."""
-        made = cls(
+        """Build from ``queries``, with ``documents`` for ``encode_document``; both stay as they are."""
+        model = cls(
             modules=list(queries),
             device=str(queries.device),
             prompts=dict(queries.prompts or {}),
@@ -52,11 +48,11 @@ class QuerySideModel(SentenceTransformer):
             truncate_dim=queries.truncate_dim,
         )
         # Not a part of the model: it is neither saved nor counted with it.
-        object.__setattr__(made, "documents", documents)
-        return made.eval()
+        object.__setattr__(model, "documents", documents)
+        return model.eval()
 
     def encode_document(self, inputs: Any, *arguments: Any, **options: Any) -> Any:
-        """Vectors of documents, as the bare base gives them."""
+        """Return vectors of documents, as the bare base gives them."""
         documents: SentenceTransformer = self.__dict__["documents"]
         return documents.encode_document(inputs, *arguments, **options)
 
@@ -85,22 +81,3 @@ class KnownDocuments(RoleEncoder):
         if len(missing):
             result[missing] = encode_role(self.encoder, role, [sentences[i] for i in missing.tolist()], **options)
         return unit_rows(result)
-
-
-def documents_choice(choice: Any, adapters: Mapping[str, AdapterWeights]) -> Any:
-    """``choice`` (see `scions.encoder.adapter_choice.adapter_rows`) for documents: the base where it is query-side.
-
-    Raises:
-        AdapterError: a name that is not loaded.
-        UsageError: something that is no name.
-    """
-    from scions.encoder.adapter_choice import adapter_rows
-    from scions.engine.adapter_weights import AdapterWeights
-
-    if choice is None or isinstance(choice, (str, AdapterWeights)):
-        (weights,) = adapter_rows(choice, 1, adapters)
-        return document_adapter(weights)
-    listed = choice.tolist() if hasattr(choice, "tolist") else choice
-    if not isinstance(listed, Sequence):
-        return choice  # refused, with its reason, by who chooses the rows
-    return [document_adapter(weights) for weights in adapter_rows(listed, len(listed), adapters)]

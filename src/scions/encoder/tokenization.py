@@ -17,7 +17,7 @@ _MAX_COPIES = 8
 
 
 class RowTokenizer:
-    """Tokenize for a SentenceTransformer, cut at any length, from any number of threads.
+    """Tokenize for ``model``, cut at any length, from any number of threads.
 
     A tokenizer of transformers keeps padding and truncation as its state, so two threads must not use one together.
     Where the fast one does all the work, each length gets a copy of it that is never changed; where there is more to
@@ -25,34 +25,58 @@ class RowTokenizer:
     called, one thread at a time.
     """
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
+    def __init__(self, model: SentenceTransformer) -> None:
+        self.model, self.lock = model, threading.RLock()
         self._copies: dict[tuple[int, int, str, int | None], Any] = {}
 
     def tokenize(
-        self, model: SentenceTransformer, texts: Sequence[str], prompt: str = "", max_length: int | None = None
+        self, texts: Sequence[str], prompt: str = "", max_length: int | None = None
     ) -> tuple[list[list[int]], int]:
         """Return the token ids of each text with its special tokens, and how many texts were cut.
 
         Args:
-            model: a SentenceTransformer.
             texts: any strings.
             prompt: put before each text.
             max_length: in tokens, special ones included; None: uncut.
         """
         if not texts:
             return [], 0
-        if not only_fast(model[0]):
+        if not only_fast(self.model[0]):
             with self.lock:
-                return _preprocessed(model, list(texts), prompt, max_length)
-        copy = self._copy(model.tokenizer, max_length)
+                return _preprocessed(self.model, list(texts), prompt, max_length)
+        copy = self._copy(self.model.tokenizer, max_length)
         encodings = copy.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
         return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
 
-    def limit(self, model: SentenceTransformer, task: str | None = None) -> int | None:
+    def tokenize_rows(
+        self, texts: Sequence[str], prompts: Sequence[str], limits: Sequence[int | None]
+    ) -> tuple[list[list[int]], list[int]]:
+        """Return the token ids of each row, and how many of them are its prompt's where the pooling leaves that out.
+
+        Args:
+            texts: of each row.
+            prompts: of each row.
+            limits: of each row, in tokens.
+        """
+        ids: list[list[int]] = [[]] * len(texts)
+        lengths = [0] * len(texts)
+        left_out = any(not getattr(module, "include_prompt", True) for module in self.model)
+        for (prompt, limit), rows in group_rows(zip(prompts, limits, strict=True)).items():
+            ids_of_rows, _ = self.tokenize([texts[i] for i in rows], prompt, limit)
+            size = self._prompt_length(prompt) if prompt and left_out else 0
+            for i, row_ids in zip(rows, ids_of_rows, strict=True):
+                ids[i], lengths[i] = row_ids, size
+        return ids, lengths
+
+    def limit(self, task: str | None = None) -> int | None:
         """Return `limit_of` the base, never the length that another thread has set while it tokenizes."""
-        with nullcontext() if only_fast(model[0]) else self.lock:
-            return limit_of(model, task)
+        with nullcontext() if only_fast(self.model[0]) else self.lock:
+            return limit_of(self.model, task)
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Return the tokens of the prompt, without a special one behind it."""
+        (ids,), _ = self.tokenize([prompt])
+        return len(ids) - (ids[-1] in self.model.tokenizer.all_special_ids)
 
     def _copy(self, tokenizer: Any, max_length: int | None) -> Any:
         key = (id(tokenizer), len(tokenizer), tokenizer.truncation_side, max_length)
@@ -87,33 +111,6 @@ def prompts_of_rows(
     return [base if name is None or text is None else text for text in prompts]
 
 
-def row_tokens(
-    model: SentenceTransformer,
-    tokenizer: RowTokenizer,
-    texts: Sequence[str],
-    prompts: Sequence[str],
-    limits: Sequence[int | None],
-) -> tuple[list[list[int]], list[int]]:
-    """Return the token ids of each row, and how many of them are its prompt's where the pooling leaves that out.
-
-    Args:
-        model: a SentenceTransformer.
-        tokenizer: of this model.
-        texts: of each row.
-        prompts: of each row.
-        limits: of each row, in tokens.
-    """
-    ids: list[list[int]] = [[]] * len(texts)
-    lengths = [0] * len(texts)
-    left_out = any(not getattr(module, "include_prompt", True) for module in model)
-    for (prompt, limit), rows in group_rows(zip(prompts, limits, strict=True)).items():
-        ids_of_rows, _ = tokenizer.tokenize(model, [texts[i] for i in rows], prompt, limit)
-        size = _prompt_length(model, tokenizer, prompt) if prompt and left_out else 0
-        for i, row_ids in zip(rows, ids_of_rows, strict=True):
-            ids[i], lengths[i] = row_ids, size
-    return ids, lengths
-
-
 def only_fast(module: Any) -> bool:
     """Return whether the module's text input is what its fast tokenizer gives and nothing else."""
     tokenizer = getattr(module, "tokenizer", None)
@@ -122,12 +119,6 @@ def only_fast(module: Any) -> bool:
         and not getattr(module, "processing_kwargs", None)
         and list(getattr(module, "modality_config", ["text"])) == ["text"]
     )
-
-
-def _prompt_length(model: SentenceTransformer, tokenizer: RowTokenizer, prompt: str) -> int:
-    """Return the tokens of the prompt, without a special one behind it."""
-    (ids,), _ = tokenizer.tokenize(model, [prompt])
-    return len(ids) - (ids[-1] in model.tokenizer.all_special_ids)
 
 
 def _preprocessed(

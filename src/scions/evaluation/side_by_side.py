@@ -223,7 +223,7 @@ class _Asked:
     manifest: Manifest | None = None
 
     def load(self) -> Any:
-        return loading.load_encoder(self.name, base=self.base, root=self.adapters)
+        return loading.load_encoder(self.name, base=self.base, adapters=self.adapters)
 
 
 @dataclass(frozen=True)

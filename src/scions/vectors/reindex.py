@@ -70,7 +70,7 @@ def document_encoder(name: str | None, base: str | None = None, root: Path | Non
         if manifest.query_side:
             encoder = load_encoder(BASE, base=base or manifest.base.id)
             return encoder, space_of(encoder, base=base or manifest.base.id)
-    encoder = load_encoder(name, base=base, root=root)
+    encoder = load_encoder(name, base=base, adapters=root)
     return encoder, space_of(encoder, folder)
 
 
