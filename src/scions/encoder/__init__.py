@@ -1,4 +1,4 @@
-"""A base with what was grafted onto it, ready to encode: loading, the name of its space, and files of vectors."""
+"""Encode with one base model and any number of adapters."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class AdapterMixin:
         folder = find_adapter(peft_model_id)
         name = check_name(folder.resolve().name if adapter_name is None else adapter_name)
         weights = self.read_adapter(folder, name)
-        (self._bank.replace if replace else self._bank.load)(weights)
+        self._bank.load(weights, replace)
         return weights
 
     def read_adapter(self, folder: Path, name: str) -> AdapterWeights:

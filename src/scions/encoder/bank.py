@@ -1,4 +1,4 @@
-"""The adapters of an encoder by name: changed by some threads while others compute with them."""
+"""Hold the adapters of an encoder by name; threads may change them while others compute with them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from scions.routing.domains import Domains
 
 
 class AdapterBank:
-    """Name to `AdapterWeights`.
+    """A mapping of names to `AdapterWeights` that is replaced, never changed.
 
-    What a snapshot holds never changes: every change makes a new mapping. So who took a snapshot finishes on the
-    weights it took, and no reader ever waits.
+    A call that took a snapshot finishes with the weights in it, and no reader ever waits.
     """
 
     def __init__(self) -> None:
@@ -26,53 +25,45 @@ class AdapterBank:
         self._domains: tuple[Domains | None] | None = None
 
     def snapshot(self) -> Mapping[str, AdapterWeights]:
-        """The adapters at this moment, read-only."""
+        """Return the adapters at this moment, read-only."""
         return MappingProxyType(self._adapters)  # type: ignore[arg-type]
 
     def domains(self, dimensions: int) -> tuple[Mapping[str, AdapterWeights], Domains | None]:
-        """A snapshot, and the training domains of the adapters in it that can be chosen by them; None where none can.
+        """Return a snapshot, and the training domains of the adapters in it that texts can be routed to, if any.
 
-        They are put together once after each change, which drops what was: a deleted adapter is remembered nowhere.
-        ``dimensions`` are those of the base's vectors.
+        The domains are built once after each change. ``dimensions`` are those of the base's vectors.
         """
         with self._lock:
             if self._domains is None:
-                known = {name: weights.domain for name, weights in self._adapters.items()}
-                self._domains = (Domains.of_routable(known, dimensions),)
+                domains = {name: weights.domain for name, weights in self._adapters.items()}
+                self._domains = (Domains.of_routable(domains, dimensions),)
             return self.snapshot(), self._domains[0]
 
-    def load(self, weights: AdapterWeights) -> None:
+    def load(self, weights: AdapterWeights, replace: bool = False) -> None:
         """Add an adapter under its name.
 
         Raises:
-            AdapterError: the name is taken.
+            AdapterError: the name is taken, and ``replace`` is false.
         """
         with self._lock:
-            held = self._adapters.get(weights.name)
-            if held is not None:
+            previous = self._adapters.get(weights.name)
+            if previous is not None and not replace:
                 raise AdapterError(
-                    f"an adapter {weights.name!r} is loaded already (version {held.version}); "
+                    f"an adapter {weights.name!r} is loaded already (version {previous.version}); "
                     "pass replace=True to put another in its place, or choose another name"
                 )
             self._set({**self._adapters, weights.name: weights})
 
-    def replace(self, weights: AdapterWeights) -> AdapterWeights | None:
-        """Put an adapter under its name, in place of one that may be there; returns that one."""
-        with self._lock:
-            held = self._adapters.get(weights.name)
-            self._set({**self._adapters, weights.name: weights})
-        return held
-
     def delete(self, name: str) -> AdapterWeights:
-        """Take an adapter out; returns it.
+        """Remove an adapter and return it.
 
         Raises:
-            AdapterError: there is none of that name; lists those there are.
+            AdapterError: there is none of that name; lists those that are loaded.
         """
         with self._lock:
-            held = find(self._adapters, name)
+            weights = find(self._adapters, name)
             self._set({key: value for key, value in self._adapters.items() if key != name})
-        return held
+        return weights
 
     def change_all(self, change: Callable[[AdapterWeights], AdapterWeights]) -> None:
         """Put ``change(weights)`` in the place of every adapter, in one step."""
@@ -91,10 +82,10 @@ class AdapterBank:
 
 
 def find(adapters: Mapping[str, AdapterWeights], name: str) -> AdapterWeights:
-    """The adapter of that name. Raises AdapterError where there is none, with close names and all there are."""
-    held = adapters.get(name)
-    if held is not None:
-        return held
+    """Return the adapter of that name. Raises AdapterError where there is none, with close names and all names."""
+    weights = adapters.get(name)
+    if weights is not None:
+        return weights
     close = difflib.get_close_matches(str(name), adapters, n=1)
     meant = f" Did you mean {close[0]!r}?" if close else ""
     have = f"Loaded: {', '.join(sorted(adapters))}." if adapters else "None is loaded: load_adapter() loads one."

@@ -66,6 +66,7 @@ W = TypeVar("W", bound=Weights)
 K = TypeVar("K", bound=Hashable)
 
 
+@lru_cache(maxsize=20_000)
 def row_space(
     base_sha256: str,
     adapter_sha256: str | None,
@@ -91,12 +92,14 @@ def row_space(
     Raises:
         UsageError: the strength is not finite, or ``dimensions`` is not positive.
     """
-    return _space(base_sha256, None if query_side or strength == 0 else adapter_sha256, strength, pooling, dimensions)
+    adapter = None if query_side or strength == 0 else adapter_sha256
+    return space_fingerprint(base_sha256, adapter, strength, pooling=pooling, dimensions=dimensions)
 
 
-@lru_cache(maxsize=20_000)
-def _space(base: str, adapter: str | None, strength: float, pooling: str, dimensions: int) -> str:
-    return space_fingerprint(base, adapter, strength, pooling=pooling, dimensions=dimensions)
+def weights_space(base_sha256: str, weights: Weights | None, strength: float, pooling: str, dimensions: int) -> str:
+    """Return `row_space` of a row with the adapter ``weights``, None: of the bare base."""
+    adapter, query_side = (None, False) if weights is None else (weights.fingerprint, weights.query_side)
+    return row_space(base_sha256, adapter, strength, query_side=query_side, pooling=pooling, dimensions=dimensions)
 
 
 def row_prompts(
@@ -302,11 +305,4 @@ class BaseInfo:
 
     def space(self, weights: Weights | None, strength: float, dimensions: int) -> str:
         """Return the fingerprint of the space of a row's vector of that many ``dimensions``."""
-        return row_space(
-            self.sha256,
-            None if weights is None else weights.fingerprint,
-            strength,
-            query_side=weights is not None and weights.query_side,
-            pooling=self.pooling,
-            dimensions=dimensions,
-        )
+        return weights_space(self.sha256, weights, strength, self.pooling, dimensions)

@@ -17,7 +17,7 @@ from scions.encoder.adapter_mixin import AdapterMixin
 from scions.encoder.arguments import check_encode, converted, only_parent, progress_bar
 from scions.encoder.auto_choice import AutoChoice
 from scions.encoder.bank import AdapterBank
-from scions.encoder.base_info import DOCUMENT_PROMPTS, pooling_of, row_limit, row_space
+from scions.encoder.base_info import DOCUMENT_PROMPTS, pooling_of, row_limit, weights_space
 from scions.encoder.packed_engine import PackedEngine
 from scions.encoder.peft_engine import PeftEngine
 from scions.encoder.row_engine import RowEngine
@@ -267,14 +267,8 @@ class DomainEncoder(AdapterMixin, SentenceTransformer, metaclass=_PrintsAsSenten
         """
         (weights,), (number,) = adapter_rows(adapter, 1, self.adapters), strength_rows(strength, 1)
         cut, full = self.truncate_dim if truncate_dim is None else truncate_dim, self._engine.dimensions
-        return row_space(
-            self.base_sha256,
-            None if weights is None else weights.fingerprint,
-            number,
-            query_side=weights is not None and weights.query_side,
-            pooling=pooling_of(self),
-            dimensions=full if cut is None else min(cut, full),
-        )
+        dimensions = full if cut is None else min(cut, full)
+        return weights_space(self.base_sha256, weights, number, pooling_of(self), dimensions)
 
     @property
     def max_seq_length(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Put the tensors of an adapter's file into a model: nothing is initialised, renamed or reported on the way."""
+"""Put the tensors of an adapter's file into a model, without initializing, renaming or reporting anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scions.store.tensor_check import check_tensors
 
 @dataclass(frozen=True)
 class _Slot:
-    """One tensor of one adapter in a model: whose attribute it is, and what its layer computes in."""
+    """Where one tensor of an adapter goes: attribute ``leaf`` of ``owner``, in the precision of ``layer``."""
 
     owner: nn.Module
     leaf: str
@@ -35,7 +35,7 @@ def inject_adapter(
 
     Args:
         model: a base, with or without other adapters.
-        adapter_name: a name that `scions.store.check_name` passes and that the model does not have yet.
+        adapter_name: a name that `scions.store.check_name` accepts and that the model does not have yet.
         config: the content of ``adapter_config.json``.
         weights: tensors under the names of the adapter's file, as `scions.store.read_weights` gives them.
 
@@ -66,7 +66,7 @@ def inject_adapter(
 
 
 def network_of(model: SentenceTransformer) -> Any:
-    """The transformers model inside. Raises AdapterError where there is none (static word vectors, say)."""
+    """Return the transformers model inside. Raises AdapterError where there is none (static word vectors, say)."""
     network = getattr(model[0], "auto_model", None)
     if network is None:
         raise AdapterError(f"the base's first module is a {type(model[0]).__name__}; an adapter needs a transformer")
@@ -74,7 +74,7 @@ def network_of(model: SentenceTransformer) -> Any:
 
 
 def to_peft_config(config: Mapping[str, Any], adapter_name: str) -> Any:
-    """PEFT's configuration object. Raises AdapterError for a method or a field that it does not know."""
+    """Return PEFT's configuration object. Raises AdapterError for a method or a field that it does not know."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(config["peft_type"])
@@ -89,7 +89,7 @@ def to_peft_config(config: Mapping[str, Any], adapter_name: str) -> Any:
 
 def _inject(model: SentenceTransformer, config: Any, name: str) -> None:
     with warnings.catch_warnings():
-        # Every adapter after the first is announced as something one should know.
+        # PEFT warns of every adapter after the first.
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         try:
             model.add_adapter(config, name)
@@ -98,7 +98,7 @@ def _inject(model: SentenceTransformer, config: Any, name: str) -> None:
 
 
 def _twin(network: Any, config: Any) -> str | None:
-    """An adapter of the model that a bottleneck of this configuration could take for itself."""
+    """Return the name of an adapter in the model with the same layers as this bottleneck; None: there is none."""
     from scions.adapters.config import BottleneckConfig
 
     if not isinstance(config, BottleneckConfig):
@@ -135,7 +135,7 @@ def _add_beside(layers: Mapping[str, Any], config: Any, name: str, twin: str) ->
 
 
 def _slots(layers: Mapping[str, Any], name: str) -> Iterator[tuple[str, _Slot]]:
-    """The adapter's tensors in the model, by their names in its file (without PEFT's prefix)."""
+    """Yield the places of the adapter's tensors in the model, by their names in its file (without PEFT's prefix)."""
     for key, layer in layers.items():
         for part in layer.adapter_layer_names:
             holder = getattr(layer, part, None)
@@ -154,14 +154,14 @@ def _slots(layers: Mapping[str, Any], name: str) -> Iterator[tuple[str, _Slot]]:
 
 @torch.no_grad()
 def _fill(slots: Mapping[str, _Slot], weights: Mapping[str, Tensor], name: str) -> None:
-    given = {key.removeprefix(FILE_PREFIX): tensor for key, tensor in weights.items()}
-    check_tensors(name, given, {key: slot.shape for key, slot in slots.items()})
-    like: dict[int, Tensor] = {}  # a parameter of the layer that each adapter part stands in
+    tensors = {key.removeprefix(FILE_PREFIX): tensor for key, tensor in weights.items()}
+    check_tensors(name, tensors, {key: slot.shape for key, slot in slots.items()})
+    of_base: dict[int, Tensor] = {}  # by layer: a parameter of its base layer, for device and precision
     for key, slot in slots.items():
-        layer = like.get(id(slot.layer))
+        layer = of_base.get(id(slot.layer))
         if layer is None:
-            layer = like[id(slot.layer)] = next(slot.layer.get_base_layer().parameters())  # type: ignore[operator]
-        value = nn.Parameter(given[key].to(layer.device, layer.dtype), requires_grad=False)
+            layer = of_base[id(slot.layer)] = next(slot.layer.get_base_layer().parameters())  # type: ignore[operator]
+        value = nn.Parameter(tensors[key].to(layer.device, layer.dtype), requires_grad=False)
         if isinstance(slot.owner, nn.ParameterDict):
             slot.owner[slot.leaf] = value
         else:

@@ -1,1 +1,1 @@
-"""Which adapter a text belongs to."""
+"""Decide which adapter texts belong to."""
