@@ -317,7 +317,7 @@ def test_heat_map_is_a_picture_and_never_replaces_one_unasked(importance, tmp_pa
     path.write_bytes(draw_heads(heads, ".png"))
     assert path.read_bytes()[:4] == b"\x89PNG"
     assert b"<svg" in draw_heads(heads, ".SVG")
-    with pytest.raises(UsageError, match="--force"):
+    with pytest.raises(UsageError, match="force=True"):
         check_picture(path, force=False)
     with pytest.raises(UsageError, match="pictures are"):
         check_picture(tmp_path / "heads.txt", force=False)

@@ -66,7 +66,7 @@ class PairedScore:
 
 
 def interval(evaluation: Evaluation, metric: str | None = None, samples: int = 1000, seed: int = 0) -> Interval:
-    """95 % interval of one score: units drawn with replacement `samples` times; percentiles, less resampling bias.
+    """Return the 95 % interval of a score: percentiles over `samples` draws of units, minus the resampling bias.
 
     Raises UsageError for an unknown metric or fewer than one sample.
     """
@@ -78,7 +78,7 @@ def interval(evaluation: Evaluation, metric: str | None = None, samples: int = 1
 def paired_difference(
     base: Evaluation, other: Evaluation, metric: str | None = None, samples: int = 1000, seed: int = 0
 ) -> Interval:
-    """95 % interval of other - base, both scored on the same units in every resample.
+    """Return the 95 % interval of other - base, both scored on the same units in every resample.
 
     Raises UsageError where the two were not scored on the same rows, or by different metrics.
     """
@@ -92,9 +92,10 @@ def paired_difference(
 def two_level_difference(
     pairs: Sequence[tuple[Evaluation, Evaluation]], samples: int = 1000, seed: int = 0
 ) -> Interval:
-    """95 % interval of the mean over domains of other - base, by primary metric: domains are drawn, then rows within.
+    """Return the 95 % interval of the mean of other - base over domains: domains are drawn, then rows within.
 
-    pairs: one (base, other) a domain. Drawing domains too shows how the mean would move with other domains of the kind.
+    pairs: (base, other) of each domain, compared by primary metric. Drawing domains too shows how the mean would move
+    with other domains of the kind.
     Raises UsageError for no pairs, or a pair scored on different rows.
     """
     if not pairs:
@@ -153,7 +154,7 @@ def _interval(value: float, resampled: list[float]) -> Interval:
     defined = [x for x in resampled if not np.isnan(x)]
     if not defined:
         return Interval(value, float("nan"), float("nan"))
-    # Repeated rows flatter some metrics (a row clusters perfectly with its copy), which would push the bounds past the
-    # value itself; the mean of the resamples shows by how much, and that is taken off.
+    # Repeated rows raise some metrics (a row clusters perfectly with its copy), which would push the bounds past the
+    # value itself; the mean of the resamples shows by how much, and that is subtracted.
     low, high = np.percentile(defined, [2.5, 97.5]) - (np.mean(defined) - value)
     return Interval(value, float(low), float(high))

@@ -1,4 +1,4 @@
-"""How far adapting has bent the space elsewhere: base against adapted similarities of neutral pairs."""
+"""Drift: how much an adapter changes the similarities of general text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scions.evaluation.metrics import spearman
 def drift(base_similarities: np.ndarray, adapted_similarities: np.ndarray) -> float:
     """Spearman x100 between `[n]` similarities of the same pairs before and after: 100 = the order is unchanged.
 
-    It says how much moved, not whether for better or worse. Raises UsageError for unequal lengths or fewer than 3.
+    It measures change, not whether for better or worse. Raises UsageError for unequal lengths or fewer than 3.
     """
     base, adapted = np.asarray(base_similarities), np.asarray(adapted_similarities)
     if base.shape != adapted.shape or base.ndim != 1 or len(base) < 3:

@@ -1,4 +1,4 @@
-"""What evaluation asks of an encoder, and texts turned into checked unit vectors."""
+"""Protocol of an encoder, and texts encoded to checked unit vectors."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
             f"{int(broken[0]) + 1}: {_shortened(distinct[int(broken[0])])!r}. Its weights are damaged, or its "
             "precision overflows: try fp32."
         )
-    # An encoder of one's own may ignore normalize_embeddings; a dot product below means a cosine all the same.
+    # A user's encoder may ignore normalize_embeddings; dot products below are cosines all the same.
     return Vectors({text: i for i, text in enumerate(distinct)}, unit_rows(matrix))
 
 
 class CachedEncoder(RoleEncoder):
-    """An encoder that asks another for each text once, by role; its vectors must not change meanwhile.
+    """An encoder that encodes each text once with another encoder, by role; its vectors must not change meanwhile.
 
-    For a table that is scored more than once, or by several encoders of which one gives the others' documents. It holds
-    what it was ever asked for, ``texts * dimensions * 4`` bytes: a corpus that is scored once needs no such thing.
+    For a table that is scored more than once, or by several encoders that share documents. It never forgets: it takes
+    ``texts * dimensions * 4`` bytes, so use it for a corpus only if that is scored more than once.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -95,7 +95,7 @@ class CachedEncoder(RoleEncoder):
 
 
 def cosines(encoder: Encoder, first: Sequence[str], second: Sequence[str], *, batch_size: int = 64) -> np.ndarray:
-    """Cosine of each row's two texts: `[n]` float32."""
+    """Return the cosine of each row's two texts: `[n]` float32."""
     vectors = encode_texts(encoder, [*first, *second], batch_size=batch_size)
     return np.asarray(np.einsum("nd,nd->n", vectors.of(first), vectors.of(second)))
 

@@ -1,4 +1,4 @@
-"""Queries a person can look at: the top hit before and after."""
+"""Example queries: the top hit of base and adapter, to be read by a person."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scions.evaluation import CachedEncoder
 
 @dataclass(frozen=True)
 class ExampleQuery:
-    """One query with the first document found by base and adapter, and a document known to be right."""
+    """One query with the top document of base and adapter, and a relevant document."""
 
     query: str
     hit_before: str
@@ -23,7 +23,7 @@ class ExampleQuery:
 
 
 def example_queries(test: Table, before: CachedEncoder, after: CachedEncoder, count: int = 5) -> list[ExampleQuery]:
-    """``count`` test queries drawn evenly over the table, not picked by how well they do; none for other shapes."""
+    """Return ``count`` queries spread evenly over a retrieval table, whatever their scores; none for other shapes."""
     if test.shape is not Shape.RETRIEVAL or not test.corpus:
         return []
     rows = np.unique(np.linspace(0, len(test) - 1, count).round().astype(int))

@@ -1,4 +1,4 @@
-"""Rows of a text and its label: clusters, few-shot classification, and whether equal labels lie together."""
+"""Score rows of a text and its label: clustering, few-shot classification, similarity of equal labels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from scions.evaluation.scores import (
     concluded,
 )
 
-MOST_ROWS = 6000
-MOST_PAIRED_ROWS = 1500
+MAX_ROWS = 6000
+MAX_PAIRED_ROWS = 1500
 CLUSTERINGS = 10
 SHOTS = 10
 DRAWS = 5
@@ -32,12 +32,12 @@ def labelled(
     few_shot: Table | None = None,
     clusterings: int = CLUSTERINGS,
 ) -> Evaluation:
-    """`v_measure`, `same_label_ap` and, given labelled training rows, `few_shot_accuracy`; a unit is a row.
+    """Return `v_measure`, `same_label_ap` and, with `few_shot`, `few_shot_accuracy`; a unit is a row.
 
     v_measure: k-means into as many clusters as there are labels, mean over `clusterings` seeds.
     same_label_ap: average precision of "same label" by cosine over all pairs of at most 1500 drawn rows.
     few_shot_accuracy: logistic regression on 10 rows of each label drawn from `few_shot`, mean of 5 draws; left out
-    where the two tables share no label at all. A label that `few_shot` lacks counts as wrong.
+    where the two tables share no label. A label that `few_shot` lacks counts as wrong.
     Of a table beyond 6000 rows, 6000 drawn with `seed` are scored.
     Raises DataError for fewer than two labels, UsageError where `few_shot` is not labelled.
     """
@@ -59,7 +59,7 @@ def labelled(
 
 
 def same_label_ap(encoder: Encoder, table: Table, batch_size: int = 64, seed: int = 0) -> float:
-    """`same_label_ap` alone, x100: the quick figure by which settings are chosen on dev."""
+    """Return `same_label_ap` alone, x100: a quick score to choose settings on dev."""
     table = _drawn(table, seed)
     vectors, labels = _encoded(encoder, table, batch_size)
     same = _same_label(vectors, labels, seed)
@@ -70,10 +70,10 @@ def _drawn(table: Table, seed: int) -> Table:
     if len(set(table.columns["label"])) < 2:
         raise DataError(f"{table.source}: {len(set(table.columns['label']))} label found; at least two are needed.")
     if len(set(table.columns["label"])) == len(table):
-        raise DataError(f"{table.source}: no label has two rows, and only such texts can lie together.")
-    if len(table) <= MOST_ROWS:
+        raise DataError(f"{table.source}: no label has two rows, so no two texts share one.")
+    if len(table) <= MAX_ROWS:
         return table
-    rows = np.random.default_rng(seed).choice(len(table), MOST_ROWS, replace=False)
+    rows = np.random.default_rng(seed).choice(len(table), MAX_ROWS, replace=False)
     return table.take(sorted(rows.tolist()))
 
 
@@ -85,7 +85,7 @@ def _encoded(encoder: Encoder, table: Table, batch_size: int) -> tuple[np.ndarra
 
 def _same_label(vectors: np.ndarray, labels: np.ndarray, seed: int) -> SameLabelOfUnits:
     rng = np.random.default_rng(seed)
-    drawn = np.sort(rng.permutation(len(labels))[:MOST_PAIRED_ROWS])
+    drawn = np.sort(rng.permutation(len(labels))[:MAX_PAIRED_ROWS])
     return SameLabelOfUnits(drawn, vectors[drawn], labels[drawn], len(labels))
 
 

@@ -1,7 +1,7 @@
-"""The metrics, as pure functions on arrays; all on a 0..1 scale (Spearman: -1..1), NaN where undefined.
+"""Metrics as pure functions on arrays, from 0 to 1 (Spearman: -1 to 1), NaN where undefined.
 
-A bootstrap calls these thousands of times, so they are plain vectorised numpy; the tests hold them against scipy
-and scikit-learn. Ranked metrics take one row per query, best document first.
+A bootstrap calls these thousands of times, so they are vectorized numpy; the tests compare them with scipy and
+scikit-learn. Ranked metrics take one row per query, best document first.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     order = np.argsort(-scores)
     ordered = scores[order]
     step = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
-    found = np.cumsum(labels[order])[step]
-    return float(np.sum(np.diff(found, prepend=0) * found / (step + 1)) / positives)
+    hits = np.cumsum(labels[order])[step]
+    return float(np.sum(np.diff(hits, prepend=0) * hits / (step + 1)) / positives)
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -123,7 +123,7 @@ def average_precision_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> 
 
 
 def recall_at_k(ranked: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
-    """Share of the `[queries]` relevant documents that stand among the first k: `[queries]`.
+    """Share of the `[queries]` relevant documents among the first k: `[queries]`.
 
     >>> recall_at_k(np.array([[1, 0, 1, 0]]), np.array([4]), 3).tolist()
     [0.5]

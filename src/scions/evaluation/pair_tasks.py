@@ -1,4 +1,4 @@
-"""Rows of two sentences: graded similarity (Spearman) and same-or-not (average precision)."""
+"""Score rows of two sentences: graded similarity (Spearman) and same or not (average precision)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scions.evaluation.scores import BinaryOfUnits, Evaluation, SpearmanOfUnits,
 
 
 def scored(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
-    """`spearman` of cosine against score. Raises DataError where all scores are equal, so that no order exists."""
+    """Return `spearman` of cosine against score. Raises DataError where all scores are equal."""
     gold = np.asarray(table.columns["score"], dtype=np.float64)
     if len(set(gold.tolist())) < 2:
         raise DataError(f"{table.source}: all {len(gold)} scores equal {gold[0]:g}; Spearman needs different ones.")
@@ -20,19 +20,19 @@ def scored(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
 
 
 def similarity_evaluation(similarities: np.ndarray, gold: np.ndarray, rows: list[str]) -> Evaluation:
-    """The Evaluation of `[n]` similarities against `[n]` gold scores; rows: a text that tells each row apart."""
+    """Return the Evaluation of `[n]` similarities against `[n]` gold scores; `rows` identify the rows."""
     return concluded(Shape.SCORED, "spearman", {"spearman": SpearmanOfUnits(similarities, gold)}, rows)
 
 
 def binary(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
-    """`average_precision` and `roc_auc` of cosine against label: neither needs a threshold.
+    """Return `average_precision` and `roc_auc` of cosine against label; neither needs a threshold.
 
     Raises DataError where a label is neither 0 nor 1, or only one of them occurs.
     """
     labels = np.asarray(table.columns["label"])
-    found = sorted({str(x) for x in labels.tolist()})
+    found = ", ".join(sorted({str(x) for x in labels.tolist()})[:5])
     if not set(labels.tolist()) == {0, 1}:
-        raise DataError(f"{table.source}: labels 0 and 1 must both occur and no others; found {', '.join(found[:5])}.")
+        raise DataError(f"{table.source}: labels 0 and 1 must both occur and no others; found {found}.")
     labels, similarities = labels.astype(np.int64), _cosines(encoder, table, batch_size)
     return concluded(
         Shape.BINARY,

@@ -1,4 +1,4 @@
-"""The nearest documents of each query, in bounded memory and with ties broken the same way every time."""
+"""Nearest documents of each query, in bounded memory and with deterministic ties."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def nearest(
     depth: int,
     excluded: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Positions of the `depth` documents of highest cosine to each query, best first; of equal ones the earlier first.
+    """Return positions of the `depth` documents of highest cosine to each query, best first, ties by position.
 
     queries: `[queries, dimensions]` unit vectors. blocks: (position of the first document, `[documents, dimensions]`
     unit vectors), together `total` documents. excluded: pairs (query numbers, document positions), both `[pairs]`, that
-    must not be found. Returns `[queries, min(depth, total)]` int64, -1 where nothing is left to find.
+    are left out. Returns `[queries, min(depth, total)]` int64, -1 where too few documents are left.
     """
     import torch
 
@@ -42,6 +42,6 @@ def nearest(
                 here = (query >= low) & (query < low + len(chunk))
                 here &= (document >= start) & (document < start + len(matrix))
                 keys[torch.from_numpy(query[here] - low), torch.from_numpy(document[here] - start)] = -1
-            found = torch.cat([torch.from_numpy(best[low : low + len(chunk)]), keys], dim=1)
-            best[low : low + len(chunk)] = torch.topk(found, depth, dim=1).values.numpy()
+            pool = torch.cat([torch.from_numpy(best[low : low + len(chunk)]), keys], dim=1)
+            best[low : low + len(chunk)] = torch.topk(pool, depth, dim=1).values.numpy()
     return np.where(best >= 0, total - 1 - best % total, -1)

@@ -1,4 +1,4 @@
-"""Finding the right document: pairs, triplets, a corpus, the halves of plain texts, and short candidate lists."""
+"""Score retrieval: pairs, triplets, a corpus, halves of plain texts, and candidate lists."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ class Search:
 
 
 def retrieval(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
-    """`ndcg@10` (grades as gain), `mrr@10`, `map@100`, `recall@10`, `recall@100`; a unit is a query.
+    """Return `ndcg@10` (grades as gain), `mrr@10`, `map@100`, `recall@10`, `recall@100`; a unit is a query.
 
     RETRIEVAL searches its corpus. PAIRS and TRIPLETS search the distinct positives (and negatives) of the table, and
-    all positives that stand beside equal anchors are relevant. A query without a relevant document is left out. A
-    document that is the query's own text, and not relevant to it, is left out of that query's ranking: any encoder
-    puts it first.
+    all positives of equal anchors are relevant. A query without a relevant document is left out. A
+    document that equals the query and is not relevant to it is left out of its ranking: any encoder puts it first.
     """
     search = _of_corpus(table) if table.shape is Shape.RETRIEVAL else _of_pairs(table)
     return _searched(encoder, search, table.shape, batch_size)
 
 
 def texts(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
-    """`halves_ndcg@10` and its like: the first half of each text looks for its second half among all second halves.
+    """Return `halves_ndcg@10` and others: the first half of each text searches for its second half.
 
-    A proxy for tables without labels: it says whether texts of one topic lie together, not whether a task is served.
-    Raises DataError where fewer than 20 texts have the 8 words that cutting needs.
+    A proxy for tables without labels: it measures whether texts of one topic are similar, not success at a task.
+    Raises DataError where fewer than 20 texts have the 8 words that splitting needs.
     """
     first, second = halves(table.columns["text"], table.source)
     pairs = Table(Shape.PAIRS, {"anchor": first, "positive": second}, table.source)
@@ -51,10 +50,10 @@ def texts(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
 
 
 def candidates(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
-    """`map`, `mrr` and `ndcg@10` of each query over its own candidates.
+    """Return `map`, `mrr` and `ndcg@10` over each query's candidates.
 
-    A query without a positive has nothing to find and is left out. Of equal cosines the negative stands first, so that
-    an encoder that tells nothing apart gains nothing.
+    A query without a positive is left out. Of equal cosines the negative ranks first, so that an encoder that gives
+    all texts the same vector gains nothing.
     """
     rows = [
         (query, list(good), list(bad))
@@ -87,9 +86,9 @@ def candidates(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluati
 def _searched(encoder: Encoder, search: Search, shape: Shape, batch_size: int, prefix: str = "") -> Evaluation:
     vectors = encode_texts(encoder, search.queries, batch_size=batch_size, role="query").of(search.queries)
     blocks = _encoded_blocks(encoder, search.documents, batch_size)
-    found = nearest(vectors, blocks, len(search.documents), DEPTH, _own_texts(search))
+    positions = nearest(vectors, blocks, len(search.documents), DEPTH, _own_texts(search))
     ranked = np.array(
-        [[grades.get(p, 0.0) for p in row] for grades, row in zip(search.relevant, found.tolist(), strict=True)]
+        [[grades.get(p, 0.0) for p in row] for grades, row in zip(search.relevant, positions.tolist(), strict=True)]
     )
     count = np.array([len(grades) for grades in search.relevant])
     ideal = np.zeros((len(count), min(int(count.max()), DEPTH)))
@@ -107,7 +106,7 @@ def _searched(encoder: Encoder, search: Search, shape: Shape, batch_size: int, p
 
 
 def _encoded_blocks(encoder: Encoder, documents: list[str], batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    # A block's vectors are dropped before the next is encoded: a million documents never lie in memory together.
+    # A block's vectors are dropped before the next is encoded, so that a large corpus is never in memory as a whole.
     for start in range(0, len(documents), DOCUMENTS_AT_ONCE):
         block = documents[start : start + DOCUMENTS_AT_ONCE]
         yield start, encode_texts(encoder, block, batch_size=batch_size, role="document").of(block)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: scores, and per-unit results from which any resample is scored again."""
+"""Scores of an encoder, with results per unit from which resamples are scored."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Evaluation:
         return self.scores[self.primary]
 
     def resampled(self, metric: str, indices: np.ndarray) -> float:
-        """The metric x100 on these units, from stored results: nothing is encoded again.
+        """Return the metric x100 on these units, without encoding again.
 
         NaN where the resample leaves it undefined (one class only, say). Raises UsageError for an unknown metric.
         """
@@ -54,7 +54,7 @@ def concluded(
     texts: list[str],
     full: dict[str, float] | None = None,
 ) -> Evaluation:
-    """An Evaluation whose scores are those of all units, except metrics whose 0..1 value `full` gives."""
+    """Return an Evaluation scored on all units, except metrics whose value (0 to 1) is in `full`."""
     every = np.arange(len(texts))
     known = full or {}
     scores = {name: 100.0 * (known[name] if name in known else units[name](every)) for name in units}
@@ -69,7 +69,7 @@ def _hash(texts: Iterable[str]) -> str:
 
 
 class MeanOfUnits:
-    """The mean of one value a unit. values: `[n]`."""
+    """Mean of one value per unit. values: `[n]`."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = np.asarray(values, dtype=np.float64)
@@ -79,7 +79,7 @@ class MeanOfUnits:
 
 
 class SpearmanOfUnits:
-    """Spearman, ranked anew within each resample. cosines, gold: `[n]`."""
+    """Spearman correlation, ranked within each resample. cosines, gold: `[n]`."""
 
     def __init__(self, cosines: np.ndarray, gold: np.ndarray) -> None:
         self.cosines, self.gold = metrics.dense_codes(cosines), metrics.dense_codes(gold)
@@ -110,14 +110,14 @@ class VMeasureOfUnits:
 
     def __call__(self, indices: np.ndarray) -> float:
         labels = self.labels[indices]
-        return float(np.mean([metrics.v_measure(labels, found[indices]) for found in self.clusters]))
+        return float(np.mean([metrics.v_measure(labels, clusters[indices]) for clusters in self.clusters]))
 
 
 class SameLabelOfUnits:
     """Average precision of "the two rows share their label" by cosine, over all pairs of a drawn set of rows.
 
-    drawn: `[m]` unit indices; vectors: `[m, dimensions]`; labels: `[m]` codes; n: number of units. A resample uses at
-    most its first `cap` drawn rows, since pairs grow with the square; a pair of one row with itself does not count.
+    drawn: `[m]` unit indices; vectors: `[m, dimensions]`; labels: `[m]` codes; n: number of units. A resample uses its
+    first `cap` drawn rows, since pairs grow with the square; a pair of one row with itself does not count.
     """
 
     def __init__(self, drawn: np.ndarray, vectors: np.ndarray, labels: np.ndarray, n: int, cap: int = 500) -> None:

@@ -22,6 +22,8 @@ from scions.store.names import BASE
 from scions.vectors.reader import VectorFile, known_documents, read_vectors
 from scions.version import __version__
 
+_ROWS = "rows"
+
 
 @dataclass(frozen=True)
 class EncoderScores:
@@ -167,30 +169,31 @@ def evaluate(
     shots = few_shot if few_shot is None or isinstance(few_shot, Table) else _few_shot(str(few_shot), table)
     if sts is not None:
         read_sts(sts)
-    corpus = None if vectors is None else _corpus_vectors(Path(vectors), table)
+    known = None if vectors is None else read_vectors(vectors)
+    if known is not None and (table is None or table.shape is not Shape.RETRIEVAL):
+        raise UsageError(
+            f"vectors=... are those of a corpus, which only retrieval data (a BEIR folder) has, {_given(table)}"
+        )
     asked = _resolved(names, base, None if adapters is None else Path(adapters))
-    if corpus is not None:
+    if known is not None and table is not None:
         stage("checking the vectors")
         for encoder in asked:  # all of them before any is scored
-            corpus.checked(encoder)
-    scores: list[Evaluation | None] = []
-    similarity: list[dict[str, Evaluation]] = []
+            encoder.with_documents(encoder.load(), known, table)
+    evaluations: list[dict[str, Evaluation]] = []
     for encoder in asked:
         stage(f"scoring {encoder.label}")
         model = encoder.load()
-        if table is None:
-            scores.append(None)
-        else:
-            scored = model if corpus is None else corpus.checked(encoder, model)
-            scores.append(tasks.evaluate(scored, table, batch_size=batch_size, seed=seed, few_shot=shots))
-        similarity.append({} if sts is None else evaluate_sts(model, sts, batch_size=batch_size))
+        scores = {} if sts is None else evaluate_sts(model, sts, batch_size=batch_size)
+        if table is not None:
+            scored = model if known is None else encoder.with_documents(model, known, table)
+            scores[_ROWS] = tasks.evaluate(scored, table, batch_size=batch_size, seed=seed, few_shot=shots)
+        evaluations.append(scores)
     first = names.index(BASE) if BASE in names else 0
     results = []
     for i, encoder in enumerate(asked):
-        score, others = scores[i], {} if i == first else similarity[first]
-        rows = None if score is None else PairedScore(score, None if i == first else scores[first])
-        of_tasks = {name: PairedScore(task, others.get(name)) for name, task in similarity[i].items()}
-        results.append(EncoderScores(encoder.name, encoder.label, rows, of_tasks))
+        reference = {} if i == first else evaluations[first]
+        paired = {name: PairedScore(score, reference.get(name)) for name, score in evaluations[i].items()}
+        results.append(EncoderScores(encoder.name, encoder.label, paired.pop(_ROWS, None), paired))
     notes = [] if table is None else [*_trained_on(table, asked), *table.notes]
     return SideBySide(tuple(results), results[first], table, None if sts is None else Path(sts), tuple(notes))
 
@@ -225,29 +228,11 @@ class _Asked:
     def load(self) -> Any:
         return loading.load_encoder(self.name, base=self.base, adapters=self.adapters)
 
-
-@dataclass(frozen=True)
-class _CorpusVectors:
-    """Vectors from a file, of the documents of a retrieval table."""
-
-    file: VectorFile
-    texts: list[str]
-    source: str
-
-    def checked(self, encoder: _Asked, model: Any = None) -> Any:
+    def with_documents(self, model: Any, vectors: VectorFile, table: Table) -> Any:
         """Return the model with these vectors for its documents. Raises ScionsError where they are not its own."""
-        model = encoder.load() if model is None else model
-        space = space_of(model, encoder.folder).fingerprint
-        texts_name = f"the corpus of {self.source}"
-        return known_documents(self.file, self.texts, model, space, encoder_name=encoder.label, texts_name=texts_name)
-
-
-def _corpus_vectors(path: Path, table: Table | None) -> _CorpusVectors:
-    if table is None or table.shape is not Shape.RETRIEVAL:
-        raise UsageError(
-            f"vectors=... are those of a corpus, which only retrieval data (a BEIR folder) has, {_given(table)}"
-        )
-    return _CorpusVectors(read_vectors(path), list((table.corpus or {}).values()), table.source)
+        space = space_of(model, self.folder).fingerprint
+        texts, texts_name = list((table.corpus or {}).values()), f"the corpus of {table.source}"
+        return known_documents(vectors, texts, model, space, encoder_name=self.label, texts_name=texts_name)
 
 
 def _few_shot(path: str, table: Table | None) -> Table:

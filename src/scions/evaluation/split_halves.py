@@ -1,4 +1,4 @@
-"""A text cut in two near its middle: what stands in for labels where a table has none."""
+"""Split texts in two near the middle, to score tables without labels."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _SENTENCE_END = re.compile(r"[.!?…][\"')\]]*$")
 
 
 def halves(texts: Iterable[str], source: str) -> tuple[list[str], list[str]]:
-    """First and second halves of the distinct texts of at least 8 words.
+    """Return first and second halves of the distinct texts of at least 8 words.
 
     Raises DataError where fewer than 20 such texts remain.
     """
-    kept = [words for text in dict.fromkeys(texts) if len(words := text.split()) >= FEWEST_WORDS]
-    if len(kept) < FEWEST_TEXTS:
+    long = [words for text in dict.fromkeys(texts) if len(words := text.split()) >= FEWEST_WORDS]
+    if len(long) < FEWEST_TEXTS:
         raise DataError(
-            f"{source}: {len(kept)} distinct texts have {FEWEST_WORDS} words or more, and scoring plain texts by their "
-            f"halves needs {FEWEST_TEXTS}. Give more texts, or labelled files with --dev and --test."
+            f"{source}: {len(long)} distinct texts have {FEWEST_WORDS} words or more, and scoring plain texts by their "
+            f"halves needs {FEWEST_TEXTS}. Give more texts, or labelled files as dev=... and test=..."
         )
-    cuts = [cut_place(words) for words in kept]
+    cuts = [cut_place(words) for words in long]
     return (
-        [" ".join(words[:cut]) for words, cut in zip(kept, cuts, strict=True)],
-        [" ".join(words[cut:]) for words, cut in zip(kept, cuts, strict=True)],
+        [" ".join(words[:cut]) for words, cut in zip(long, cuts, strict=True)],
+        [" ".join(words[cut:]) for words, cut in zip(long, cuts, strict=True)],
     )
 
 
 def cut_place(words: list[str]) -> int:
-    """Number of words before the cut: at the sentence end nearest the middle, else the middle itself.
+    """Return the number of words before the cut: at the sentence end nearest the middle, else in the middle.
 
     A sentence end that would leave fewer than three words on a side does not count.
 

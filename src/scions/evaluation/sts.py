@@ -1,4 +1,4 @@
-"""The seven general similarity tasks that sentence encoders are commonly held against, and their mean, STS7."""
+"""Score the seven general similarity tasks of sentence encoders, and their mean, STS7."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ STS_TASKS = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb_test", "sickr")
 
 
 def evaluate_sts(encoder: Encoder, folder: str | Path, *, batch_size: int = 64) -> dict[str, Evaluation]:
-    """Spearman x100 of each task over all its rows (the "all" setting), and their mean under "STS7".
+    """Return Spearman x100 of each task over all its rows (the "all" setting), and their mean under "STS7".
 
     folder: holds sts12.jsonl … sts16.jsonl, stsb_test.jsonl and sickr.jsonl, each line a sentence1, sentence2, score.
-    The Evaluation "STS7" resamples the rows of all tasks together, so `interval` and `paired_difference` serve it too.
+    The Evaluation "STS7" resamples the rows of all tasks together, so `interval` and `paired_difference` work on it.
     Raises DataError where a file is missing or a line is not such a row.
     """
     tasks = read_sts(folder)
@@ -44,7 +44,7 @@ def evaluate_sts(encoder: Encoder, folder: str | Path, *, batch_size: int = 64) 
 
 
 def read_sts(folder: str | Path) -> dict[str, list[tuple[str, str, float]]]:
-    """The rows of each task: two sentences and their score.
+    """Return the rows of each task: two sentences and their score.
 
     Raises DataError where a file is missing, not UTF-8 or empty, or a line is not such a row; names file and line.
     """
@@ -52,7 +52,7 @@ def read_sts(folder: str | Path) -> dict[str, list[tuple[str, str, float]]]:
 
 
 class MeanOfTasks:
-    """The mean Spearman of several tasks whose rows are numbered through, task after task."""
+    """Mean Spearman of several tasks whose rows are numbered consecutively, task after task."""
 
     def __init__(self, parts: list[SpearmanOfUnits]) -> None:
         self.parts = parts
@@ -61,11 +61,11 @@ class MeanOfTasks:
     def __call__(self, indices: np.ndarray) -> float:
         ordered = np.sort(indices)
         edges = np.searchsorted(ordered, self.bounds)
-        found = [
+        values = [
             part(ordered[low:high] - start) if high > low else float("nan")
             for part, start, low, high in zip(self.parts, self.bounds, edges, edges[1:], strict=False)
         ]
-        return float(np.mean(found))
+        return float(np.mean(values))
 
 
 def _paths(folder: Path) -> dict[str, Path]:
@@ -95,5 +95,5 @@ def _read(path: Path) -> list[tuple[str, str, float]]:
             raise DataError(f"{read.where(i)}: score must be a finite number, found {excerpt(row.get('score'))}")
         rows.append((first, second, score))
     if len({score for _, _, score in rows}) < 2:
-        raise DataError(f"{path}: all {len(rows)} scores are equal; they must differ to be ranked by")
+        raise DataError(f"{path}: all {len(rows)} scores are equal; they must differ to be ranked")
     return rows

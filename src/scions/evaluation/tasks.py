@@ -1,4 +1,4 @@
-"""One door to every task: the table's shape chooses the metrics."""
+"""Score an encoder on a table by the metrics of its shape."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def evaluate(
 
 
 def dev_score(encoder: Encoder, table: Table, *, batch_size: int = 64, seed: int = 0) -> float:
-    """The figure, x100, by which settings are chosen on dev: the primary metric, but `same_label_ap` for labelled rows.
+    """Return the score x100 that settings are chosen by: the primary metric, but `same_label_ap` for labelled rows.
 
-    K-means is slow and jumps about; a choice between near-equal settings by it would be noise.
+    K-means is slow and noisy, too much so to choose between similar settings.
     """
     _require_rows(table)
     if table.shape is Shape.LABELLED:

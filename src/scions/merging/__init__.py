@@ -1,1 +1,1 @@
-"""Pure functions over adapters' tensors."""
+"""Average, compare and prune adapters' tensors; pure functions."""

@@ -1,4 +1,4 @@
-"""Several adapters' tensors to one adapter's: the weighted mean, and TIES."""
+"""Weighted mean of adapters' tensors."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 def normalized(weights: Sequence[float], count: int) -> list[float]:
-    """``weights`` scaled to a sum of 1.
+    """Return ``weights`` scaled to a sum of 1.
 
     Raises:
-        UsageError: another number of them than ``count``, a negative one, one that is not finite, or all zeros.
+        UsageError: their number is not ``count``, a negative one, one that is not finite, or all zeros.
     """
     if len(weights) != count:
-        raise UsageError(f"{len(weights)} weights for {count} adapters; one for each is needed")
+        raise UsageError(f"{len(weights)} weights for {count} adapters; each adapter needs one")
     if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights) > 0:
         raise UsageError(f"weights must be 0 or more, and one of them above 0; found {', '.join(map(str, weights))}")
     return [w / sum(weights) for w in weights]
 
 
 def average(members: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """The weighted mean of every tensor, layer norms included, in float32.
+    """Return the weighted mean of every tensor, layer norms included, in float32.
 
     Args:
         members: tensors by name, the same names and shapes in each.
-        weights: one a member, scaled to a sum of 1.
+        weights: one per member, scaled to a sum of 1.
 
     Raises:
         UsageError: as `normalized`.

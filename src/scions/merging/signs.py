@@ -1,7 +1,8 @@
-"""The fraction of sign difference, and the cosine, of adapters' weights.
+"""Fraction of sign difference, and cosine, of adapters' weights.
 
 Source: Nguyen & Le 2024 (arXiv 2402.10639): for two adapters the share of coordinates whose signs differ, for a set
-the share whose signs are not unanimous. Exact zeros do not count, and layer norms are left out (`members.compared`).
+the share whose signs are not unanimous. Exact zeros do not count, and layer norms are left out
+(`tensor_sites.compared`).
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ class Signs:
         return self.differing / self.counted if self.counted else 0.0
 
     def by_layer(self) -> dict[int, float]:
-        """The fraction within each layer."""
+        """Return the fraction within each layer."""
         return self._grouped(0)
 
     def by_site(self) -> dict[str, float]:
-        """The fraction at each site over all layers."""
+        """Return the fraction at each site, over all layers."""
         return self._grouped(1)
 
     def _grouped(self, part: int) -> dict:
@@ -47,9 +48,9 @@ class Signs:
 
 
 def sign_difference(members: Sequence[Mapping[str, Tensor]]) -> Signs:
-    """Over the same tensors of two or more adapters, by name.
+    """Count sign differences over the same tensors, by name, of two or more adapters.
 
-    A coordinate counts where at least two adapters are not exactly 0 there; zeros have no sign and no vote.
+    A coordinate counts where at least two adapters are not exactly 0 there; zeros have no sign.
 
     Raises:
         UsageError: fewer than two adapters, or their tensors differ in name or shape.
@@ -67,7 +68,7 @@ def sign_difference(members: Sequence[Mapping[str, Tensor]]) -> Signs:
 
 
 def weight_cosine(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Cosine of two adapters' tensors, taken as one long vector; 0 where one of them is all zeros.
+    """Return the cosine of two adapters' tensors, each as one vector; 0 where one of them is all zeros.
 
     Raises:
         UsageError: as `sign_difference`.
@@ -86,6 +87,4 @@ def _check(members: Sequence[Mapping[str, Tensor]]) -> None:
     for other in shapes[1:]:
         if other != shapes[0]:
             odd = sorted(name for name in shapes[0].keys() | other.keys() if shapes[0].get(name) != other.get(name))
-            raise UsageError(
-                f"these adapters' tensors do not lie over each other: {odd[0]} differs in shape or is missing"
-            )
+            raise UsageError(f"these adapters' tensors do not match: {odd[0]} differs in shape or is missing")

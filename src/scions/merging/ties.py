@@ -11,8 +11,7 @@ from scions.merging.averaging import average, normalized
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-DENSITY = 0.2
+DENSITY = 0.2  # as in the paper
 
 
 def ties(
@@ -21,24 +20,24 @@ def ties(
     weights: Sequence[float] | None = None,
     density: float = DENSITY,
 ) -> dict[str, Tensor]:
-    """TIES merging (Yadav et al. 2023, arXiv 2306.01708, algorithm 1): trim, elect signs, merge what agrees.
+    """Merge by TIES (Yadav et al. 2023, arXiv 2306.01708, algorithm 1): trim, elect signs, merge what agrees.
 
-    It works on the members' differences from ``start``, the weights that all of them began with; the merged difference
-    is not scaled (the paper's lambda is 1). Tensors without a start (layer norms) are averaged.
+    It works on the members' differences from ``start``, their common first weights; the merged difference is not scaled
+    (the paper's lambda is 1). Tensors without a start (layer norms) are averaged.
 
     Args:
         members: tensors by name, the same names and shapes in each.
-        start: first values by name, of those tensors that TIES is to merge.
-        weights: one a member; None: all equal.
-        density: share of each member's largest differences that is not trimmed, over all its tensors.
+        start: first weights by name, of the tensors that TIES merges.
+        weights: one per member; None: all equal.
+        density: share of each member's differences that is not trimmed, the largest over all its tensors.
 
     Raises:
-        UsageError: as `normalized`, or a share that is not above 0 and at most 1.
+        UsageError: as `normalized`, or a density out of range.
     """
     import torch
 
     if not 0 < density <= 1:
-        raise UsageError(f"the share that TIES keeps must lie above 0 and at most at 1, found {density}")
+        raise UsageError(f"density=... must be above 0 and at most 1, found {density}")
     shares = normalized(weights or [1.0] * len(members), len(members))
     merged = average(members, shares)
     trimmed = []
@@ -57,7 +56,7 @@ def ties(
 
 
 def magnitude(tensors: object, share: float) -> float:
-    """The absolute value at or below which ``share`` of all values lie; below 0 where that is none of them."""
+    """Return the absolute value at or below which ``share`` of all values lie; -1 where the share is none of them."""
     import torch
 
     flat = torch.cat([tensor.abs().reshape(-1) for tensor in tensors])  # type: ignore[attr-defined]

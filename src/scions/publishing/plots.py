@@ -21,13 +21,13 @@ _BASE, _ADAPTER, _BASELINE = "#9aa5b1", "#2f855a", "#c05621"
 
 
 def check_picture(path: Path, force: bool) -> None:
-    """Raise UsageError where a picture cannot be written to ``path``, or would replace one unasked."""
+    """Raise UsageError where a picture cannot be written to ``path``, or exists and ``force`` is False."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path}: pictures are {', '.join(FORMATS)}; found {path.suffix or 'no ending'!r}")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: the folder {path.parent} does not exist")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists; --force replaces it")
+        raise UsageError(f"{path} exists; replace it with force=True")
 
 
 def draw_scores(verdict: Verdict) -> bytes:
