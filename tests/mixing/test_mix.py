@@ -167,3 +167,6 @@ def test_query_side_adapters_mix_into_a_query_side_one(publish):
     assert read_adapter(done.path)[1].query_side
     encoder = scions.DomainEncoder(done.manifest.base.id)
     assert done.manifest.space_fingerprint == encoder.space(None)
+    card = (done.path / "README.md").read_text()
+    assert "**Query-side**" in card
+    assert 'encoder.encode_query(["some question"], adapter="soup")' in card
