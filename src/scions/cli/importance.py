@@ -1,4 +1,4 @@
-"""`scions importance`: which attention heads of a base hold its general knowledge, as a heat map."""
+"""`scions importance`: importance of each attention head of a base for general knowledge, as a heat map."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from scions.cli.options import base_option
+
 
 def importance(
-    texts: Annotated[Path, typer.Argument(help="Texts of your domain: any file that train reads.", show_default=False)],
-    base: Annotated[
-        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="all-MiniLM-L6-v2")
-    ] = None,
+    texts: Annotated[Path, typer.Argument(help="Texts of your domain, as train reads them.", show_default=False)],
+    base: Annotated[str | None, base_option("all-MiniLM-L6-v2")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A picture: .png, .svg or .pdf.", show_default="none")
+        Path | None,
+        typer.Option("--output", "-o", help="Picture to write: .png, .svg or .pdf.", show_default="none"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draw of texts, and dropout.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the picture.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn texts and of dropout.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
-    """Measure how much each attention head matters for what the base knows in general.
+    """Measure how much each attention head matters for the base's general knowledge.
 
-    No general data is needed: it is the sensitivity of two dropout passes over your texts (Ke et al. 2022).
-    train --preserve mask lets important heads move less.
+    Needs no general data: the measure is the sensitivity of two dropout passes over your texts (Ke et al. 2022).
+    Training with --preserve mask changes important heads less.
 
     \b
     Example:
@@ -44,9 +45,9 @@ def importance(
         rows = read(str(texts))
         model = load_base(base)
     with RowsBar("measuring") as bar:
-        asked = [prompt_of(model) + text for text in rows.texts()]
-        found = measure_importance(model, asked, seed=seed, on_batch=bar.update)
-    layers = list(found.heads.values())
+        prompted = [prompt_of(model) + text for text in rows.texts()]
+        measured = measure_importance(model, prompted, seed=seed, on_batch=bar.update)
+    layers = list(measured.heads.values())
     headings = ("layer", *(str(head) for head in range(len(layers[0]))))
     body = [(str(layer), *(_cell(float(value)) for value in values)) for layer, values in enumerate(layers)]
     title = "importance of heads for general knowledge, 0 to 1"
@@ -57,6 +58,6 @@ def importance(
 
 
 def _cell(value: float) -> Text:
-    """Lighter where it is more important; in a file or a pipe the number alone."""
+    """Return the value on a background that is lighter where it is larger."""
     level = round(40 + 200 * value)
     return Text(f"{value:.2f}", style=f"{'black' if value > 0.4 else 'white'} on rgb({level},{level},{level // 2})")

@@ -1,4 +1,4 @@
-"""`scions train`: one adapter from a user's own file, or several one after another."""
+"""`scions train`: train one adapter, or several one after another."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scions.cli.options import AdaptersFolder, parse_columns
+from scions.cli.exit_codes import WORSE
+from scions.cli.flags import with_flags
+from scions.cli.options import AdaptersFolder, base_option, parse_columns
 from scions.errors import AdapterError, Interrupted, ScionsError, UsageError
 
 if TYPE_CHECKING:
-    from scions.cli.progress import TrainingBar
+    from scions.training import TrainResult
 
 
 def train(
@@ -20,36 +22,35 @@ def train(
         list[str],
         typer.Option(help="A file, a folder or a BEIR folder, or: docstrings, docstrings:numpy.", show_default=False),
     ],
-    name: Annotated[list[str], typer.Option(help="The adapter's name; one for each --data.", show_default=False)],
-    base: Annotated[
-        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="all-MiniLM-L6-v2")
-    ] = None,
+    name: Annotated[list[str], typer.Option(help="Name of the adapter; one for each --data.", show_default=False)],
+    base: Annotated[str | None, base_option("all-MiniLM-L6-v2")] = None,
     method: Annotated[str, typer.Option(help="houlsby, pfeiffer, parallel, lora or full.")] = "houlsby",
     trainable_share: Annotated[
         str | None,
-        typer.Option(
-            help="How much is trained, every tensor counted: 3.6% or 0.036.", show_default="3.6% unless --rank"
-        ),
+        typer.Option(help="Share of the parameters to train: 3.6% or 0.036.", show_default="3.6% unless --rank"),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Width of the bottleneck.", show_default="from the share")] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Adapt only so many upper layers.", show_default="all layers")
+        int | None, typer.Option(help="Adapt only the upper layers, this many.", show_default="all layers")
     ] = None,
     objective: Annotated[
         str | None, typer.Option(help="contrastive, cosent, deletion or simcse.", show_default="from the data's shape")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step.", show_default="from the data's size")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size.", show_default="from the data's size")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate.", show_default="from the method")
+        float | None, typer.Option(help="Peak learning rate.", show_default="from the method")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Times through.", show_default="from the data's size")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Training epochs.", show_default="from the data's size")] = None,
     max_length: Annotated[
-        int | None, typer.Option(help="Tokens read of a text.", show_default="from the data's texts")
+        int | None, typer.Option(help="Maximum tokens per text.", show_default="from the data's texts")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Order of rows, dropout and split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of row order, dropout and split.")] = 0,
     general: Annotated[
         str | None,
-        typer.Option(help="Rows outside the domain that must not suffer.", show_default="drift on built-in pairs"),
+        typer.Option(
+            help="Rows of general text, to measure the cost there.",
+            show_default="drift on built-in pairs",
+        ),
     ] = None,
     dev: Annotated[
         str | None, typer.Option(help="Rows that choose the epoch.", show_default="split off the data")
@@ -59,32 +60,30 @@ def train(
         str | None,
         typer.Option(
             help="texts, pairs, triplets, scored, binary, labelled, candidates or retrieval.",
-            show_default="recognised by the columns",
+            show_default="recognized by the columns",
         ),
     ] = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognised by name"),
+        typer.Option(help="Columns by role: anchor=q,positive=a.", show_default="recognized by name"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Train on so many rows.", show_default="all rows")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of training rows.", show_default="all rows")] = None,
     adapters: AdaptersFolder = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace an adapter of that name; keep one that is worse than the base.")
+        bool, typer.Option("--force", help="Replace an adapter of that name; publish one that is worse than the base.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show shape, recipe, split, estimated time and memory; train nothing.")
     ] = False,
-    compare_full: Annotated[
-        bool, typer.Option("--compare-full", help="Fine-tune the whole base beside it, for comparison.")
-    ] = False,
+    compare_full: Annotated[bool, typer.Option("--compare-full", help="Compare with full fine-tuning.")] = False,
     query_side: Annotated[
-        bool, typer.Option("--query-side", help="Train queries alone: an index of the base's vectors serves on.")
+        bool, typer.Option("--query-side", help="Train queries only: an index of the base's vectors stays valid.")
     ] = False,
     documents: Annotated[
         Path | None,
         typer.Option(
-            help="With --query-side: the base's vectors of a BEIR folder's corpus, in its order.",
+            help="With --query-side: file of the base's vectors of a BEIR folder's corpus, in its order.",
             show_default="computed once",
         ),
     ] = None,
@@ -95,30 +94,30 @@ def train(
     preserve: Annotated[
         str | None,
         typer.Option(
-            help="How general knowledge is kept: distillation, mask, contrast, joined by commas, all or none.",
+            help="Preserve general knowledge: distillation, mask, contrast, joined by commas; all or none.",
             show_default="distillation with --general-texts, else none",
         ),
     ] = None,
     general_texts: Annotated[
         str | None,
         typer.Option(
-            help="Texts that distillation holds on to: a file, or docstrings, words, own.",
-            show_default="docstrings, where distillation is asked for",
+            help="General texts for distillation: a file, or docstrings, words, own.",
+            show_default="docstrings, with distillation",
         ),
     ] = None,
     max_general_loss: Annotated[
         float | None,
-        typer.Option(help="Refuse what loses more points on --general, or of drift.", show_default="no limit"),
+        typer.Option(help="Refuse an adapter that loses more on --general, else of drift.", show_default="no limit"),
     ] = None,
     compare_two_sided: Annotated[
         bool,
-        typer.Option("--compare-two-sided", help="With --query-side: train both sides too, to see what that gains."),
+        typer.Option("--compare-two-sided", help="With --query-side: compare with an adapter for both sides."),
     ] = False,
 ) -> None:
-    """Train an adapter on your own text, and judge it on rows it has not seen.
+    """Train an adapter on your own text and judge it on held-out rows.
 
-    Ends in a verdict: better, no measurable difference, or worse (then nothing is published and the exit code is 3, as
-    beyond --max-general-loss).
+    The verdict is better, no measurable difference, or worse. A worse adapter, or one beyond --max-general-loss, is not
+    published, and the exit code is 3.
 
     \b
     Examples:
@@ -127,53 +126,25 @@ def train(
       scions train --data legal.jsonl --name legal --data med.csv --name medical
       scions train --data nfcorpus/ --name legal-q --query-side --documents index.npy
     """
-    if not all(data):
-        raise UsageError("--data is empty: name a file or a folder")
-    if len(data) != len(name):
-        raise UsageError(f"each --data needs its --name: found {len(data)} --data and {len(name)} --name")
-    settings: dict[str, Any] = {
-        "base": base,
-        "method": method,
-        "trainable_share": parse_share(trainable_share),
-        "rank": rank,
-        "layers": layers,
-        "objective": objective,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "epochs": epochs,
-        "max_length": max_length,
-        "seed": seed,
-        "general": general,
-        "dev": dev,
-        "test": test,
-        "shape": shape,
-        "columns": parse_columns(columns),
-        "limit": limit,
-        "adapters": adapters,
-        "resume": resume,
-        "force": force,
-        "compare_full": compare_full,
-        "query_side": query_side,
-        "documents": documents,
-        "document_texts": document_texts,
-        "compare_two_sided": compare_two_sided,
-        "preserve": preserve,
-        "general_texts": general_texts,
-        "max_general_loss": max_general_loss,
-    }
-    root = _check_names(name, adapters)
+    settings = dict(locals())  # the options, by the names that scions.train has for them
+    del settings["data"], settings["name"], settings["dry_run"]
+    settings |= {"trainable_share": parse_share(trainable_share), "columns": parse_columns(columns)}
+    root = _check_names(data, name, adapters)
     if dry_run:
-        _show_plans(data, name, settings)
+        _print_plans(data, name, settings)
         return
     if not resume:
-        _refuse_taken(name, root, force)
+        from scions.store.atomic import check_replaceable
+
+        for one in name:
+            check_replaceable(root / one, force)
     code = _train_all(data, name, settings, root)
     if code:
         raise typer.Exit(code)
 
 
 def parse_share(text: str | None) -> float | None:
-    """``3.6%`` or ``0.036`` as 0.036. Raises UsageError for anything else."""
+    """Return ``3.6%`` or ``0.036`` as 0.036. Raises UsageError for anything else."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
@@ -186,39 +157,36 @@ def parse_share(text: str | None) -> float | None:
     return share
 
 
-def _check_names(names: list[str], adapters: Path | None) -> Path:
-    """All names at once: the third's mistake should not show after two trainings."""
+def _check_names(data: list[str], names: list[str], adapters: Path | None) -> Path:
+    """Check all names before the first training starts. Return the folder of adapters."""
     from scions.store import check_name, default_root
 
+    if not all(data):
+        raise UsageError("--data is empty: name a file or a folder")
+    if len(data) != len(names):
+        raise UsageError(f"each --data needs its --name: found {len(data)} --data and {len(names)} --name")
     for name in names:
         check_name(name)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"--name {twice[0]!r} is given twice; each adapter needs its own")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise UsageError(f"--name {duplicates[0]!r} is given twice; each adapter needs its own")
     return adapters or default_root()
 
 
-def _refuse_taken(names: list[str], root: Path, force: bool) -> None:
-    from scions.store.atomic import check_replaceable
-
-    for name in names:
-        check_replaceable(root / name, force)
-
-
-def _show_plans(data: list[str], names: list[str], settings: dict[str, Any]) -> None:
+def _print_plans(data: list[str], names: list[str], settings: dict[str, Any]) -> None:
     from scions.cli.progress import status
     from scions.cli.training_tables import print_plan
     from scions.training import plan
 
     for source, name in zip(data, names, strict=True):
         with status(f"reading {source}"):
-            made = plan(source, name=name, **settings)
-        print_plan(name, made, dry_run=True)
+            planned = plan(source, name=name, **settings)
+        print_plan(name, planned, dry_run=True)
 
 
 def _train_all(data: list[str], names: list[str], settings: dict[str, Any], root: Path) -> int:
+    """Train one after another; a failure does not stop the next, Ctrl-C does. Return the exit code."""
     from scions.cli.exit_codes import exit_code, report
-    from scions.cli.progress import TrainingBar
     from scions.cli.render import print_stage
     from scions.cli.training_tables import Ended, print_result, print_summary
 
@@ -226,56 +194,55 @@ def _train_all(data: list[str], names: list[str], settings: dict[str, Any], root
     ended: list[Ended] = []
     for source, name in zip(data, names, strict=True):
         if several:
-            if settings["resume"] and not settings["force"] and _published(root / name):
+            if settings["resume"] and not settings["force"] and _is_published(root / name):
                 print_stage(f"{name}: published already, in {root / name}")
                 continue
             print_stage(f"{name}: {source}")
         try:
-            with TrainingBar() as bar:
-                result = _train_one(source, name, settings, bar)
+            result = _train_one(source, name, settings)
         except BaseException as error:
-            if isinstance(error, Interrupted) or not isinstance(error, ScionsError):
-                if ended:  # what is finished is told, and what was stopped; the rest was not begun
-                    print_summary([*ended, Ended(name, error=error)])
-                raise
-            if not several:
-                raise
-            report(error)
-            ended.append(Ended(name, error=error, code=exit_code(error)))
-            continue
-        # With --force a worse one was asked for, and stands where it belongs.
+            if several and isinstance(error, ScionsError) and not isinstance(error, Interrupted):
+                report(error)
+                ended.append(Ended(name, error=error, code=exit_code(error)))
+                continue
+            if ended:  # show what is finished and what was stopped; the rest has not started
+                print_summary([*ended, Ended(name, error=error)])
+            raise
+        # With --force a worse adapter is published on request: no failure.
         refused = result.verdict.refused and not settings["force"]
-        ended.append(Ended(name, result=result, code=3 if refused else 0))
+        ended.append(Ended(name, result=result, code=WORSE if refused else 0))
         print_result(result)
     if several:
         print_summary(ended)
-    failures = [one.code for one in ended if one.error is not None]
-    return failures[0] if failures else max((one.code for one in ended), default=0)
+    failures = [training.code for training in ended if training.error is not None]
+    return failures[0] if failures else max((training.code for training in ended), default=0)
 
 
-def _train_one(source: str, name: str, settings: dict[str, Any], bar: TrainingBar) -> Any:
-    from scions.cli.progress import status
+def _train_one(source: str, name: str, settings: dict[str, Any]) -> TrainResult:
+    from scions.cli.progress import TrainingBar, status
     from scions.cli.render import print_stage
     from scions.cli.training_tables import print_plan
 
     with status("starting"):
         from scions.training import train as run
 
-    def stage(text: str) -> None:
-        bar.close()
-        print_stage(text)
+    with TrainingBar() as bar:
 
-    return run(
-        source,
-        name,
-        **settings,
-        on_stage=stage,
-        on_recipe=lambda made: print_plan(name, made),
-        on_step=bar.update,
-    )
+        def stage(text: str) -> None:
+            bar.close()
+            print_stage(with_flags(text))
+
+        return run(
+            source,
+            name,
+            **settings,
+            on_stage=stage,
+            on_recipe=lambda plan: print_plan(name, plan),
+            on_step=bar.update,
+        )
 
 
-def _published(folder: Path) -> bool:
+def _is_published(folder: Path) -> bool:
     from scions.store import Manifest
 
     try:

@@ -1,10 +1,10 @@
-"""What a training shows: its plan with reasons, its result with intervals, queries before and after."""
+"""Print a training: its plan with reasons, its result with intervals, example queries before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -24,6 +24,10 @@ from scions.cli.render import (
 )
 from scions.errors import Interrupted
 
+if TYPE_CHECKING:
+    from scions.evaluation.example_queries import ExampleQuery
+    from scions.training import Plan, TrainResult
+
 _EXAMPLES = 5
 
 
@@ -32,14 +36,15 @@ class Ended:
     """How one of several trainings ended."""
 
     name: str
-    result: Any = None
+    result: TrainResult | None = None
     error: BaseException | None = None
     code: int = 0
 
 
-def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
-    """The recipe with its reasons; of a dry run, also what it would take."""
-    recipe, reasons = plan.recipe, plan.recipe.reasons
+def print_plan(name: str, plan: Plan, dry_run: bool = False) -> None:
+    """Print the recipe with its reasons and, of a dry run, estimated time and memory."""
+    recipe = plan.recipe
+    reasons = {setting: with_flags(reason) for setting, reason in recipe.reasons.items()}
     counts = ", ".join(f"{count} {part}" for part, count in plan.rows.items())
     rows: list[Sequence[str]] = [
         ("base", plan.base, ""),
@@ -48,7 +53,7 @@ def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
         ("objective", recipe.objective, reasons.get("objective", "")),
         ("method", plan.method, f"{plan.trainable_parameters:,} parameters trained"),
         *(
-            [("query-side", f"{plan.documents:,} documents", "keep the base's vectors; queries alone are trained")]
+            [("query-side", f"{plan.documents:,} documents", "keep the base's vectors; only queries are trained")]
             if plan.query_side
             else []
         ),
@@ -67,23 +72,21 @@ def print_plan(name: str, plan: Any, dry_run: bool = False) -> None:
     if plan.seconds is not None:
         parts = {"training": plan.seconds, "scoring": plan.scoring_seconds, "trained baselines": plan.baseline_seconds}
         known = {part: seconds for part, seconds in parts.items() if seconds is not None}
-        told = ", ".join(f"{part} {duration(seconds)}" for part, seconds in known.items())
-        rows.append(("time", f"about {duration(sum(known.values()))}", f"{told}; from a few steps and texts"))
+        each = ", ".join(f"{part} {duration(seconds)}" for part, seconds in known.items())
+        rows.append(("time", f"about {duration(sum(known.values()))}", f"{each}; from a few steps and texts"))
     if plan.memory_bytes is not None:
         rows.append(("memory", f"at least {size(plan.memory_bytes)}", "of the whole process at its peak"))
     print_table(table(f"Recipe for {name}", ("setting", "value", "reason"), rows))
     for note in plan.notes:
-        print_note(note)
+        print_note(with_flags(note))
     if dry_run:
         print_line("Nothing was trained (--dry-run).")
 
 
-def print_result(result: Any) -> None:
-    """Base against adapter on held-out rows, what it cost, example queries, and the verdict last.
+def print_result(result: TrainResult) -> None:
+    """Print base against adapter on held-out rows, what it cost, example queries, and the verdict last."""
+    from scions.evaluation import Interval
 
-    Args:
-        result: a `scions.training.TrainResult`.
-    """
     verdict, manifest, fitted = result.verdict, result.manifest, result.fitted
     rows: list[Sequence[Any]] = []
     for metric, base, adapter in verdict.metrics:
@@ -93,7 +96,7 @@ def print_result(result: Any) -> None:
     for baseline, score in verdict.baselines.items():
         rows.append((f"{verdict.metric}, {baseline}", "", figure(score), signed(score.value - verdict.base.value)))
     if verdict.general is not None:
-        before, after, change = (_interval(verdict.general[key]) for key in ("before", "after", "difference"))
+        before, after, change = (Interval(**verdict.general[key]) for key in ("before", "after", "difference"))
         rows.append((f"general: {verdict.general['metric']}", figure(before), figure(after), signed(change)))
     if verdict.drift is not None:
         rows.append(("drift (100: unchanged)", "", figure(verdict.drift), ""))
@@ -113,31 +116,30 @@ def print_result(result: Any) -> None:
 
 
 def print_summary(ended: Sequence[Ended]) -> None:
-    """One row for each of several trainings."""
+    """Print a row for each of several trainings."""
     rows: list[Sequence[Any]] = []
-    for one in ended:
-        if one.error is not None:
-            word = "stopped" if isinstance(one.error, (Interrupted, KeyboardInterrupt)) else "failed"
-            rows.append((one.name, "", "", "", "", Text(word, style="red"), shortened(str(one.error), 60)))
+    for training in ended:
+        if training.result is None:
+            word = "stopped" if isinstance(training.error, (Interrupted, KeyboardInterrupt)) else "failed"
+            reason = shortened(with_flags(str(training.error)), 60)
+            rows.append((training.name, "", "", "", "", Text(word, style="red"), reason))
             continue
-        verdict = one.result.verdict
-        where = str(one.result.path) if one.result.path else "not published"
-        judged = outcome(verdict.outcome)
+        verdict, path = training.result.verdict, training.result.path
         figures = (figure(verdict.base), figure(verdict.adapter), signed(verdict.difference))
-        rows.append((one.name, verdict.metric, *figures, judged, where))
+        where = str(path) if path else "not published"
+        rows.append((training.name, verdict.metric, *figures, outcome(verdict.outcome), where))
     headings = ("adapter", "metric", "base", "adapted", "difference", "verdict", "where")
     print_table(table("All trainings", headings, rows, numbers=(2, 3, 4)))
 
 
-def _print_examples(examples: Sequence[Any]) -> None:
-    """``examples``: `scions.evaluation.example_queries.ExampleQuery`."""
+def _print_examples(examples: Sequence[ExampleQuery]) -> None:
     if not examples:
         return
     rows = []
-    for one in examples[:_EXAMPLES]:
-        sought = "" if one.before_right or one.after_right else shortened(one.right)
-        hits = _hit(one.hit_before, one.before_right), _hit(one.hit_after, one.after_right)
-        rows.append((shortened(one.query), *hits, sought))
+    for example in examples[:_EXAMPLES]:
+        right = "" if example.before_right or example.after_right else shortened(example.right)
+        before, after = _hit(example.hit_before, example.before_right), _hit(example.hit_after, example.after_right)
+        rows.append((shortened(example.query), before, after, right))
     headings = ("query", "first hit of the base", "first hit with the adapter", "right would be")
     width = 4 if any(row[3] for row in rows) else 3
     title = "Held-out queries before and after"
@@ -147,9 +149,3 @@ def _print_examples(examples: Sequence[Any]) -> None:
 def _hit(text: str, right: bool) -> Text:
     style = "green" if right else "red"
     return Text.assemble(("right: " if right else "wrong: ", style), shortened(text))
-
-
-def _interval(found: Any) -> Any:
-    from scions.evaluation import Interval
-
-    return Interval(**found) if isinstance(found, dict) else found
