@@ -23,9 +23,9 @@ _WEIGHTS, _INDEX, _PICKLE = "model.safetensors", "model.safetensors.index.json",
 _TOKENIZERS = (
     "tokenizer.json",
     "vocab.txt",
+    "vocab.json",
     "tokenizer.model",
     "spiece.model",
-    "vocab.json",
     "sentencepiece.bpe.model",
 )
 _REPOSITORY = r"[\w.-]+/[\w.-]+"
@@ -70,7 +70,8 @@ def resolve_base(name: str | Path | None = None) -> str:
             state = "holds neither modules.json nor config.json" if folder.exists() else "no such folder"
             raise ScionsError(f"base {os.fspath(name)!r}: {state}; give a model's folder or its id on the Hub")
     repository = base_id(name)
-    _check_repository(repository)
+    if not re.fullmatch(_REPOSITORY, repository):
+        raise ScionsError(f"base {repository!r}: neither a folder nor an id on the Hub such as {DEFAULT_BASE!r}")
     cached = _find_in_cache(repository)
     if cached is None and repository == DEFAULT_BASE:
         cached = _find_in_package()
@@ -145,12 +146,7 @@ def weight_files(folder: str | Path) -> list[Path]:
         ScionsError: there are none; a pickle in their place is named.
     """
     root = Path(folder).expanduser()
-    places = [root]
-    modules = root / MODULES_FILE
-    if modules.is_file():
-        first = _read_json(modules)
-        if isinstance(first, list) and first and isinstance(first[0], dict):
-            places.insert(0, root / str(first[0].get("path", "")))
+    places = [*(place for place, _ in _modules(root)[:1]), root]
     for place in places:
         if (place / _WEIGHTS).is_file():
             return [place / _WEIGHTS]
@@ -163,6 +159,13 @@ def weight_files(folder: str | Path) -> list[Path]:
     if any((place / _PICKLE).is_file() for place in places):
         raise ScionsError(f"{root}: its weights are a pickle ({_PICKLE}), which is not read; save it as {_WEIGHTS}")
     raise ScionsError(f"{root}: no {_WEIGHTS}" if root.is_dir() else f"{root}: no such folder")
+
+
+def _modules(folder: Path) -> list[tuple[Path, str]]:
+    """Return folder and type of each module of a SentenceTransformer, as `modules.json` lists them."""
+    content = _read_json(folder / MODULES_FILE) if (folder / MODULES_FILE).is_file() else []
+    modules = [module for module in content if isinstance(module, dict)] if isinstance(content, list) else []
+    return [(folder / str(module.get("path", "")), str(module.get("type", ""))) for module in modules]
 
 
 def _read_json(path: Path) -> Any:
@@ -189,11 +192,6 @@ def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "~", os.sep)) or text.count("/") > 1 or "\\" in text or Path(text).is_absolute()
 
 
-def _check_repository(repository: str) -> None:
-    if not re.fullmatch(_REPOSITORY, repository):
-        raise ScionsError(f"base {repository!r}: neither a folder nor an id on the Hub such as {DEFAULT_BASE!r}")
-
-
 def _find_in_cache(repository: str, revision: str | None = None) -> str | None:
     """Return the folder of a copy in the Hub's cache that can be loaded as it is, without using the network."""
     from huggingface_hub import snapshot_download
@@ -208,17 +206,11 @@ def _find_in_cache(repository: str, revision: str | None = None) -> str | None:
 
 def _is_complete(folder: Path, repository: str, revision: str | None) -> bool:
     # A cache may hold a part: the files another program asked for, or those of a broken download.
-    modules = folder / MODULES_FILE
-    first = folder
-    if modules.is_file():
-        listed = _read_json(modules)
-        places = [folder / str(module.get("path", "")) for module in listed if isinstance(module, dict)]
-        kinds = [str(module.get("type", "")) for module in listed if isinstance(module, dict)]
-        for place, kind in zip(places, kinds, strict=True):
-            if kind.endswith("Pooling") and not (place / "config.json").is_file():
-                return False
-        first = places[0] if places else folder
-    else:
+    modules = _modules(folder)
+    if any(kind.endswith("Pooling") and not (place / "config.json").is_file() for place, kind in modules):
+        return False
+    first = modules[0][0] if modules else folder
+    if not (folder / MODULES_FILE).is_file():
         # Without modules.json the pooling is guessed: right only if the repository is known to have none.
         from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
