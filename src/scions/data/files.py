@@ -51,7 +51,7 @@ def read_rows(path: Path) -> Rows:
         DataError: unknown extension, missing, unreadable, empty, not UTF-8, or a row that breaks the format.
     """
     kind = file_format(path)
-    names: dict[str, None] = {}
+    names: dict[str, Any] = {}
     numbered: Iterator[tuple[int, dict[str, Any]]]
     if kind == ".txt":
         numbered = ((number, {"text": line}) for number, line in iter_lines(path) if line.strip())
@@ -67,7 +67,7 @@ def read_rows(path: Path) -> Rows:
         numbered = ((number, dict(zip(names, values, strict=True))) for number, values in table)
     rows = Rows(str(path), [], [], [], unit="row" if kind == ".parquet" else "line")
     for number, row in numbered:
-        names.update(dict.fromkeys(row))
+        names.update(row)  # columns in order of first appearance
         rows.rows.append(row)
         rows.places.append(number)
     rows.columns = list(names)
