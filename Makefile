@@ -14,7 +14,7 @@ help:
 	@echo "make demo    train an adapter on the built-in corpus and see what it gains"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy and import-linter"
-	@echo "make docs    write what is generated: docs/cli.md, docs/openapi.json and the table in README.md"
+	@echo "make docs    write what is generated: docs/cli.md, docs/openapi.json, the results in README.md"
 	@echo "make env     install into $(VENV); the others do so by themselves"
 	@echo "make clean   remove caches, build products and the demo's adapter; $(VENV) stays"
 

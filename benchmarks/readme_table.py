@@ -1,7 +1,4 @@
-"""Puts the table of means from the committed results into README.md, between its two markers.
-
-python benchmarks/readme_table.py
-"""
+"""Put the table of means from the committed results into README.md, and draw it: python benchmarks/readme_table.py"""
 
 from __future__ import annotations
 
@@ -11,24 +8,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path("benchmarks/results/domain_adaptation/table.md")
 HEADING = "## Mean over domains, seed 0"
+PICTURE = RESULTS.with_name("means.png")
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 
 def section(results: Path) -> str:
-    """What stands between the markers: the table with a link to its source, or where it will stand."""
+    """Return the text between the markers: the table with a link to its source, if there is one."""
     rows = _rows(results.read_text(encoding="utf-8")) if results.is_file() else []
     if not rows:
         return f"No figures yet: they will stand here, copied from `{RESULTS.as_posix()}`, once that file is committed."
     source = f"[{RESULTS.as_posix()}]({RESULTS.as_posix()})"
-    told = f"Means over the domains named, scores x100. By domain, with intervals, further seeds and speed: {source}."
-    return "\n".join([*rows, "", told])
+    note = f"Means over the domains named, scores x100. By domain, with intervals, further seeds and speed: {source}."
+    return "\n".join([*rows, "", note])
 
 
 def _rows(text: str) -> list[str]:
-    """The first table under the heading."""
-    _, found, after = text.partition(HEADING + "\n")
+    """Return the lines of the first table under the heading."""
+    _, heading, after = text.partition(HEADING + "\n")
     rows: list[str] = []
-    for line in after.splitlines() if found else []:
+    for line in after.splitlines() if heading else []:
         if line.startswith("|"):
             rows.append(line)
         elif rows or line.startswith("#"):
@@ -37,7 +35,7 @@ def _rows(text: str) -> list[str]:
 
 
 def updated(readme: str, results: Path) -> str:
-    """``readme`` with the section renewed. Raises ValueError where it lacks the markers."""
+    """Return ``readme`` with the section replaced. Raises ValueError where it lacks the markers."""
     before, start, rest = readme.partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):
@@ -45,9 +43,24 @@ def updated(readme: str, results: Path) -> str:
     return f"{before}{START}\n{section(results)}\n{END}{after}"
 
 
+def draw(rows: list[str], picture: Path) -> None:
+    """Draw the score on the domains against STS7, a point a method."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for row in rows[2:]:
+        method, score, general = (cell.strip() for cell in row.strip("|").split("|")[:3])
+        axes.scatter(float(general), float(score), marker="s" if method == "base" else "o", label=method)
+    axes.set(xlabel="STS7: general similarity", ylabel="mean score on the domains")
+    axes.legend(loc="lower left", fontsize=8)
+    figure.savefig(picture, dpi=150, metadata={"Software": None})
+
+
 def main() -> int:
     readme = ROOT / "README.md"
     readme.write_text(updated(readme.read_text(encoding="utf-8"), ROOT / RESULTS), encoding="utf-8")
+    draw(_rows((ROOT / RESULTS).read_text(encoding="utf-8")), ROOT / PICTURE)
     return 0
 
 
