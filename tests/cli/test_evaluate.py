@@ -81,7 +81,7 @@ def test_rows_it_was_trained_on_are_pointed_out(run, publish_adapter, a_manifest
         (["--data", __file__, "--part", "dev"], 2, "is a file and has no parts"),
         (["--sts", "nowhere"], 1, "nowhere: no such folder; STS7 needs one with sts12.jsonl"),
         (["--sts", ".", "--few-shot", "x"], 2, "--few-shot serves labelled data only, without --data"),
-        (["--sts", ".", "--output-json", "."], 2, "is a folder; a file is to be written"),
+        (["--sts", ".", "--output-json", "."], 2, "is a folder; name a file"),
     ],
 )
 def test_what_is_refused(run, arguments, code, message):

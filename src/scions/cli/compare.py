@@ -1,4 +1,4 @@
-"""`scions compare`: what adapters have to do with each other."""
+"""`scions compare`: compare adapters' weights and effects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scions.cli.options import AdaptersFolder
+from scions.cli.options import AdaptersFolder, base_option
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,25 +17,23 @@ if TYPE_CHECKING:
 def compare(
     adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.", show_default=False)],
     heat_map: Annotated[
-        Path | None, typer.Option("--heat-map", "-o", help="Write a picture here, as PNG.", show_default=False)
+        Path | None, typer.Option("--heat-map", "-o", help="Write a heat map here, as PNG.", show_default=False)
     ] = None,
     by: Annotated[
-        str | None, typer.Option(help="Show fractions by layer or by site too.", show_default="all together")
+        str | None, typer.Option(help="Also show fractions by layer or by site.", show_default="all together")
     ] = None,
     effects: Annotated[
-        bool, typer.Option("--effects", help="Encode texts with all of them: do they change similarities alike?")
+        bool, typer.Option("--effects", help="Encode texts with every adapter and compare their effects.")
     ] = False,
     texts: Annotated[
-        str | None, typer.Option(help="The texts for --effects.", show_default="built-in general texts")
+        str | None, typer.Option(help="Texts for --effects.", show_default="built-in general texts")
     ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="The base, for --effects: a folder or an id.", show_default="the adapters' own")
-    ] = None,
+    base: Annotated[str | None, base_option("the adapters' own")] = None,
     folder: AdaptersFolder = None,
 ) -> None:
-    """Show how often adapters' weights contradict each other in sign, and who can be mixed with whom.
+    """Compare the signs of adapters' weights, and show which adapters can be mixed.
 
-    Layer norms do not count. The fraction of a set is the share of weights whose signs are not unanimous.
+    The fraction of a set is the share of weights whose signs are not unanimous. Layer norms do not count.
 
     \b
     Examples:
@@ -57,63 +55,64 @@ def compare(
         from scions.mixing import compare as run
 
         chosen = None if not effects else _texts(texts)
-        found = run(adapters, texts=chosen, base=base, adapters=folder)
-    _print(found, by)
-    for note in found.notes:
+        comparison = run(adapters, texts=chosen, base=base, adapters=folder)
+    _print(comparison, by)
+    for note in comparison.notes:
         print_note(note)
     if heat_map is not None:
         from scions.mixing.conflict import CONFLICT
         from scions.publishing.plots import draw_matrix
         from scions.store import write_file
 
-        picture = draw_matrix(found.names, found.matrix(), "fraction of sign difference", 2 * CONFLICT)
+        picture = draw_matrix(comparison.names, comparison.matrix(), "fraction of sign difference", 2 * CONFLICT)
         print_line(f"heat map: {write_file(heat_map, picture)}")
 
 
-def _texts(path: str | None, most: int = 300) -> list[str]:
+def _texts(path: str | None, limit: int = 300) -> list[str]:
     from scions.data import drift_pairs, read
 
     if path is not None:
-        return read(path).texts()[:most]
-    return list(dict.fromkeys(text for pair in drift_pairs() for text in pair))[:most]
+        return read(path).texts()[:limit]
+    return list(dict.fromkeys(text for pair in drift_pairs() for text in pair))[:limit]
 
 
-def _print(found: Comparison, by: str | None) -> None:
+def _print(comparison: Comparison, by: str | None) -> None:
     from rich.text import Text
 
     from scions.cli.render import print_line, print_table, table
 
     headings = ["pair", "signs differ", "weights' cosine", "updates' cosine", "domains' cosine"]
-    with_effects = any(pair.effect for pair in found.pairs)
+    with_effects = any(pair.effect for pair in comparison.pairs)
     headings += ["effects' cosine", "effects' Spearman"] if with_effects else []
     rows: list[list[Any]] = []
-    for pair in found.pairs:
+    for pair in comparison.pairs:
         row: list[Any] = [f"{pair.one}, {pair.other}", _shaded(pair.signs.fraction)]
         row += [_two(x) for x in (pair.weight_cosine, pair.update_cosine, pair.domain_cosine)]
         row += [_two(pair.effect.cosine), _two(pair.effect.spearman)] if pair.effect else []
         rows.append(row)
     print_table(table("Pairs", headings, rows, numbers=range(1, len(headings))))
-    if len(found.names) > 2:
-        matrix = found.matrix()
+    if len(comparison.names) > 2:
+        matrix = comparison.matrix()
         square = [
-            [name, *(Text("") if i == j else _shaded(matrix[i, j]) for j in range(len(found.names)))]
-            for i, name in enumerate(found.names)
+            [name, *(Text("") if i == j else _shaded(matrix[i, j]) for j in range(len(comparison.names)))]
+            for i, name in enumerate(comparison.names)
         ]
-        print_table(table("Signs that differ", ["", *found.names], square, numbers=range(1, len(square) + 1)))
-        print_line(f"all {len(found.names)} together: {found.signs.fraction:.2f} of the signs are not unanimous")
+        print_table(table("Signs that differ", ["", *comparison.names], square, numbers=range(1, len(square) + 1)))
+        fraction = f"{comparison.signs.fraction:.2f}"
+        print_line(f"all {len(comparison.names)} together: {fraction} of the signs are not unanimous")
     if by is not None:
-        each = {f"{p.one}, {p.other}": _parts(p.signs, by) for p in found.pairs}
-        if len(found.names) > 2:
-            each["all together"] = _parts(found.signs, by)
+        each = {f"{p.one}, {p.other}": _parts(p.signs, by) for p in comparison.pairs}
+        if len(comparison.names) > 2:
+            each["all together"] = _parts(comparison.signs, by)
         places = list(next(iter(each.values())))
         cells = [[name, *(_shaded(parts[p]) for p in places)] for name, parts in each.items()]
         print_table(table(f"Signs that differ, by {by}", ["pair", *places], cells, numbers=range(1, len(places) + 1)))
-    print_line(found.sentence)
+    print_line(comparison.sentence)
 
 
 def _parts(signs: Any, by: str) -> dict[str, float]:
-    found = signs.by_layer() if by == "layer" else signs.by_site()
-    return {str(place): fraction for place, fraction in found.items()}
+    fractions = signs.by_layer() if by == "layer" else signs.by_site()
+    return {str(place): fraction for place, fraction in fractions.items()}
 
 
 def _shaded(fraction: float) -> Any:

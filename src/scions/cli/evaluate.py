@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder, DataShape, parse_columns
+from scions.cli.options import AdaptersFolder, BatchSize, DataShape, base_option, parse_columns
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,23 +32,21 @@ def evaluate(
     few_shot: Annotated[
         str | None, typer.Option(help="Labeled training rows, for few-shot accuracy.", show_default=False)
     ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="The base to compare with.", show_default="the adapters' own")
-    ] = None,
+    base: Annotated[str | None, base_option("the adapters' own")] = None,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave the base out.")] = False,
     shape: DataShape = None,
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognised by name"),
+        typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognized by name"),
     ] = None,
     vectors: Annotated[
         Path | None,
         typer.Option(help="Vectors of the corpus, in its order, with their record.", show_default=False),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded together.")] = 64,
+    batch_size: BatchSize = 64,
     adapters: AdaptersFolder = None,
     output_json: Annotated[
-        Path | None, typer.Option(help="Write all figures to this file too.", show_default=False)
+        Path | None, typer.Option(help="Also write all figures to this file.", show_default=False)
     ] = None,
 ) -> None:
     """Score encoders on the same rows, with 95 % intervals and the paired difference to the base.
@@ -70,7 +68,7 @@ def evaluate(
     from scions.store.names import BASE
 
     if output_json is not None and output_json.is_dir():
-        raise UsageError(f"--output-json {output_json}: is a folder; a file is to be written")
+        raise UsageError(f"--output-json {output_json}: is a folder; name a file")
     names = [name for name in encoders or [] if name != BASE]
     if not no_base or BASE in (encoders or []):
         names.insert(0, BASE)

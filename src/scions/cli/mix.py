@@ -1,4 +1,4 @@
-"""`scions mix`: one adapter of several."""
+"""`scions mix`: mix several adapters into one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder, DataShape
+from scions.cli.options import AdaptersFolder, DataShape, base_option
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,38 +18,34 @@ NOTHING_HELPS = 3
 
 def mix(
     adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.", show_default=False)],
-    name: Annotated[str, typer.Option(help="The mixture's name.", show_default=False)],
+    name: Annotated[str, typer.Option(help="Name of the mixture.", show_default=False)],
     strategy: Annotated[str, typer.Option(help="uniform, weighted, similarity, clusters, greedy or ties.")] = "uniform",
     weights: Annotated[
-        str | None, typer.Option(help="For weighted: one an adapter, as in 0.7,0.3.", show_default=False)
+        str | None, typer.Option(help="For weighted: one per adapter, as in 0.7,0.3.", show_default=False)
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Rows that choose members or weights, and judge where there is no --test.", show_default=False
-        ),
+        typer.Option(help="Rows to choose members or weights by, and to score on without --test.", show_default=False),
     ] = None,
     test: Annotated[
         list[str] | None,
-        typer.Option(help="Rows that judge, one file for each --data.", show_default="held out of --data"),
+        typer.Option(help="Rows to score on, one file for each --data.", show_default="held out of --data"),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="For greedy: the adapter to begin with.", show_default="the closest pair")
+        str | None, typer.Option(help="For greedy: the adapter to start from.", show_default="the closest pair")
     ] = None,
     density: Annotated[
-        float | None, typer.Option(help="For ties: share of each adapter's changes that stays.", show_default="0.2")
+        float | None, typer.Option(help="For ties: share of each adapter's changes to keep.", show_default="0.2")
     ] = None,
     shape: DataShape = None,
-    seed: Annotated[int, typer.Option(help="Of splits.")] = 0,
-    base: Annotated[
-        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapters' own")
-    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
+    base: Annotated[str | None, base_option("the adapters' own")] = None,
     folder: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
-    """Average adapters of one base into a new one; says first what to expect, and then what it measured.
+    """Average adapters of one base into a new one. Predicts the result by their signs, then scores it.
 
-    Exit code 3 where greedy mixing finds that no other adapter helps the target; then nothing is published.
+    Exits with code 3 and publishes nothing where greedy mixing finds no adapter that helps the target.
 
     \b
     Examples:
@@ -62,7 +58,7 @@ def mix(
     with status("starting"):
         from scions.mixing import mix as run
 
-    done = run(
+    mixture = run(
         adapters,
         name,
         strategy=strategy,
@@ -79,24 +75,24 @@ def mix(
         on_expectation=lambda expected: print_stage(f"expected: {expected.sentence}"),
         on_stage=print_stage,
     )
-    _print(done)
-    if done.path is None:
+    _print(mixture)
+    if mixture.path is None:
         raise typer.Exit(NOTHING_HELPS)
-    print_line(f"{done.path}: {', '.join(f'{member} {weight:.2f}' for member, weight in done.weights.items())}")
+    print_line(f"{mixture.path}: {', '.join(f'{member} {weight:.2f}' for member, weight in mixture.weights.items())}")
 
 
 def parse_weights(text: str | None) -> list[float] | None:
-    """``0.7,0.3`` as numbers. Raises UsageError for anything else."""
+    """Return ``0.7,0.3`` as numbers. Raises UsageError for anything else."""
     if text is None:
         return None
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--weights {text!r}: write one number an adapter, as in 0.7,0.3") from None
+        raise UsageError(f"--weights {text!r}: write one number per adapter, as in 0.7,0.3") from None
 
 
 def print_measured(measured: HoldoutScores, result: str) -> None:
-    """Base, members and result on one table of rows, with the difference to the base and the best member."""
+    """Print the scores of base, members and result, with differences to the base and the best member."""
     from scions.cli.render import figure, print_line, print_table, signed, table
 
     rows = [("base", figure(measured.base), "")]
@@ -109,10 +105,10 @@ def print_measured(measured: HoldoutScores, result: str) -> None:
         print_line(f"measured: {result} against {best}, its best member here: {signed(measured.to_best)}")
 
 
-def _print(done: Mixture) -> None:
+def _print(mixture: Mixture) -> None:
     from scions.cli.render import print_line, print_table, table
 
-    if done.search is not None:
+    if mixture.search is not None:
         rows = [
             (
                 ", ".join(t.members),
@@ -120,17 +116,17 @@ def _print(done: Mixture) -> None:
                 f"{t.score:.2f}",
                 "kept" if t.kept else "",
             )
-            for t in done.search.trials
+            for t in mixture.search.trials
         ]
         print_table(
-            table("Tried on the development rows", ("members", "signs differ", "score", ""), rows, numbers=(1, 2))
+            table("Sets tried on the development rows", ("members", "signs differ", "score", ""), rows, numbers=(1, 2))
         )
-    if done.path is None:
+    if mixture.path is None:
         print_line(
-            f"No mixture helps {next(iter(done.weights))}: every addition costs it score. Nothing was published."
+            f"No mixture helps {next(iter(mixture.weights))}: every addition costs it score. Nothing was published."
         )
         return
-    for measured in done.measured:
-        print_measured(measured, done.name)
-    if not done.measured:
-        print_line("nothing was measured: give --data FILE to see what the mixture is worth")
+    for measured in mixture.measured:
+        print_measured(measured, mixture.name)
+    if not mixture.measured:
+        print_line("nothing was measured: give --data FILE to score the mixture")

@@ -1,4 +1,4 @@
-"""`scions prune`: a smaller adapter of an adapter."""
+"""`scions prune`: make an adapter smaller."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder, DataShape
+from scions.cli.options import AdaptersFolder, DataShape, base_option
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,29 +16,27 @@ if TYPE_CHECKING:
 
 def prune(
     adapter: Annotated[str, typer.Argument(help="The adapter, by name or folder.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="The pruned adapter's name.", show_default="ADAPTER-pruned")] = None,
-    sparsity: Annotated[float, typer.Option(help="Share that is taken out: 0.9 leaves a tenth.")] = 0.9,
+    name: Annotated[str | None, typer.Option(help="Name of the pruned adapter.", show_default="ADAPTER-pruned")] = None,
+    sparsity: Annotated[float, typer.Option(help="Share to prune: 0.9 leaves a tenth.")] = 0.9,
     strategy: Annotated[str, typer.Option(help="magnitude, sign-aware, neurons or layers.")] = "magnitude",
     against: Annotated[
         list[str] | None,
         typer.Option(help="For sign-aware: an adapter whose signs count.", show_default=False),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Held-out rows, to measure before and after.", show_default=False)
+        str | None, typer.Option(help="Held-out rows to score before and after.", show_default=False)
     ] = None,
     curve: Annotated[
         Path | None, typer.Option(help="Draw score against sparsity on --data here, as PNG.", show_default=False)
     ] = None,
     shape: DataShape = None,
-    base: Annotated[
-        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="the adapter's own")
-    ] = None,
+    base: Annotated[str | None, base_option("the adapter's own")] = None,
     adapters: AdaptersFolder = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter of that name.")] = False,
 ) -> None:
-    """Take out of an adapter what matters least: values (smaller on disk), or units and layers (faster too).
+    """Prune values of an adapter (smaller on disk), or units and layers (smaller and faster).
 
-    Values that are taken out go back to what every adapter of the base starts with, which takes no room on disk.
+    Pruned values return to the first weights that all adapters of the base share, which take no room on disk.
 
     \b
     Examples:
@@ -53,7 +51,7 @@ def prune(
     with status("starting"):
         from scions.mixing import prune as run
 
-    done = run(
+    pruning = run(
         adapter,
         name or f"{Path(adapter).name}-pruned",
         sparsity=sparsity,
@@ -67,28 +65,30 @@ def prune(
         force=force,
         on_stage=print_stage,
     )
-    _print(done)
-    if curve is not None and done.base is not None:
+    _print(pruning)
+    if curve is not None and pruning.base is not None:
         from scions.cli.render import print_line
         from scions.publishing.plots import draw_curve
         from scions.store import write_file
 
-        shares, scores = [point.sparsity for point in done.curve], [point.score for point in done.curve]
-        picture = draw_curve(shares, scores, done.base, done.metric or "", f"{Path(adapter).name}, {strategy}")
+        shares, scores = [point.sparsity for point in pruning.curve], [point.score for point in pruning.curve]
+        picture = draw_curve(shares, scores, pruning.base, pruning.metric or "", f"{Path(adapter).name}, {strategy}")
         print_line(f"curve: {write_file(curve, picture)}")
 
 
-def _print(done: Pruning) -> None:
+def _print(pruning: Pruning) -> None:
     from scions.cli.mix import print_measured
     from scions.cli.render import figure, percent, print_line, print_table, size, table
 
-    if done.measured is not None:
-        print_measured(done.measured, done.name)
-    if done.curve:
-        rows = [(percent(point.sparsity), figure(point.score), size(point.bytes)) for point in done.curve]
-        print_table(table(f"{done.metric} by sparsity", ("sparsity", "score", "size"), rows, numbers=(0, 1, 2)))
-    left = [f"{percent(done.sparsity)} of the matrices' values are gone"]
-    left += [f"rank {done.rank}"] if done.rank is not None else []
-    left += [f"upper {done.layers} layers"] if done.layers is not None else []
-    times = done.bytes_after / done.bytes_before
-    print_line(f"{done.path}: {', '.join(left)}; {size(done.bytes_before)} -> {size(done.bytes_after)} ({times:.2f}x)")
+    if pruning.measured is not None:
+        print_measured(pruning.measured, pruning.name)
+    if pruning.curve:
+        rows = [(percent(point.sparsity), figure(point.score), size(point.bytes)) for point in pruning.curve]
+        print_table(table(f"{pruning.metric} by sparsity", ("sparsity", "score", "size"), rows, numbers=(0, 1, 2)))
+    left = [f"{percent(pruning.sparsity)} of the matrices' values are pruned"]
+    left += [f"rank {pruning.rank}"] if pruning.rank is not None else []
+    left += [f"upper {pruning.layers} layers"] if pruning.layers is not None else []
+    times = pruning.bytes_after / pruning.bytes_before
+    print_line(
+        f"{pruning.path}: {', '.join(left)}; {size(pruning.bytes_before)} -> {size(pruning.bytes_after)} ({times:.2f}x)"
+    )

@@ -1,4 +1,4 @@
-"""`scions select`: which adapters fit the texts of a new domain."""
+"""`scions select`: choose adapters for texts of a new domain."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from scions.cli.options import AdaptersFolder
 
 def select(
     texts: Annotated[
-        str, typer.Option(help="Texts of the new domain, without labels; about 100 will do.", show_default=False)
+        str, typer.Option(help="Texts of the new domain, without labels; about 100 are enough.", show_default=False)
     ],
     by: Annotated[
-        str, typer.Option(help="cosine: the most similar; mixture: those whose domain the texts most likely come from.")
+        str, typer.Option(help="cosine: the most similar domains; mixture: the likeliest origins of the texts.")
     ] = "cosine",
     limit: Annotated[int, typer.Option(help="Largest number of adapters to propose.")] = 5,
     base: Annotated[
@@ -22,7 +22,7 @@ def select(
     ] = None,
     adapters: AdaptersFolder = None,
 ) -> None:
-    """Rank the adapters there are for texts of a domain that has none of its own, and propose what to use.
+    """Rank adapters for texts of a domain without one, and propose a mixture, one adapter or the base.
 
     \b
     Example:
@@ -35,19 +35,19 @@ def select(
         from scions.data import read
         from scions.mixing import select as run
 
-        found = run(read(texts).texts(), by=by, limit=limit, base=base, adapters=adapters)
+        selection = run(read(texts).texts(), by=by, limit=limit, base=base, adapters=adapters)
     rows = [
-        (c.name, f"{c.cosine:.3f}", percent(c.share), f"{c.evidence:+.1f}", _weight(found.weights.get(c.name)))
-        for c in found.ranked
+        (c.name, f"{c.cosine:.3f}", percent(c.share), f"{c.evidence:+.1f}", _weight(selection.weights.get(c.name)))
+        for c in selection.ranked
     ]
     headings = ("adapter", "cosine", "texts in its domain", "nats a text", "proposed weight")
-    print_table(table(f"{found.texts} texts of {texts}", headings, rows, numbers=range(1, 5)))
-    for note in found.notes:
+    print_table(table(f"{selection.texts} texts of {texts}", headings, rows, numbers=range(1, 5)))
+    for note in selection.notes:
         print_note(note)
-    print_line(f"proposed: {_proposal(found.weights)} ({found.reason})")
-    if len(found.weights) > 1:
-        shares = ",".join(f"{weight:.2f}" for weight in found.weights.values())
-        print_line(f"scions mix {' '.join(found.weights)} --strategy weighted --weights {shares} --name NAME")
+    print_line(f"proposed: {_proposal(selection.weights)} ({selection.reason})")
+    if len(selection.weights) > 1:
+        shares = ",".join(f"{weight:.2f}" for weight in selection.weights.values())
+        print_line(f"scions mix {' '.join(selection.weights)} --strategy weighted --weights {shares} --name NAME")
 
 
 def _weight(weight: float | None) -> str:
