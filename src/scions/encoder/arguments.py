@@ -45,9 +45,7 @@ def check_encode(
         model: the encoder.
         rows: inputs.
         extra: keyword arguments beyond those of ``SentenceTransformer.encode``.
-        batch_size: as for ``encode``.
-        precision: as for ``encode``.
-        truncate_dim: as for ``encode``.
+        batch_size, precision, truncate_dim: as for ``encode``.
     """
     of_modules = model.get_model_kwargs()
     unknown = sorted(set(extra) - {"task", "processing_kwargs", *of_modules})

@@ -53,24 +53,21 @@ class AutoChoice:
             AdapterError: a name that is not loaded.
             UsageError: as `adapter_rows`.
         """
-        weights, sample = self._chosen(choice, texts)
-        return ([document_adapter(w) for w in weights] if task == "document" else weights), sample
-
-    def _chosen(
-        self, choice: object, texts: Sequence[str]
-    ) -> tuple[list[AdapterWeights | None], RoutingSample[Tensor] | None]:
-        if not is_auto(choice):
-            return adapter_rows(choice, len(texts), self.bank.snapshot()), None
-        adapters, domains = self.bank.domains(self.engine.dimensions)
-        if domains is None or not texts:
-            return [None] * len(texts), None
-        if choice == AUTO:
-            decision, sample = self._decide(texts, domains)
-            decisions = [decision] * len(texts)
+        sample = None
+        if is_auto(choice):
+            adapters, domains = self.bank.domains(self.engine.dimensions)
+            if domains is None or not texts:
+                return [None] * len(texts), None
+            if choice == AUTO:
+                decision, sample = self._decide(texts, domains)
+                decisions = [decision] * len(texts)
+            else:
+                sample = self._sample(texts, range(len(texts)))
+                decisions = decide_rows(sample.unit(), domains)
+            weights = [None if decision.adapter is None else adapters[decision.adapter] for decision in decisions]
         else:
-            sample = self._sample(texts, range(len(texts)))
-            decisions = decide_rows(sample.unit(), domains)
-        return [None if decision.adapter is None else adapters[decision.adapter] for decision in decisions], sample
+            weights = adapter_rows(choice, len(texts), self.bank.snapshot())
+        return ([document_adapter(w) for w in weights] if task == "document" else weights), sample
 
     def _decide(self, texts: Sequence[str], domains: Domains) -> tuple[RoutingDecision, RoutingSample[Tensor]]:
         sample = self._sample(texts, sample_rows(len(texts)))

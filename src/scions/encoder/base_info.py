@@ -222,25 +222,14 @@ def _origin(encoder: SentenceTransformer) -> str:
 
 
 class BaseEncoder(Protocol):
-    """What `BaseInfo.of` reads off an encoder; a `DomainEncoder` has it."""
+    """Attributes of an encoder that `BaseInfo.of` reads; a `DomainEncoder` has them."""
 
-    @property
-    def base_name(self) -> str: ...
-
-    @property
-    def base_sha256(self) -> str: ...
-
-    @property
-    def prompts(self) -> Mapping[str, str | None]: ...
-
-    @property
-    def default_prompt_name(self) -> str | None: ...
-
-    @property
-    def max_seq_length(self) -> int | None: ...
-
-    @property
-    def transformers_model(self) -> Any: ...
+    base_name: str
+    base_sha256: str
+    prompts: Mapping[str, str | None]
+    default_prompt_name: str | None
+    max_seq_length: int | None
+    transformers_model: Any
 
     def get_embedding_dimension(self) -> int | None: ...
 

@@ -82,10 +82,15 @@ def adapter_folder(name_or_path: str | Path, adapters: Path | None = None) -> tu
 
 
 def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> SentenceTransformer:
+    from scions.encoder.inject import inject_adapter
+    from scions.encoder.query_side import QuerySideModel
+
     manifest = Manifest.read(folder)
     if manifest.method == "full":
         whole = _with_settings(load_base(folder, **options), manifest)
-        return _query_side(whole, _documents_base(folder, base, manifest, options)) if manifest.query_side else whole
+        if not manifest.query_side:
+            return whole
+        return QuerySideModel.of(whole, _documents_base(folder, base, manifest, options))
     name = check_name(folder.name)
     wanted = base or manifest.base.id
     place = _base_place(wanted, base, folder, manifest)
@@ -96,13 +101,10 @@ def _load_adapter(folder: Path, base: str | None, options: dict[str, Any]) -> Se
     model = load_base(place, **options)
     if known is None:
         read_adapter(folder, base_fingerprint(model), base_name=base_id(wanted))
-
-    from scions.encoder.inject import inject_adapter
-
     bare = _bare_copy(model) if manifest.query_side else None
     inject_adapter(model, name, config, weights)
     adapted = _with_settings(model, manifest)
-    return adapted if bare is None else _query_side(adapted, bare)
+    return adapted if bare is None else QuerySideModel.of(adapted, bare)
 
 
 def _bare_copy(model: SentenceTransformer) -> SentenceTransformer:
@@ -112,12 +114,6 @@ def _bare_copy(model: SentenceTransformer) -> SentenceTransformer:
     bare: SentenceTransformer = sharing(model)
     bare.prompts, bare.default_prompt_name = dict(model.prompts or {}), model.default_prompt_name
     return bare
-
-
-def _query_side(queries: SentenceTransformer, documents: SentenceTransformer) -> SentenceTransformer:
-    from scions.encoder.query_side import QuerySideModel
-
-    return QuerySideModel.of(queries, documents)
 
 
 def _documents_base(folder: Path, base: str | None, manifest: Manifest, options: dict[str, Any]) -> SentenceTransformer:
@@ -132,11 +128,11 @@ def _documents_base(folder: Path, base: str | None, manifest: Manifest, options:
     return model
 
 
-def _base_place(wanted: str, given: str | None, folder: Path, manifest: Manifest) -> str:
+def _base_place(wanted: str, explicit: str | None, folder: Path, manifest: Manifest) -> str:
     try:
         return resolve_base(wanted)
     except ScionsError as error:
-        if given is not None:
+        if explicit is not None:
             raise
         raise ScionsError(
             f"{folder}: the base model of adapter {manifest.name!r} was not found: {error}. "
