@@ -53,6 +53,13 @@ def test_a_field_over_several_lines_is_one_text(tmp_path):
     assert list(iter_texts(path)) == ["one\ntwo", "three"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_of_every_kind_are_read_as_by_reading_the_whole_file(tmp_path, end):
+    path = tmp_path / "a.csv"
+    path.write_bytes(f'text,n{end}"one{end}two",1{end}{end}three,2'.encode())
+    assert list(iter_texts(path)) == read(path, shape="texts").columns["text"] == [f"one{end}two", "three"]
+
+
 def test_a_column_by_name(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"headline": "t", "summary": "s"}\n')

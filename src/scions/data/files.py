@@ -239,7 +239,10 @@ def iter_csv(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple
 def _csv_lines(path: Path) -> Iterator[str]:
     # As the csv module wants them: line ends are part of the line, and a carriage return alone is one too.
     for _, line in iter_lines(path, keep_ends=True):
-        yield from io.StringIO(line, newline="") if "\r" in line else (line,)
+        if "\r" in line.removesuffix("\r\n"):
+            yield from io.StringIO(line, newline="")
+        else:
+            yield line
 
 
 def iter_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Sequence[Any]]]:
