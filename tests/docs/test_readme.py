@@ -97,6 +97,19 @@ def test_python_blocks_compile_and_import_what_exists(page):
                 assert hasattr(importlib.import_module(module), name.strip())
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_names_of_the_package_exist(page):
+    packages = {path.parent.name for path in (ROOT / "src" / "scions").glob("*/__init__.py")}
+    for name in re.findall(r"\bscions\.([a-z]\w*(?:\.\w+)+)", _text(page)):
+        package, *rest = name.split(".")
+        if package in packages:
+            found = importlib.import_module(f"scions.{package}")
+            for part in rest:
+                if not hasattr(found, part):
+                    importlib.import_module(f"{found.__name__}.{part}")
+                found = getattr(found, part)
+
+
 def test_the_example_trains_as_the_demo_does():
     """One set of options, so that the output under the example is what `make demo` ends in."""
     flags = re.search(r"^DEMO_FLAGS \?= (.*)$", _text(ROOT / "Makefile"), re.MULTILINE)
