@@ -280,9 +280,9 @@ def test_distillation_loss_is_a_distance_of_directions():
 def test_general_texts_come_from_where_they_are_asked_of(model, write, tmp_path):
     train = read(str(write("pairs")))
     assert set(general_texts("own", model, train)) == set(train.texts())
-    words = general_texts("words", model, train, most=5)
+    words = general_texts("words", model, train, limit=5)
     assert len(words) == 5
-    assert words == general_texts("words", model, train, most=5)
+    assert words == general_texts("words", model, train, limit=5)
     path = tmp_path / "general.txt"
     path.write_text("one text\nanother text\none text\n")
     assert sorted(general_texts(str(path), model, train)) == ["another text", "one text"]

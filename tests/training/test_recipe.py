@@ -87,7 +87,7 @@ def test_what_is_given_wins_and_says_so():
         ({"epochs": float("inf")}, "above 0"),
         ({"max_length": 7}, "8 to 256"),
         ({"max_length": 257}, "8 to 256"),
-        ({"colour": "red"}, "'colour' is no setting"),
+        ({"colour": "red"}, "'colour' is not a setting"),
     ],
 )
 def test_what_cannot_be(settings, message):

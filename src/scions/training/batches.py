@@ -1,6 +1,6 @@
-"""Every batch of a training, laid out before it starts.
+"""Lay out every batch of a training before it starts.
 
-The whole plan follows from the seed alone, so a resumed training sees exactly the batches it would have seen.
+The plan follows from the seed alone, so a resumed training continues with exactly the batches of an unbroken one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from scions.training.examples import Examples
 from scions.training.frozen_prefix import FrozenPrefix
 from scions.training.tokens import Tokens
 
-# Two texts this close by the base's vectors say the same: one is no negative for the other's anchor.
+# Texts whose base vectors are this close mean the same: one is no negative for the other's anchor.
 SAME_TEXT = 0.95
 
 
 @dataclass
 class Batch:
-    """Places of texts ``[rows, columns]``, with scores or classes ``[rows]`` where there are such."""
+    """Places of texts ``[rows, columns]``, with scores or classes ``[rows]`` where the data has them."""
 
     columns: np.ndarray
     scores: np.ndarray | None = None
@@ -31,15 +31,15 @@ class Batch:
 
 
 def plan_batches(examples: Examples, batch_size: int, epochs: float, seed: int) -> list[Batch]:
-    """The batches of all epochs in order. A last batch of fewer than two rows is dropped.
+    """Return the batches of all epochs in order, without a last batch of fewer than two rows.
 
     Raises:
-        DataError: labelled texts no two of which share a label.
+        DataError: labelled texts of which no two share a label.
     """
     if examples.keys is not None and np.bincount(examples.keys).max() < 2:
         raise DataError(
-            f"no label has two training rows ({len(examples)} rows, each of a class of its own): texts of one class "
-            "are what attracts each other. Give more rows a class, or train on the texts alone: objective 'deletion'"
+            f"no label has two training rows ({len(examples)} rows, each of another class): texts of one class attract "
+            "each other. Give more rows per class, or train on the texts alone with objective='deletion'"
         )
     whole, rest = divmod(len(examples), batch_size)
     steps = max(1, round(epochs * max(1, whole + (rest >= 2))))
@@ -64,7 +64,7 @@ def _batch(examples: Examples, rows: np.ndarray) -> Batch:
 
 
 def _class_pairs(examples: Examples, rng: np.random.Generator) -> np.ndarray:
-    """Rows ``[rows, 2]`` of one class each, the classes taking turns so that every batch is balanced."""
+    """Return pairs ``[rows, 2]`` of rows of one class, the classes in turn so that every batch is balanced."""
     assert examples.keys is not None
     members = [rng.permutation(np.flatnonzero(examples.keys == key)) for key in np.unique(examples.keys)]
     members = [rows for rows in members if len(rows) >= 2]
@@ -74,22 +74,22 @@ def _class_pairs(examples: Examples, rng: np.random.Generator) -> np.ndarray:
         for which in rng.permutation(len(members)):
             rows = members[which]
             i = turn % len(rows)
-            # The partner is drawn anew each time: within an epoch a small class meets different pairs.
+            # The partner is drawn each time: within an epoch a small class gives different pairs.
             j = (i + 1 + rng.integers(len(rows) - 1)) % len(rows)
             pairs.append((rows[i], rows[j]))
     return np.array(pairs)
 
 
 class PlannedSteps(Dataset):
-    """One item a step: the pieces to encode and how their rows form the batch.
+    """One item per step: the pieces to encode and how their rows form the batch.
 
     Args:
         batches: the plan.
-        tokens: tokenised texts.
-        examples: gives what is known to be relevant.
-        vectors: the base's normalised vectors ``[texts, dimensions]``; near-equal texts are masked by them.
-        distinct: encode a text that occurs twice in a step once (not where dropout makes the two passes differ).
-        packed: give features for `packed_forward` instead of padded ones.
+        tokens: tokenized texts.
+        examples: the rows, with the texts known to be relevant.
+        vectors: the base's unit vectors ``[texts, dimensions]``, by which near-equal texts are masked.
+        distinct: encode a text that occurs twice in a step only once (wrong where dropout makes two passes differ).
+        packed: return features for `packed_forward` instead of padded ones.
         prefix: hidden states below the lowest adapter, to start from.
     """
 
@@ -134,7 +134,7 @@ class PlannedSteps(Dataset):
         return features
 
     def false_negatives(self, batch: Batch) -> np.ndarray:
-        """``[rows, rows * (columns - 1)]``: True where a candidate must not count as a row's negative.
+        """Return ``[rows, rows * (columns - 1)]``: True where a candidate must not count as a row's negative.
 
         Candidates are ordered as in the objective: all positives, then all first negatives, and so on.
         """
@@ -147,9 +147,9 @@ class PlannedSteps(Dataset):
         return mask
 
     def not_negatives(self, batch: Batch, candidates: np.ndarray, vectors: np.ndarray | None = None) -> np.ndarray:
-        """``[rows, candidates]``: True for a row's anchor, its positives, and what says the same as the positive.
+        """Return ``[rows, candidates]``: True for a row's anchor, its positives, and texts equal to the positive.
 
-        ``vectors`` are the candidates', where they are at hand.
+        ``vectors`` are those of the candidates, where the caller has gathered them already.
         """
         anchors, positives = batch.columns[:, 0], batch.columns[:, 1]
         mask = (candidates[None] == positives[:, None]) | (candidates[None] == anchors[:, None])

@@ -1,4 +1,4 @@
-"""Training rows as numbers: which distinct texts go together, and what must not count as a negative."""
+"""Turn training rows into places of distinct texts, with the texts that must not count as negatives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from scions.data import Shape, Table
 from scions.errors import UsageError
 
-OF_TEXTS = ("simcse", "deletion")  # objectives for which a text is its own positive
+OF_TEXTS = ("simcse", "deletion")  # objectives in which a text is its own positive
 
 
 @dataclass
@@ -22,8 +22,8 @@ class Examples:
         columns: ``[rows, columns]``: anchor, positive, then negatives; a single column for labelled texts.
         scores: ``[rows]`` similarity to learn, or None.
         keys: ``[rows]`` class of a labelled text, or None.
-        relevant: for an anchor, every text known to be relevant to it: never its negative.
-        others: given negatives, whether they stand in a column or not.
+        relevant: by anchor, every text known to be relevant to it, which is never its negative.
+        others: given negatives, whether they are in a column or not.
     """
 
     texts: list[str]
@@ -46,7 +46,7 @@ class _Texts:
 
 
 def to_examples(table: Table, objective: str, query_prompt: str = "", document_prompt: str = "") -> Examples:
-    """The rows of ``table`` for ``objective`` (contrastive, cosent, simcse or deletion)."""
+    """Return the rows of ``table`` for ``objective`` (contrastive, cosent, simcse or deletion)."""
     texts = _Texts()
     if objective in OF_TEXTS:
         single = [texts(document_prompt + text) for text in table.texts()]
@@ -76,7 +76,7 @@ _PAIR_COLUMNS = ("anchor", "positive", "negative")
 
 
 def _scored(columns: Columns, corpus: dict[str, str], texts: _Texts, query: Prompt, document: Prompt) -> Examples:
-    # Neither side of a scored pair is the query: both get the documents' prompt.
+    # Neither side of a scored pair is a query: both get the documents' prompt.
     left, right = ([texts(document(text)) for text in columns[name]] for name in ("sentence1", "sentence2"))
     scores = columns["score"] if "score" in columns else columns["label"]
     return Examples(list(texts.places), np.array([left, right]).T, scores=np.array(scores, dtype=np.float32))
@@ -98,10 +98,10 @@ def _candidates(columns: Columns, corpus: dict[str, str], texts: _Texts, query: 
         right = [texts(document(text)) for text in positives]
         relevant.setdefault(place, set()).update(right)
         others.update(wrong)
-        # Every positive once, each time beside another of the negatives.
+        # Every positive once, each time with another negative.
         rows += [[place, good, wrong[i % len(wrong)] if wrong else -1] for i, good in enumerate(right)]
     places = np.array(rows)
-    # One column for all rows: without a negative in every row there is none (mining may add one later).
+    # Without a negative in every row there is no column of negatives (mining may add one later).
     columns_used = places if (places >= 0).all() else places[:, :2]
     return Examples(
         list(texts.places), columns_used, relevant=relevant, others=np.array(sorted(others), dtype=np.int64)

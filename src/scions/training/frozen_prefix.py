@@ -1,7 +1,7 @@
-"""Hidden states below the lowest adapter, computed once.
+"""Compute the hidden states below the lowest adapter once.
 
-Layers without an adapter give the same hidden states in every epoch, as long as no dropout is on. With adapters in
-the upper layers only, training then starts in the middle of the model.
+Layers without an adapter give the same hidden states in every epoch, as long as dropout is off. With adapters only in
+the upper layers, training then starts in the middle of the model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scions.engine.forward import PackedLayout, run_layers
 from scions.engine.precision import autocast
 from scions.training.tokens import Tokens
 
-# Beyond this the states are computed anew in every step: memory is what small machines lack first.
+# Beyond this the states are computed in every step instead: small machines run out of memory first.
 MAX_PREFIX_BYTES = 2 * 1024**3
 
 
@@ -26,8 +26,8 @@ class FrozenPrefix:
     Args:
         model: a SentenceTransformer that `scions.engine.forward` supports.
         tokens: the texts.
-        first: number of the lowest layer that is trained.
-        bf16: compute and keep in bf16.
+        first: number of the lowest trained layer.
+        bf16: compute and store in bf16.
     """
 
     def __init__(self, model: SentenceTransformer, tokens: Tokens, first: int, bf16: bool) -> None:
@@ -49,12 +49,12 @@ class FrozenPrefix:
 
     @staticmethod
     def fits(model: SentenceTransformer, tokens: Tokens, bf16: bool) -> bool:
-        """Whether the states of all texts stay below ``MAX_PREFIX_BYTES``."""
+        """Return whether the states of all texts stay below ``MAX_PREFIX_BYTES``."""
         width = int(model[0].auto_model.config.hidden_size)  # type: ignore[union-attr]
         return int(tokens.lengths.sum()) * width * (2 if bf16 else 4) <= MAX_PREFIX_BYTES
 
     def of(self, places: np.ndarray) -> torch.Tensor:
-        """``[tokens, width]`` of the texts at ``places``, one after another."""
+        """Return ``[tokens, width]`` of the texts at ``places``, one after another."""
         return self._states[self._places(places)]
 
     def _places(self, places: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Hard negatives: documents that the base ranks high for a query and that nobody called relevant."""
+"""Mine hard negatives: documents that the base ranks high for a query and that are not known to be relevant."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from scions.training.batches import SAME_TEXT
 from scions.training.examples import Examples
 
-# The very first ranks hold most of the relevant documents nobody has judged; far down nothing is hard.
+# The first ranks hold most of the relevant documents that nobody has judged; far down negatives are easy.
 FIRST_RANK, LAST_RANK = 3, 30
 
 
 def mine_negatives(examples: Examples, vectors: np.ndarray, seed: int, count: int = 1) -> Examples:
-    """``examples`` with ``count`` mined negatives a row, drawn from ranks 3 to 30 of the base's ranking.
+    """Return ``examples`` with ``count`` mined negatives per row, drawn from ranks 3 to 30 of the base's ranking.
 
-    Left out are documents known to be relevant and those that say the same as the positive (cosine above 0.95).
-    The idea of sampling a window of ranks: Xiong et al. 2021 (arXiv 2007.00808); Qu et al. 2021 (arXiv 2010.08191)
-    for leaving out likely false negatives.
+    Documents known to be relevant and those equal to the positive (cosine above 0.95) are left out. Sources: Xiong et
+    al. 2021 (arXiv 2007.00808) for sampling a window of ranks; Qu et al. 2021 (arXiv 2010.08191) for leaving out
+    likely false negatives.
 
     Args:
         examples: pairs; columns beyond the second are replaced.
-        vectors: ``[texts, dimensions]``, normalised, by the base.
-        seed: fixes the draw.
-        count: negatives a row.
+        vectors: ``[texts, dimensions]``, unit vectors of the base.
+        seed: seed of the draw.
+        count: negatives per row.
     """
     rng = np.random.default_rng(seed)
     documents = np.unique(examples.columns[:, 1])
@@ -42,8 +42,8 @@ def mine_negatives(examples: Examples, vectors: np.ndarray, seed: int, count: in
             usable = [
                 d for d in ranked[FIRST_RANK:] if int(d) not in known and vectors[d] @ vectors[positive] <= SAME_TEXT
             ]
-            # A tiny corpus may leave nothing: then any document not known to be relevant will do; where all are,
-            # the mask sorts it out.
+            # A tiny corpus may leave nothing: then any document not known to be relevant; where all are relevant, any,
+            # which the mask then leaves out.
             usable = usable or [d for d in documents if int(d) not in known] or list(documents)
             mined[start + i] = rng.choice(usable, size=count)
     return replace(examples, columns=np.concatenate([examples.columns[:, :2], mined], axis=1))

@@ -1,4 +1,4 @@
-"""From the shape of the data to the settings of a training, each with its reason."""
+"""Choose the settings of a training from the shape and size of the data, each with its reason."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scions.errors import UsageError
 from scions.store.manifest import METHODS
 from scions.training.examples import OF_TEXTS
 
-# Of the rates every domain was tried with, the one that lost least to each domain's own best on dev, in the mean over
+# Of the rates tried on every domain, the one that lost least to each domain's own best on dev, in the mean over
 # patents, stackoverflow, banking77 and medquad (benchmarks/domain_adaptation.py, stage grid). The best differ much:
-# Houlsby's from 3e-4 (stackoverflow) to 4.8e-3 (banking77). Medical is left out: whatever was tried there loses to the
-# base, so that it would only have voted for training less. Parallel was not measured and takes Houlsby's.
+# Houlsby's from 3e-4 (stackoverflow) to 4.8e-3 (banking77). Medical is left out: every rate there loses to the base, so
+# it would only favor training less. Parallel was not measured and uses Houlsby's rate.
 LEARNING_RATES = {"houlsby": 1.2e-3, "pfeiffer": 2.4e-3, "parallel": 1.2e-3, "lora": 6e-4, "full": 1e-4}
 
 _OBJECTIVES = {
     Shape.PAIRS: ("contrastive", "pairs: the other positives of the batch are the negatives"),
     Shape.TRIPLETS: ("contrastive", "triplets: the given negatives and the other positives of the batch"),
-    Shape.CANDIDATES: ("contrastive", "candidates: a given negative a query and the other positives of the batch"),
+    Shape.CANDIDATES: ("contrastive", "candidates: a given negative per query and the other positives of the batch"),
     Shape.RETRIEVAL: ("contrastive", "queries with relevant documents: negatives from the batch and mined"),
     Shape.LABELLED: ("contrastive", "labels: class-balanced batches, texts of one class attract each other"),
     Shape.SCORED: ("cosent", "scores: only their order counts, so their scale does not matter"),
@@ -27,20 +27,20 @@ _OBJECTIVES = {
     Shape.TEXTS: ("deletion", "plain text: two copies of a text, half their tokens gone, are each other's positive"),
 }
 OBJECTIVES = ("contrastive", "cosent", *OF_TEXTS)
-# Of a method's rate, where nothing but the texts is known. At the whole rate short texts forget what they mean (titles
-# of stackoverflow: same-label precision 72 -> 52 with simcse); at this one long texts gain and short ones hardly lose
-# (docs/training.md has the figures).
+# Factor on a method's rate for plain texts. At the whole rate short texts lose their meaning (titles of stackoverflow:
+# same-label precision 72 -> 52 with simcse); at this rate long texts gain and short ones hardly lose (figures in
+# docs/training.md).
 PLAIN_RATE = 1 / 12
 PRESERVING = ("distillation", "mask", "contrast")
 
 
 @dataclass
 class Recipe:
-    """The settings of one training. ``reasons`` says of each why it is so.
+    """The settings of one training, each with its reason in ``reasons``.
 
     ``max_length`` is in tokens, ``batch_size`` in rows; ``scale`` is the inverse temperature of the objective.
-    ``preserve`` names parts of `scions.training.preservation`, ``preserve_weight`` is that of distillation, whose texts
-    are ``general_texts`` (a file, or one of its own sources).
+    ``preserve`` names parts of `scions.training.preservation`; ``preserve_weight`` is the weight of distillation and
+    ``general_texts`` the source of its texts.
     """
 
     objective: str
@@ -60,23 +60,23 @@ class Recipe:
 
     @property
     def preserved(self) -> tuple[str, ...]:
-        """The parts of ``preserve``, in `PRESERVING`'s order. Raises UsageError for one that is unknown."""
+        """Return the parts of ``preserve`` in the order of `PRESERVING`. Raises UsageError for an unknown one."""
         if self.preserve.strip() == "none":
             return ()
-        given = PRESERVING if self.preserve.strip() == "all" else [part.strip() for part in self.preserve.split(",")]
-        unknown = [part for part in given if part not in PRESERVING]
+        parts = PRESERVING if self.preserve.strip() == "all" else [part.strip() for part in self.preserve.split(",")]
+        unknown = [part for part in parts if part not in PRESERVING]
         if unknown:
             raise UsageError(
                 f"preserve {self.preserve!r}: {unknown[0]!r} is unknown; none, all, or some of {', '.join(PRESERVING)}"
             )
-        return tuple(part for part in PRESERVING if part in given)
+        return tuple(part for part in PRESERVING if part in parts)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def default_rate(method: str, objective: str) -> float:
-    """The learning rate of a method where none is given."""
+    """Return the default learning rate of a method."""
     rate = LEARNING_RATES[method]
     return float(f"{rate * PLAIN_RATE:.2g}") if objective in OF_TEXTS else rate
 
@@ -89,11 +89,19 @@ def choose_recipe(
     method: str,
     **overrides: Any,
 ) -> Recipe:
-    """The recipe for ``rows`` training rows whose texts are ``token_lengths`` long; ``overrides`` win.
+    """Choose the recipe for a table of training rows.
+
+    Args:
+        shape: shape of the rows.
+        rows: number of rows.
+        token_lengths: tokens of the texts, or of a sample.
+        model_max_length: tokens that the base reads.
+        method: one of `METHODS`.
+        overrides: settings that replace the chosen ones.
 
     Raises:
-        UsageError: an override that is no setting, an objective the data's shape cannot serve, or general texts that
-            nothing would read because ``preserve`` was given too and leaves distillation out.
+        UsageError: an override that is not a setting, an objective that does not fit the shape, or general texts
+            although ``preserve`` leaves distillation out.
     """
     if method not in METHODS:
         raise UsageError(f"method {method!r} is unknown; choose from {', '.join(METHODS)}")
@@ -111,10 +119,10 @@ def choose_recipe(
         hard_negatives=1 if shape in (Shape.RETRIEVAL, Shape.CANDIDATES) else 0,
         reasons={
             "objective": why,
-            "batch_size": "under 10,000 rows more steps do more than larger batches"
+            "batch_size": "under 10,000 rows more steps help more than larger batches"
             if batch_size == 32
-            else "many rows: more negatives a step",
-            "learning_rate": f"{method}'s best in the mean over domains; some want a quarter or four times that",
+            else "many rows: more negatives per step",
+            "learning_rate": f"best of {method} in the mean over domains; some need a quarter or four times that",
             "epochs": why_epochs,
             "preserve": "no general texts are named (general_texts=...)",
             "max_length": f"95 % of the texts have at most {longest} tokens; longer ones train slowly",
@@ -123,14 +131,14 @@ def choose_recipe(
     names = {f.name for f in fields(Recipe)} - {"reasons"}
     for name, value in overrides.items():
         if name not in names:
-            raise UsageError(f"{name!r} is no setting of a recipe; there are {', '.join(sorted(names))}")
+            raise UsageError(f"{name!r} is not a setting of a recipe; known are {', '.join(sorted(names))}")
         if value is not None:
             setattr(recipe, name, value)
             recipe.reasons[name] = "given"
     recipe.dropout = recipe.objective == "simcse"
     if recipe.objective in OF_TEXTS and overrides.get("learning_rate") is None:
         recipe.learning_rate = default_rate(method, recipe.objective)
-        recipe.reasons["learning_rate"] = "a twelfth of what labels bear: without any, more undoes what the base knows"
+        recipe.reasons["learning_rate"] = "a twelfth of the rate with labels: more damages the base's knowledge"
     if overrides.get("general_texts") is not None and overrides.get("preserve") is None:
         recipe.preserve = "distillation"
         recipe.reasons["preserve"] = "general texts were named: they keep the base's vectors"
@@ -154,7 +162,7 @@ def _epochs(rows: int) -> tuple[float, str]:
 def _check(recipe: Recipe, shape: Shape, model_max_length: int) -> None:
     if recipe.objective not in OBJECTIVES:
         raise UsageError(f"objective {recipe.objective!r} is unknown; choose from {', '.join(OBJECTIVES)}")
-    _ = recipe.preserved  # refuses what it does not know
+    _ = recipe.preserved  # raises for unknown parts
     fitting = _OBJECTIVES[shape][0]
     able = list(dict.fromkeys([fitting, *OF_TEXTS]))
     if recipe.objective not in able:

@@ -1,8 +1,7 @@
-"""Texts tokenised once, and batches of them cut into pieces of like length.
+"""Tokenize texts once, and cut batches of them into pieces of similar length.
 
-A step's texts, queries and passages together, are sorted by length and cut where padding or size would grow too
-much; each piece is one pass through the model. So short queries are never padded to long passages, and texts that
-occur twice in a step are encoded once.
+The texts of a step, queries and passages together, are sorted by length and cut where padding or size would grow too
+much; each piece is one pass through the model. Short queries are never padded to the length of passages.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ class Tokens:
     """The token ids of distinct texts.
 
     Args:
-        model: gives the tokeniser.
+        model: the model whose tokenizer is used.
         texts: distinct texts.
-        max_length: longer texts are cut; ``truncated`` counts them.
+        max_length: in tokens; longer texts are cut, and ``truncated`` counts them.
     """
 
     def __init__(self, model: SentenceTransformer, texts: Sequence[str], max_length: int) -> None:
@@ -43,18 +42,18 @@ class Tokens:
 
     @classmethod
     def of_ids(cls, tokenizer: Any, ids: list[list[int]]) -> Tokens:
-        """Of texts that are tokenised already."""
-        made = cls.__new__(cls)
-        made.tokenizer, made.ids, made.truncated = tokenizer, ids, 0
-        made.lengths = np.array([len(one) for one in ids], dtype=np.int64)
-        return made
+        """Wrap texts that are tokenized already."""
+        tokens = cls.__new__(cls)
+        tokens.tokenizer, tokens.ids, tokens.truncated = tokenizer, ids, 0
+        tokens.lengths = np.array([len(text) for text in ids], dtype=np.int64)
+        return tokens
 
     def pieces(self, places: np.ndarray, piece_tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
-        """``places`` (numbers of texts) sorted by length and cut into pieces; as positions into ``places``."""
+        """Return positions into ``places`` (numbers of texts), sorted by length and cut into pieces."""
         return batches_by_length(self.lengths[places], tokens=piece_tokens)
 
     def features(self, places: np.ndarray, packed: bool) -> dict[str, torch.Tensor]:
-        """Model input for the texts at ``places``, which stand longest first.
+        """Return model input for the texts at ``places``, the longest first.
 
         Padded: ``input_ids`` and ``attention_mask``, ``[texts, longest]``; packed: ``input_ids`` ``[tokens]`` and
         ``lengths`` ``[texts]`` (see `scions.engine.forward`).
@@ -67,11 +66,11 @@ class Tokens:
 
 
 def encode_pieces(model: nn.Module, pieces: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> torch.Tensor:
-    """Embed every piece and put the rows in their places: ``[texts, dimensions]``, float32.
+    """Embed every piece and return the rows in their places: ``[texts, dimensions]``, float32.
 
     Args:
         model: maps features to ``sentence_embedding``.
-        pieces: positions of the piece's rows, and its features.
+        pieces: of each piece, the positions of its rows and its features.
     """
     positions = torch.cat([position for position, _ in pieces])
     vectors = torch.cat([model(dict(features))["sentence_embedding"].float() for _, features in pieces])
@@ -80,7 +79,7 @@ def encode_pieces(model: nn.Module, pieces: list[tuple[torch.Tensor, dict[str, t
 
 @torch.no_grad()
 def encode_all(model: nn.Module, tokens: Tokens, packed: bool, piece_tokens: int = BATCH_TOKENS) -> np.ndarray:
-    """Normalised vectors of all texts, ``[texts, dimensions]`` float32, without gradients."""
+    """Return unit vectors of all texts, ``[texts, dimensions]`` float32, without gradients."""
     device = next(model.parameters()).device
     parts: list[np.ndarray] = []
     pieces = tokens.pieces(np.arange(len(tokens.ids)), piece_tokens)

@@ -1,4 +1,4 @@
-"""What is trained: adapters on a frozen base, or all of it."""
+"""Make parameters trainable: an adapter inside a frozen base, or the whole base."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DEFAULT_SHARE = 0.036
 
 @dataclass
 class TrainableParameters:
-    """What a method made trainable.
+    """The parameters that a method trains.
 
-    ``share`` is that of the base's parameters; ``rank`` is 0 for full; ``first_layer`` is the lowest layer that holds
-    anything trained, 0 also where the embeddings are trained.
+    ``share`` is relative to the base's parameters; ``rank`` is 0 for full; ``first_layer`` is the lowest layer with
+    trained parameters, 0 also where the embeddings are trained.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -29,7 +29,7 @@ class TrainableParameters:
 
     @property
     def count(self) -> int:
-        """Number of trained values."""
+        """Return the number of trained values."""
         return sum(p.numel() for p in self.parameters.values())
 
 
@@ -42,14 +42,14 @@ def make_trainable(
 ) -> TrainableParameters:
     """Add an adapter named ``default`` to ``model``, or make all of it trainable (``full``).
 
-    ``default`` is the one name under which sentence-transformers' trainer can resume.
+    ``default`` is the only name under which sentence-transformers' trainer can resume.
 
     Raises:
-        UsageError: share and rank both given, an option the method has not, a share too small, too many layers.
-        AdapterError: the architecture has no place for the method.
+        UsageError: both share and rank, an option that the method does not have, a share too small, too many layers.
+        AdapterError: the architecture is not supported by the method.
     """
     if trainable_share is not None and rank is not None:
-        raise UsageError("give either a trainable share or a rank, not both")
+        raise UsageError("give either trainable_share=... or rank=..., not both")
     if rank is not None and rank < 1:
         raise UsageError(f"rank must be at least 1, got {rank}")
     total = sum(p.numel() for p in model.parameters())
@@ -66,13 +66,13 @@ def make_trainable(
     transformer: Any = model[0].auto_model
     if layers is not None and layers > count_layers(transformer):
         raise UsageError(f"layers={layers}, but the model has only {count_layers(transformer)} layers")
-    # Layers behind the transformer (a Dense, say) are the base's too: an adapter's file has no place for them.
+    # Modules after the transformer (a Dense, say) stay frozen too: an adapter's file cannot hold them.
     model.requires_grad_(False)
     if method == "lora":
         config, used = _lora(transformer, total, share, rank, layers)
     else:
         config, used = _bottleneck(transformer, total, method, share, rank, layers)
-    # LoRA draws its first weights from torch's global state: they too are to be the same for every adapter of a base.
+    # LoRA draws its first weights from torch's global state: a fixed seed makes them equal for all adapters of a base.
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model.add_adapter(config, "default")
@@ -90,7 +90,7 @@ def _bottleneck(
     config = BottleneckConfig(placement=method, layers=layers, rank=rank or 1)
     if rank is None:
         inside = sum(p.numel() for p in transformer.parameters())
-        find_sites(transformer, config)  # whatever goes wrong after this is the share's fault
+        find_sites(transformer, config)  # an error after this one is due to the share
         try:
             config.rank = rank_for_share(transformer, config, share * total / inside)
         except AdapterError as error:

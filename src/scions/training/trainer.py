@@ -1,7 +1,7 @@
-"""sentence-transformers' trainer, fed with planned steps.
+"""sentence-transformers' trainer on planned steps.
 
-Its optimiser, schedule, clipping, checkpoints and distributed running are used as they are. Ours are the batch (see
-`batches`), one pass for all columns of a row (see `tokens`), and checkpoints that hold the trained tensors alone.
+Optimizer, schedule, clipping, checkpoints and distributed running are the library's. Different are the batches (see
+`batches`), one pass for all columns of a row (see `tokens`), and checkpoints that hold only the trained tensors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HISTORY = "selection.json"
 
 
 class TrainingDiverged(ScionsError):
-    """The loss is no longer a number."""
+    """The loss or a score became undefined."""
 
 
 class AdapterTrainer(SentenceTransformerTrainer):
@@ -66,7 +66,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
         self.bf16 = bf16
         self.preserver = preserver or Preserver()
         self.last_loss = math.nan
-        # The dataset given here only has the right length: `get_train_dataloader` serves the steps themselves.
+        # This dataset only has the right length: `get_train_dataloader` returns the steps themselves.
         rows = Dataset.from_dict({"step": list(range(len(steps)))})
         super().__init__(
             model=model,
@@ -78,16 +78,16 @@ class AdapterTrainer(SentenceTransformerTrainer):
         self.remove_callback(PrinterCallback)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """None: the card is written from the verdict."""
+        """Add nothing: the card is written from the verdict."""
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(self.steps, batch_size=1, shuffle=False, collate_fn=_only)
+        loader = DataLoader(self.steps, batch_size=1, shuffle=False, collate_fn=_single)
         self.accelerator.even_batches = False
         self._train_dataloader = self.accelerator.prepare(loader)
         return self._train_dataloader
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        # The trainer would collect the parameters of its loss module; ours are known by name.
+        # The trainer would use the parameters of its loss module, which has none.
         matrices = [p for p in self.trained.parameters.values() if p.ndim > 1]
         vectors = [p for p in self.trained.parameters.values() if p.ndim <= 1]
         groups = [
@@ -106,7 +106,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
         with autocast(self.args.device, self.bf16):
             vectors = encode_pieces(model, inputs["pieces"])
         columns = vectors[inputs["index"].T]
-        if "documents" in inputs:  # of a query-side training: constants
+        if "documents" in inputs:  # query-side: the documents are constants
             documents, positives, mask = inputs["documents"], inputs["positives"], inputs["mask"]
             loss = retrieval_loss(columns[0], documents, positives, mask, self.recipe.scale)
         elif "scores" in inputs:
@@ -141,16 +141,16 @@ class AdapterTrainer(SentenceTransformerTrainer):
 
 
 def mark_complete(folder: Path) -> None:
-    """Say of a checkpoint that all of it was written."""
+    """Mark a checkpoint as completely written."""
     with open(folder / COMPLETE, "w") as file:
         file.flush()
         os.fsync(file.fileno())
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The last complete checkpoint in ``run``; one cut short by a crash is passed over."""
-    found = [path for path in run.glob("checkpoint-*") if (path / COMPLETE).exists()]
-    return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1])) if found else None
+    """Return the last complete checkpoint in ``run``, or None."""
+    complete = [path for path in run.glob("checkpoint-*") if (path / COMPLETE).exists()]
+    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 @torch.no_grad()
@@ -164,5 +164,5 @@ def _contiguous(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _only(items: list[Any]) -> Any:
+def _single(items: list[Any]) -> Any:
     return items[0]

@@ -1,4 +1,4 @@
-"""Batches of frozen vectors with the loss of each data shape, for fitting a linear map."""
+"""Batches of frozen vectors with the loss of each data shape, for a linear map."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ Loss = Callable[[Mapped], torch.Tensor]
 
 LARGEST_BATCH = 256
 SMALLEST_BATCH = 16
-BATCHES = 20  # an epoch, where there are rows enough: a few hundred rows must not end after ten steps
+BATCHES = 20  # least number per epoch, where there are enough rows: a few hundred rows must not end after ten steps
 SCALE = 20.0
 VectorsOf = Callable[[Sequence[str], "str | None"], np.ndarray]
 
 
 def batches_of(train: Table, vectors_of: VectorsOf, seed: int) -> Callable[[], Iterator[Loss]]:
-    """A function that yields one epoch of losses. Each loss takes the map: `[n, dimensions]` -> unit `[n, dimensions]`.
+    """Return a function that yields one epoch of losses.
 
-    vectors_of: texts and role (None, "query", "document") -> `[n, dimensions]` frozen vectors.
-    Raises DataError where the table holds nothing this shape can learn from.
+    Each loss takes the map: ``[n, dimensions]`` to unit vectors ``[n, dimensions]``. ``vectors_of`` returns the frozen
+    vectors ``[n, dimensions]`` of texts of a role (None, ``"query"``, ``"document"``).
+
+    Raises:
+        DataError: the table has too few rows to learn from.
     """
     rng = np.random.default_rng(seed)
     if train.shape in (Shape.SCORED, Shape.BINARY):
@@ -37,9 +40,9 @@ def batches_of(train: Table, vectors_of: VectorsOf, seed: int) -> Callable[[], I
 
 
 def same_label_nce(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Supervised contrast (Khosla et al., 2020): mean log-likelihood of the rows that share one's label.
+    """Supervised contrast (Khosla et al. 2020): mean log-likelihood of the rows of the same label.
 
-    vectors: unit `[n, d]`; labels: `[n]`, each at least twice.
+    ``vectors`` are unit vectors ``[n, dimensions]``, ``labels`` ``[n]``, each at least twice.
     """
     self_pairs = torch.eye(len(vectors), dtype=torch.bool)
     likely = (SCALE * vectors @ vectors.T).masked_fill(self_pairs, float("-inf")).log_softmax(dim=1)
@@ -82,7 +85,7 @@ def _labeled_rows(train: Table, vectors_of: VectorsOf, rng: np.random.Generator)
                 for label in rng.choice(len(groups), at_once, replace=False)
             ]
             rows = torch.from_numpy(np.concatenate([rows for _, rows in picked]))
-            labels = torch.tensor([label for label, found in picked for _ in found])
+            labels = torch.tensor([label for label, rows in picked for _ in rows])
             yield lambda mapped, rows=rows, labels=labels: same_label_nce(mapped(vectors[rows]), labels)  # type: ignore[misc]
 
     return epoch
@@ -101,22 +104,25 @@ def _contrastive(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) 
     def epoch() -> Iterator[Loss]:
         for chunk in _chunks(rng.permutation(len(rows))):
             part = [rows[i] for i in chunk.tolist()]
-            asked = [queries[q] for q, _, _ in part]
-            hard = [documents[n[int(rng.integers(len(n)))]] for _, _, n in part if n]
-            offered = [*(documents[p] for _, p, _ in part), *hard]
-            # Another positive of the same query is no negative, wherever in the batch it comes from.
-            both = np.array(asked)[:, None] * len(documents) + np.array(offered)
-            ignored = torch.from_numpy(np.isin(both, relevant)).fill_diagonal_(False)
-            own = torch.arange(len(part))
-            yield lambda mapped, a=asked, o=offered, p=own, i=ignored: retrieval_loss(  # type: ignore[misc]
-                mapped(query_vectors[a]), mapped(document_vectors[o]), p, i, SCALE
+            anchors = [queries[q] for q, _, _ in part]
+            negatives = [documents[n[int(rng.integers(len(n)))]] for _, _, n in part if n]
+            candidates = [*(documents[p] for _, p, _ in part), *negatives]
+            # Another positive of the same query is no negative.
+            both = np.array(anchors)[:, None] * len(documents) + np.array(candidates)
+            mask = torch.from_numpy(np.isin(both, relevant)).fill_diagonal_(False)
+            yield lambda mapped, anchors=anchors, candidates=candidates, mask=mask: retrieval_loss(  # type: ignore[misc]
+                mapped(query_vectors[anchors]),
+                mapped(document_vectors[candidates]),
+                torch.arange(len(mask)),
+                mask,
+                SCALE,
             )
 
     return epoch
 
 
 def _triples(train: Table) -> Iterator[tuple[str, str, list[str]]]:
-    """(query, one positive, its negatives) of every shape that has such."""
+    """Yield (query, one positive, its negatives)."""
     if train.shape is Shape.RETRIEVAL:
         corpus = train.corpus or {}
         for query, judged in zip(train.columns["query"], train.columns["relevant"], strict=True):
@@ -138,13 +144,13 @@ def _triples(train: Table) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def batch_size(rows: int) -> int:
-    """Rows in a batch: 256, fewer (but 16 at least) where that would leave an epoch fewer than 20 batches."""
+    """Return the rows of a batch: 256, or as few as 16 where an epoch would have fewer than 20 batches."""
     return min(LARGEST_BATCH, max(SMALLEST_BATCH, rows // BATCHES))
 
 
 def _chunks(order: np.ndarray) -> Iterator[np.ndarray]:
     size = batch_size(len(order))
     for start in range(0, len(order), size):
-        # A lone row has nothing to be compared with.
+        # A single row has nothing to be compared with.
         if len(order) - start > 1:
             yield order[start : start + size]

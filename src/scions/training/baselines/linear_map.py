@@ -25,10 +25,14 @@ Offer = Callable[[np.ndarray, "np.ndarray | None", str], float]
 
 
 class LinearMap(RoleEncoder):
-    """A base encoder followed by `(x - mean) @ weight`, at unit length: itself an encoder.
+    """An encoder: a base encoder followed by ``(x - mean) @ weight``, at unit length.
 
-    weight: `[dimensions, dimensions]`; mean: `[dimensions]`. chosen: the setting dev preferred, "identity" where none
-    beat the base. base_score, dev_score: `dev_score` x100 before and after.
+    Attributes:
+        weight: ``[dimensions, dimensions]``.
+        mean: ``[dimensions]``.
+        chosen: the setting that scored best on dev, ``"identity"`` where none beat the base.
+        base_score: `dev_score` x100 of the base.
+        dev_score: `dev_score` x100 of the map.
     """
 
     def __init__(self, base: Encoder, weight: np.ndarray, mean: np.ndarray | None = None) -> None:
@@ -45,12 +49,14 @@ class LinearMap(RoleEncoder):
 def fit_linear_map(
     encoder: Encoder, train: Table, dev: Table, *, seed: int = 0, epochs: int = 10, batch_size: int = 64
 ) -> LinearMap:
-    """Learn the map on train, choose its setting on dev by `dev_score`; the base as it is stands among the choices.
+    """Fit the map on train and choose its setting on dev by `dev_score`; the identity is among the choices.
 
-    Starts at the identity. Objectives by shape: scored and binary CoSENT; pairs, triplets, retrieval and candidates
-    InfoNCE with in-batch negatives; labelled rows supervised contrast; plain texts whitening (ZCA, covariance shrunk
-    towards its mean variance), tried at four shrinkages where the others try four learning rates.
-    Raises DataError where train has too little to learn from.
+    Starts at the identity. Objectives by shape: CoSENT for scored and binary rows; InfoNCE with in-batch negatives for
+    pairs, triplets, retrieval and candidates; supervised contrast for labelled rows; whitening for plain texts (ZCA,
+    covariance shrunk towards its mean variance), with four shrinkages instead of four learning rates.
+
+    Raises:
+        DataError: train has too few rows.
     """
     if len(train) == 0:
         raise DataError(f"{train.source}: there are no rows to learn a linear map from.")
@@ -89,7 +95,7 @@ def _descend(
     width: int,
     offer: Offer,
 ) -> None:
-    """One learning rate: AdamW from the identity, offering each epoch's map; ends after three epochs without a gain."""
+    """Run AdamW from the identity at one learning rate, offering each epoch's map; stop after three without a gain."""
     weight = torch.eye(width, requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=rate, weight_decay=0.0)
     batches = batches_of(train, lambda texts, role: frozen.of(texts, role, batch_size), seed)

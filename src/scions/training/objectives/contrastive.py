@@ -1,4 +1,4 @@
-"""Multiple negatives ranking, with false negatives masked."""
+"""Multiple negatives ranking with masked false negatives."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def contrastive_loss(columns: torch.Tensor, mask: torch.Tensor, scale: float) ->
 
     Args:
         columns: ``[columns, rows, dimensions]``: anchors, positives, then any negatives.
-        mask: ``[rows, rows * (columns - 1)]`` bool, True where a candidate is no negative of the row; the row's
-            own positive is never masked.
+        mask: ``[rows, rows * (columns - 1)]`` bool, True where a candidate is no negative of the row; never True for
+            the row's own positive.
         scale: inverse temperature.
 
     Returns:
@@ -33,8 +33,8 @@ def retrieval_loss(
     Args:
         queries: ``[rows, dimensions]``.
         documents: ``[documents, dimensions]``.
-        positives: ``[rows]``, the place of each row's own document.
-        mask: ``[rows, documents]`` bool, True where a document is no negative of the row; its own is never masked.
+        positives: ``[rows]``, the place of each row's positive among the documents.
+        mask: ``[rows, documents]`` bool, True where a document is no negative of the row; never True for its positive.
         scale: inverse temperature.
 
     Returns:

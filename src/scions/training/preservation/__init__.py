@@ -1,4 +1,4 @@
-"""Adapting without forgetting: what matters for general knowledge moves less, and general texts keep their vectors."""
+"""Preserve general knowledge while adapting: distillation on general texts, a soft mask, a contrast."""
 
 from scions.training.preservation.importance import Importance, measure_importance
 from scions.training.preservation.preserver import Preserver

@@ -1,8 +1,8 @@
-"""The full against the general: what the base knows in general must not be all that a vector says.
+"""Contrast the full model with its general part, so that vectors hold more than general knowledge.
 
 Source: the contrast of Ke et al. 2022 (DGA, arXiv 2301.08986): two dropout passes of a text through the whole model are
 each other's positive; its pass through the general part of the model, heads weighted by their importance, is a
-negative, and so are those of the batch's other texts.
+negative, and so are those of the other texts of the batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Features = Callable[[Tensor], dict[str, Tensor]]
 
 
 def contrast_loss(first: Tensor, second: Tensor, general: Tensor, scale: float) -> Tensor:
-    """Cross-entropy of each first pass over all second passes and all general ones.
+    """Cross-entropy of each first pass over all second passes and all general passes.
 
     Args:
         first, second: ``[rows, dimensions]`` of the same texts in two dropout passes.
@@ -37,13 +37,13 @@ def contrast_loss(first: Tensor, second: Tensor, general: Tensor, scale: float) 
 
 
 class Contrast:
-    """The loss of a step's texts, through the padded forward, which knows dropout."""
+    """The loss of a step's texts, through the padded forward, which supports dropout."""
 
     def __init__(self, model: SentenceTransformer, importance: Importance, scale: float) -> None:
         self.model, self.importance, self.scale = model, importance, scale
 
     def __call__(self, features: dict[str, Tensor]) -> Tensor:
-        """``features`` are padded: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``."""
+        """Return the loss; ``features`` are padded: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``."""
         transformer: Any = self.model[0].auto_model
         with dropout(self.model):
             first, second = (self._vectors(features) for _ in range(2))

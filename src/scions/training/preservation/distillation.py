@@ -1,7 +1,7 @@
-"""General texts should keep the vectors that the frozen base gives them.
+"""Distillation: general texts keep the vectors of the frozen base.
 
-The idea of keeping a model's outputs on other data while it learns: Li & Hoiem 2016, "Learning without Forgetting"
-(arXiv 1606.09282). An adapter's teacher is the model itself before the first step, so it costs one pass over the texts.
+Source: Li & Hoiem 2016, "Learning without Forgetting" (arXiv 1606.09282), for keeping a model's outputs on other data
+while it learns. The teacher is the model itself before the first step, so it costs one pass over the texts.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from scions.training.live_encoder import prompt_of
 from scions.training.tokens import Tokens, encode_all, encode_pieces
 
 ROWS = 32
-# Long texts cost time and add little: what is general shows in a sentence.
+# Long texts cost time and add little: a sentence is enough to measure general knowledge.
 MAX_LENGTH = 32
 
 
 def distillation_loss(vectors: Tensor, teacher: Tensor) -> Tensor:
-    """Mean of ``1 - cosine`` between ``[rows, dimensions]`` of the model and of its teacher; a scalar."""
+    """Return the mean of ``1 - cosine`` between ``[rows, dimensions]`` of the model and of its teacher, a scalar."""
     return (1 - F.cosine_similarity(vectors.float(), teacher, dim=-1)).mean()
 
 
 class Distillation:
-    """A term of the loss: ``weight`` times `distillation_loss` of ``ROWS`` general texts, others in every step.
+    """A term of the loss: ``weight`` times `distillation_loss` of ``ROWS`` general texts, drawn for every step.
 
     Args:
-        model: the model to train, still as the base.
-        texts: general texts; of no role, so before them stands the base's default prompt, where it has one.
-        weight: of the term.
-        seed: of the draw; a resumed training draws the same.
-        packed: whether ``model`` takes packed texts now.
+        model: the model to train, still equal to the base.
+        texts: general texts; without a role, so they get the base's default prompt, where it has one.
+        weight: weight of the term.
+        seed: seed of the draw; a resumed training draws the same texts.
+        packed: whether ``model`` takes packed texts.
         bf16: compute in bf16.
     """
 
@@ -47,9 +47,9 @@ class Distillation:
         self.model, self.weight, self.seed, self.packed, self.bf16 = model, weight, seed, packed, bf16
         tokenizer: Any = model.tokenizer
         before = prompt_of(model)
-        most = MAX_LENGTH + len(tokenizer.tokenize(before))
+        length = MAX_LENGTH + len(tokenizer.tokenize(before))
         texts = [before + text for text in dict.fromkeys(texts)]
-        self.tokens = Tokens(model, texts, min(most, max_length_of(model)))
+        self.tokens = Tokens(model, texts, min(length, max_length_of(model)))
         model.eval()
         with autocast(model.device, bf16):
             self.teacher = torch.from_numpy(encode_all(model, self.tokens, packed))
@@ -65,7 +65,7 @@ class Distillation:
             )
             for piece in self.tokens.pieces(places)
         ]
-        # The teacher has no dropout: with it here, the student would be pulled towards something else.
+        # The teacher has no dropout, so the student must have none here.
         with autocast(self.model.device, self.bf16), without_dropout(self.model):
             vectors = encode_pieces(self.model, pieces)
         return self.weight * distillation_loss(vectors, self.teacher[places].to(vectors.device))

@@ -1,12 +1,12 @@
-"""What of a base matters for general knowledge: its attention heads, and the outputs of the places of adapters.
+"""Measure which attention heads and adapter sites of a base matter for general knowledge.
 
-Source: Ke et al. 2022 (DGA, arXiv 2301.08986). General data is not needed: what is asked is how far the
-difference between two dropout passes of one text, a proxy for what the base is unsure of, depends on each head. Two
-things are as in the paper and unlike its published code: dropout is on (without it both passes are equal and the
-gradient is rounding noise), and the gradient of every text is taken by itself.
+Source: Ke et al. 2022 (DGA, arXiv 2301.08986). It needs no general data: the measure is how strongly the difference
+between two dropout passes of a text, a proxy for the base's uncertainty, depends on each head. As in the paper, and
+unlike its published code, dropout is on (without it both passes are equal and the gradient is rounding noise), and the
+gradient is taken per text.
 
-The paper masks heads. A bottleneck adapter sits behind the projection that has mixed the heads, so for adapters the
-same is asked of each coordinate of the places' outputs: that is an extension of ours.
+The paper masks heads. A bottleneck adapter comes after the projection that mixes the heads, so for adapters the same is
+measured for each coordinate of the output of their sites. This is our extension, not the paper's.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from scions.adapters.placement import find_sites, site_width
 from scions.encoder.base_info import max_length_of
 from scions.errors import AdapterError, UsageError
 
-# Two draws of so many texts order the heads of a layer alike: rank correlation 0.91 on patents, 0.88 on film reviews
+# Two draws of this many texts rank the heads of a layer alike: rank correlation 0.91 on patents, 0.88 on film reviews
 # (all-MiniLM-L6-v2; with 128 texts 0.84 and 0.68).
 TEXTS = 512
 BATCH = 32
-# Without dropout both passes would be the same: where it is off, as in ModernBERT, it is BERT's.
+# Without dropout both passes are equal: models without it, such as ModernBERT, get BERT's.
 DROPOUT = 0.1
 
 
 @dataclass
 class Importance:
-    """Importance for general knowledge, 0 (none) to 1, by place.
+    """Importance for general knowledge, from 0 (none) to 1, by module.
 
     Attributes:
         heads: name of an attention output projection -> ``[heads]``.
@@ -48,7 +48,7 @@ class Importance:
     sites: dict[str, Tensor] = field(default_factory=dict)
 
     def shuffled(self, seed: int) -> Importance:
-        """The same values within each place, in random order: what a mask by chance would do."""
+        """Return the same values in random order within each module, as a control."""
         generator = torch.Generator().manual_seed(seed)
 
         def mixed(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -67,23 +67,23 @@ def measure_importance(
     squash: bool = True,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Importance:
-    """Importance of heads and places in a bare base.
+    """Measure the importance of heads and sites in a bare base.
 
-    Per text: the KL divergence between the softmax of its vector in one dropout pass and in another, and its absolute
-    gradient with respect to masks of ones on heads and coordinates, averaged over texts; per place ``|tanh(z)|`` of
-    the averages.
+    For each text: the KL divergence between the softmax of its vector in two dropout passes, and its absolute gradient
+    with respect to masks of ones on heads and coordinates. For each module: ``|tanh(z)|`` of the averages over texts.
 
     Args:
-        model: the base; an adapter in it must still be the identity, or nearly.
-        texts: the domain's own texts, with the prompts that they are trained with; at most ``limit`` of them are drawn.
-        seed: of the draw and of dropout.
-        max_length: tokens read of a text, where the base does not read fewer.
-        squash: give ``|tanh(z)|``; else the averages themselves.
+        model: the base; an adapter in it must still be nearly the identity.
+        texts: texts of the domain, with the prompts that they are trained with.
+        seed: seed of the draw and of dropout.
+        limit: draw at most this many texts.
+        max_length: maximum tokens per text, at most what the base reads.
+        squash: return ``|tanh(z)|``; else the averages themselves.
         on_batch: called with (texts done, texts).
 
     Raises:
         UsageError: no texts.
-        AdapterError: the architecture is unknown, or knows no dropout: two passes are the same.
+        AdapterError: the architecture is unknown, or has no dropout, so that two passes are equal.
     """
     if not texts:
         raise UsageError("importance: no texts were given")
@@ -93,11 +93,11 @@ def measure_importance(
     transformer: Any = model[0].auto_model
     max_length = min(max_length, max_length_of(model))
     modules = dict(transformer.named_modules())
-    found = find_sites(transformer, BottleneckConfig(placement="houlsby"))
+    sites = find_sites(transformer, BottleneckConfig(placement="houlsby"))
     attention = attention_outputs(transformer)
     heads = int(transformer.config.num_attention_heads)
     total_heads = {name: torch.zeros(heads) for name in attention}
-    total_sites = {name: torch.zeros(site_width(modules, found, name)[1]) for name in found.bottlenecks}
+    total_sites = {name: torch.zeros(site_width(modules, sites, name)[1]) for name in sites.bottlenecks}
     with dropout(model), torch.random.fork_rng(), _frozen(model):
         torch.manual_seed(seed)
         for start in range(0, len(texts), BATCH):
@@ -112,7 +112,7 @@ def measure_importance(
                 first, second = (_vectors(model, features) for _ in range(2))
             proxy = F.kl_div(first.log_softmax(-1), second.log_softmax(-1), log_target=True, reduction="none").sum()
             masks = [*head_masks.values(), *site_masks.values()]
-            # Each row has masks of its own, so one backward pass gives every text's gradient by itself.
+            # Each row has its own masks, so one backward pass gives the gradient of every text.
             gradients = torch.autograd.grad(proxy, masks)
             for total, gradient in zip((*total_heads.values(), *total_sites.values()), gradients, strict=True):
                 total += gradient.abs().sum(0).cpu()
@@ -120,28 +120,28 @@ def measure_importance(
                 on_batch(start + rows, len(texts))
     if not any(bool(total.any()) for total in total_heads.values()):
         raise AdapterError(
-            f"importance: two dropout passes of {transformer.config.model_type!r} give the same vectors, so nothing "
-            "can be told from them; preserve with distillation instead"
+            f"importance: two dropout passes of {transformer.config.model_type!r} give the same vectors, so it "
+            "cannot be measured; use preserve='distillation' instead"
         )
     averages = [{name: total / len(texts) for name, total in totals.items()} for totals in (total_heads, total_sites)]
     if squash:
-        averages = [{name: _squashed(average) for name, average in found.items()} for found in averages]
+        averages = [{name: _squashed(average) for name, average in by_name.items()} for by_name in averages]
     return Importance(*averages)
 
 
 def attention_outputs(transformer: Any) -> list[str]:
-    """Names of the projections that mix the heads, one a layer. Raises AdapterError for an unknown architecture."""
+    """Return the names of the projections that mix the heads. Raises AdapterError for an unknown architecture."""
     both = find_sites(transformer, BottleneckConfig(placement="houlsby")).bottlenecks
     feedforward = find_sites(transformer, BottleneckConfig(placement="pfeiffer")).bottlenecks
-    found = [name for name in both if name not in feedforward]
-    if not found or not hasattr(transformer.config, "num_attention_heads"):
+    attention = [name for name in both if name not in feedforward]
+    if not attention or not hasattr(transformer.config, "num_attention_heads"):
         raise AdapterError(f"importance: no attention heads were found in {transformer.config.model_type!r}")
-    return found
+    return attention
 
 
 @contextmanager
 def weighted_heads(transformer: Any, importance: Importance) -> Iterator[None]:
-    """Meanwhile each head's output is multiplied by its importance: what the base knows in general, alone."""
+    """Multiply the output of each head by its importance: the general part of the base."""
     modules = dict(transformer.named_modules())
     masks = {name: value[None].to(transformer.device) for name, value in importance.heads.items()}
     with _masked(modules, masks, {}):
@@ -174,34 +174,34 @@ def _masked(modules: dict[str, nn.Module], heads: dict[str, Tensor], sites: dict
 
 @contextmanager
 def dropout(model: SentenceTransformer) -> Iterator[None]:
-    """Training mode with dropout, also where it is switched off or the base has none."""
+    """Switch to training mode with dropout, also where it is off or the base has none."""
     training = model.training
-    kept: list[tuple[Any, str, float]] = []
+    before: list[tuple[Any, str, float]] = []
     for module in model.modules():
-        # Decoders have no module for it: a number that attention takes is all the dropout there is.
+        # Decoders have no dropout module, only a probability that attention reads.
         name = "p" if isinstance(module, nn.Dropout) else "attention_dropout"
         if isinstance(value := getattr(module, name, None), (int, float)):
-            kept.append((module, name, value))
-    for owner, name, value in kept:
+            before.append((module, name, value))
+    for owner, name, value in before:
         setattr(owner, name, value or DROPOUT)
     model.train()
     try:
         yield
     finally:
         model.train(training)
-        for owner, name, value in kept:
+        for owner, name, value in before:
             setattr(owner, name, value)
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    kept = [p for p in model.parameters() if p.requires_grad]
-    for parameter in kept:
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in kept:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
@@ -212,7 +212,7 @@ def _features(model: SentenceTransformer, texts: Sequence[str], max_length: int)
 
 
 def _vectors(model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
-    """``[rows, dimensions]``, float32."""
+    """Return ``[rows, dimensions]``, float32."""
     return type(model).forward(model, dict(features))["sentence_embedding"].float()
 
 

@@ -1,4 +1,4 @@
-"""The parts of preservation that a training was asked for, ready to take part in it."""
+"""Build the parts of preservation that a recipe names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scions.training.trainable import TrainableParameters
 
 @dataclass
 class Preserver:
-    """Terms that join the loss of a step, and what steps of parameters are multiplied by."""
+    """Terms of the loss of a step, and factors on the updates of parameters."""
 
     terms: list[Callable[[int], Tensor]] = field(default_factory=list)
     scaled: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
@@ -43,18 +43,18 @@ class Preserver:
         packed: bool,
         bf16: bool,
     ) -> Preserver:
-        """What ``recipe.preserve`` names; ``importance`` and ``general`` texts where its parts need them."""
-        made = cls()
+        """Build what ``recipe.preserve`` names; ``importance`` and ``general`` texts where its parts need them."""
+        preserver = cls()
         parts = recipe.preserved
         if "distillation" in parts and general is not None:
-            made.terms.append(Distillation(model, general, recipe.preserve_weight, seed, packed, bf16))
+            preserver.terms.append(Distillation(model, general, recipe.preserve_weight, seed, packed, bf16))
         if "mask" in parts and importance is not None:
             transformer: Any = model[0].auto_model
-            made.scaled = step_scales(transformer, trained.parameters, importance)
-            scale_first_values(transformer, made.scaled)
+            preserver.scaled = step_scales(transformer, trained.parameters, importance)
+            scale_first_values(transformer, preserver.scaled)
         if "contrast" in parts and importance is not None:
-            made.terms.append(_contrast_of_steps(model, importance, recipe.scale, batches, tokens, bf16))
-        return made
+            preserver.terms.append(_contrast_of_steps(model, importance, recipe.scale, batches, tokens, bf16))
+        return preserver
 
 
 def _contrast_of_steps(
@@ -63,7 +63,7 @@ def _contrast_of_steps(
     contrast = Contrast(model, importance, scale)
 
     def term(step: int) -> Tensor:
-        # A text that stands twice in a step would be its own negative.
+        # A text that occurs twice in a step would be its own negative.
         places = np.array(list(dict.fromkeys(batches[step].columns[:, 0].tolist())))
         features = tokens.features(places, packed=False)
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):

@@ -1,7 +1,7 @@
-"""Parameters that matter for general knowledge move less: every step is scaled by 1 - importance.
+"""Soft mask: scale the updates of parameters that matter for general knowledge by 1 - importance.
 
-Source: the soft mask of Ke et al. 2022 (DGA, arXiv 2301.08986). The paper scales gradients; Adam divides a gradient by
-its own running size, which cancels most of such a factor, so here the step itself is scaled.
+Source: Ke et al. 2022 (DGA, arXiv 2301.08986). The paper scales gradients; Adam divides a gradient by its running size,
+which cancels most of such a factor, so here the update itself is scaled.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _PART = re.compile(r"\.(lora_A|lora_B|bottleneck_up|bottleneck_down|bottleneck_n
 def step_scales(
     transformer: Any, parameters: Mapping[str, nn.Parameter], importance: Importance
 ) -> list[tuple[nn.Parameter, Tensor]]:
-    """Parameters and what their steps are multiplied by; a parameter that is not among them moves freely.
+    """Return parameters and the factors on their updates; other parameters move freely.
 
-    A head's queries, keys and values, and its columns of the output projection, get ``1 - importance`` of the head, in
+    Queries, keys and values of a head, and its columns of the output projection, get ``1 - importance`` of the head: in
     full fine-tuning, and in LoRA in the factor on that side. What a bottleneck adapter writes (``up``, and the norm
-    behind it) gets ``1 - importance`` of the coordinate.
+    after it) gets ``1 - importance`` of the coordinate.
 
     Args:
-        transformer: the transformers model they are in.
-        parameters: what is trained.
+        transformer: the transformers model.
+        parameters: the trained parameters.
         importance: of the bare base.
 
     Returns:
@@ -63,10 +63,10 @@ def step_scales(
 
 @torch.no_grad()
 def scale_first_values(transformer: Any, scaled: list[tuple[nn.Parameter, Tensor]]) -> None:
-    """Scale what LoRA's inner factors (``lora_A``) start from as their steps are; the model stays the base.
+    """Scale the first values of LoRA's inner factors (``lora_A``) like their updates; the model stays the base.
 
-    LoRA adds the product of its factors, and the outer one, which starts at zero and has no heads' side there, would
-    carry the first values of every head's columns into the projection, whatever their steps are scaled by.
+    LoRA adds the product of its factors. The outer one starts at zero and is not scaled by head, so it would carry the
+    unscaled first values of every head's columns into the projection.
     """
     inner = {id(parameter) for name, parameter in transformer.named_parameters() if ".lora_A." in name}
     for parameter, scale in scaled:
@@ -75,7 +75,7 @@ def scale_first_values(transformer: Any, scaled: list[tuple[nn.Parameter, Tensor
 
 
 def _places(transformer: Any, importance: Importance) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Projections to queries, keys, values -> importance of heads; what adapters write -> importance of coordinates."""
+    """Return importance of heads by projection to queries, keys or values, and of coordinates by written module."""
     architecture = ARCHITECTURES[transformer.config.model_type]
     projections: dict[str, Tensor] = {}
     written = dict(importance.sites)
@@ -92,7 +92,7 @@ def _places(transformer: Any, importance: Importance) -> tuple[dict[str, Tensor]
 
 
 def _spread(heads: Tensor, rows: int, config: Any) -> Tensor | None:
-    """``[rows]`` of a projection to queries, keys or values, or all three at once; a key may serve several heads."""
+    """Return ``[rows]`` for a projection to queries, keys, values or all three; several heads may share a key."""
     width = getattr(config, "head_dim", None) or config.hidden_size // len(heads)
     if rows % (width * len(heads)) == 0:
         return heads.repeat_interleave(width).repeat(rows // (width * len(heads)))
@@ -103,9 +103,9 @@ def _spread(heads: Tensor, rows: int, config: Any) -> Tensor | None:
 
 
 class ScaledSteps:
-    """Takes back part of each of the optimiser's steps: ``p = before + scale * (p - before)``.
+    """Take back part of each optimizer step: ``p = before + scale * (p - before)``.
 
-    The optimiser's own state stays as without a mask: it sees the true gradients.
+    The optimizer's state stays as without a mask: it sees the true gradients.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scaled: list[tuple[nn.Parameter, Tensor]]) -> None:
