@@ -62,6 +62,14 @@ class Weights(Protocol):
         """Statistics of its training texts, for routing; None: unknown."""
 
 
+class TextModel(Protocol):
+    """The attributes of a SentenceTransformer that say how long a text it reads."""
+
+    max_seq_length: int | None
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 W = TypeVar("W", bound=Weights)
 K = TypeVar("K", bound=Hashable)
 
@@ -136,7 +144,7 @@ def group_rows(keys: Iterable[K]) -> dict[K, list[int]]:
     return groups
 
 
-def limit_of(model: Any, task: str | None = None) -> int | None:
+def limit_of(model: TextModel, task: str | None = None) -> int | None:
     """Return how many tokens of a text the base reads, for a ``task`` (``query``, ``document``) that has its own."""
     limit = getattr(model[0], f"{task}_length", None) or model.max_seq_length
     stated = int(limit) if limit and limit < _NO_LIMIT else None
@@ -144,7 +152,7 @@ def limit_of(model: Any, task: str | None = None) -> int | None:
     return min((number for number in (stated, positions) if number is not None), default=None)
 
 
-def max_length_of(model: Any) -> int:
+def max_length_of(model: TextModel) -> int:
     """Return `limit_of` the base, or where it has none, what its config states, or 512."""
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
     stated = getattr(config, "max_position_embeddings", None)
@@ -221,19 +229,16 @@ def _origin(encoder: SentenceTransformer) -> str:
     return str(getattr(network, "name_or_path", "") or "unknown/in-memory")
 
 
-class BaseEncoder(Protocol):
+class BaseEncoder(TextModel, Protocol):
     """Attributes of an encoder that `BaseInfo.of` reads; a `DomainEncoder` has them."""
 
     base_name: str
     base_sha256: str
     prompts: Mapping[str, str | None]
     default_prompt_name: str | None
-    max_seq_length: int | None
     transformers_model: Any
 
     def get_embedding_dimension(self) -> int | None: ...
-
-    def __getitem__(self, index: int) -> Any: ...
 
     def __iter__(self) -> Iterator[Any]: ...
 
