@@ -97,7 +97,7 @@ def compare(
         raise UsageError("base=... has no use without texts=..., which it encodes")
     check_comparable(several)
     tensors = {a.name: compared(a.tensors) for a in several}
-    domains, notes = _domains(several)
+    domain_cosines, notes = _domain_cosines(several)
     updates = {a.name: a.updates() for a in several if a.has_first_weights}
     changes = {} if texts is None else _changes(several, texts, base)
     pairs = []
@@ -110,7 +110,7 @@ def compare(
                 signs=sign_difference([tensors[a], tensors[b]]),
                 weight_cosine=weight_cosine(tensors[a], tensors[b]),
                 update_cosine=weight_cosine(updates[a], updates[b]) if a in updates and b in updates else None,
-                domain_cosine=None if domains is None else _cosine(domains, a, b),
+                domain_cosine=domain_cosines.get((a, b)),
                 effect=effect(changes[a], changes[b]) if changes else None,
                 obstacle=obstacle(first, second),
             )
@@ -145,15 +145,13 @@ def effect(one: np.ndarray, other: np.ndarray) -> Effect:
     return Effect(cosine, 0.0 if np.isnan(ranked) else ranked)
 
 
-def _domains(several: Sequence[PublishedAdapter]) -> tuple[Domains | None, list[str]]:
+def _domain_cosines(several: Sequence[PublishedAdapter]) -> tuple[dict[tuple[str, str], float], list[str]]:
     try:
-        return Domains.of({a.name: a.manifest for a in several}), []
+        domains = Domains.of({a.name: a.manifest for a in several})
     except AdapterError as error:
-        return None, [f"training domains are not compared: {error}"]
-
-
-def _cosine(domains: Domains, one: str, other: str) -> float:
-    return float(domains.similarities()[domains.names.index(one), domains.names.index(other)])
+        return {}, [f"training domains are not compared: {error}"]
+    matrix, names = domains.similarities(), domains.names
+    return {(a, b): float(matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names)}, []
 
 
 def _changes(several: Sequence[PublishedAdapter], texts: Sequence[str], base: str | None) -> dict[str, np.ndarray]:

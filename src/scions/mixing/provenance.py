@@ -26,7 +26,6 @@ def derived_manifest(
     *,
     initialisation: str | None = None,
     domain: DomainStatistics | None = None,
-    scores: dict[str, Any] | None = None,
     rank: int | None = None,
     layers: int | None = None,
     extra: dict[str, Any] | None = None,
@@ -40,7 +39,6 @@ def derived_manifest(
         tensors: its tensors; their values are counted.
         initialisation: id of its first weights; None: the first parent's, so that it mixes with the same adapters.
         domain: statistics of its training domain; None: unknown.
-        scores: as a verdict gives them.
         rank, layers: where they differ from the first parent's.
         extra: provenance, beside the manifest's own keys.
     """
@@ -70,7 +68,7 @@ def derived_manifest(
         ),
         max_length=max(parent.max_length for parent in parents),
         recipe={},
-        scores=scores or {},
+        scores={},
         domain=domain,
         versions={**first.versions, "scions": __version__},
         created=now(),
