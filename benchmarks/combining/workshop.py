@@ -23,7 +23,7 @@ from scions.evaluation.label_tasks import labelled
 from scions.merging.averaging import average
 from scions.merging.signs import sign_difference, weight_cosine
 from scions.merging.tensor_sites import compared
-from scions.mixing.adapters import PublishedAdapter, read_published
+from scions.mixing.adapters import StoredAdapter, read_stored
 from scions.mixing.compare import effect, similarity_changes
 from scions.mixing.mix import mix_tensors
 from scions.mixing.trial import AdaptedEncoder, TrialBase
@@ -44,7 +44,7 @@ class Workshop:
     ) -> None:
         self.cells, self.data, self.adapters = cells, data, adapters
         self.rows, self.held_out, self.names = rows, held_out, tuple(names)
-        self._members: dict[str, PublishedAdapter] = {}
+        self._members: dict[str, StoredAdapter] = {}
 
     def parts(self, name: str) -> Parts:
         return load(name, self.data, self.rows, self.held_out)
@@ -132,9 +132,9 @@ class Workshop:
         # In the precision that is fast here, base and adapters alike.
         return TrialBase(DEFAULT_BASE, base_fingerprint(load_base()), dtype=None)
 
-    def member(self, name: str) -> PublishedAdapter:
+    def member(self, name: str) -> StoredAdapter:
         if name not in self._members:
-            self._members[name] = read_published(self.adapters / name)
+            self._members[name] = read_stored(self.adapters / name)
         return self._members[name]
 
     def rooted(self, tensors: Any, like: str) -> AdaptedEncoder:

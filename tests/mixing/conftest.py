@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scions.mixing.adapters import PublishedAdapter, read_published
+from scions.mixing.adapters import StoredAdapter, read_stored
 from scions.store import DomainStatistics
 
 TEXTS = {
@@ -36,19 +36,19 @@ def domains_of_base(tiny_base: Path) -> dict[str, DomainStatistics]:
 @pytest.fixture
 def publish(
     publish_adapter: Callable[..., tuple[Path, Any]], domains_of_base: dict[str, DomainStatistics]
-) -> Callable[..., PublishedAdapter]:
+) -> Callable[..., StoredAdapter]:
     """Publish a random adapter on the tiny base, with domain statistics where its name has some; returns it, read."""
 
-    def make(name: str = "legal", seed: int = 1, **changes: Any) -> PublishedAdapter:
+    def make(name: str = "legal", seed: int = 1, **changes: Any) -> StoredAdapter:
         changes.setdefault("domain", domains_of_base.get(name))
         folder, _ = publish_adapter(name, seed=seed, **changes)
-        return read_published(folder)
+        return read_stored(folder)
 
     return make
 
 
 @pytest.fixture
-def three(publish: Callable[..., PublishedAdapter]) -> list[PublishedAdapter]:
+def three(publish: Callable[..., StoredAdapter]) -> list[StoredAdapter]:
     """legal, medical and engines."""
     return [publish(name, seed=seed) for seed, name in enumerate(TEXTS, 1)]
 

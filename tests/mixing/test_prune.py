@@ -11,7 +11,7 @@ from scions import BottleneckConfig
 from scions.adapters.initial import initial_weights
 from scions.errors import AdapterError, UsageError
 from scions.merging.tensor_sites import is_matrix
-from scions.mixing.adapters import read_published
+from scions.mixing.adapters import read_stored
 from scions.mixing.prune import prune_adapter
 from scions.store import Manifest, adapter_fingerprint, list_adapters, read_weights
 
@@ -105,7 +105,7 @@ def test_whole_units_leave_the_vectors_of_zeroed_ones(publish, tiny_base):
     member = publish(config=BottleneckConfig(rank=6), rank=6)
     done = scions.prune("legal", "slim", sparsity=0.5, strategy="neurons")
     assert (done.rank, done.manifest.rank) == (3, 3)
-    slim = read_published(done.path)
+    slim = read_stored(done.path)
     assert slim.config["rank"] == 3
     zeroed = dict(member.tensors)
     for name, tensor in slim.tensors.items():
@@ -144,7 +144,7 @@ def test_after_units_went_the_start_is_not_known(publish):
 def test_whole_layers_leave_an_adapter_of_the_upper_ones(publish, tiny_base):
     member = publish()
     done = scions.prune("legal", "slim", sparsity=0.5, strategy="layers")
-    slim = read_published(done.path)
+    slim = read_stored(done.path)
     assert (done.layers, slim.config["layers"]) == (1, 1)
     assert {name for name in member.tensors if ".layer.1." in name} == set(slim.tensors)
     from scions.encoder.loading import load_encoder

@@ -25,7 +25,7 @@ UNITS = "units-"
 
 
 @dataclass(frozen=True)
-class PublishedAdapter:
+class StoredAdapter:
     """An adapter read from its folder: ``config`` is PEFT's, ``tensors`` are by the names of its file."""
 
     name: str
@@ -76,7 +76,7 @@ class PublishedAdapter:
         }
 
 
-def read_published(name_or_path: str | Path, adapters: Path | None = None) -> PublishedAdapter:
+def read_stored(name_or_path: str | Path, adapters: Path | None = None) -> StoredAdapter:
     """Read a published adapter by its name in the ``adapters`` folder, or by its own folder.
 
     Raises:
@@ -86,22 +86,20 @@ def read_published(name_or_path: str | Path, adapters: Path | None = None) -> Pu
     folder = find_adapter(name_or_path, adapters)
     if (folder / MODULES_FILE).is_file():
         raise AdapterError(f"{folder}: holds all weights of a model (method full), and only adapters can be combined")
-    adapter = PublishedAdapter(Path(os.path.abspath(folder)).name, folder, *read_adapter(folder))
+    adapter = StoredAdapter(Path(os.path.abspath(folder)).name, folder, *read_adapter(folder))
     if adapter.is_bottleneck:
         _check(adapter)
     return adapter
 
 
-def read_several(
-    names: Sequence[str | Path], adapters: Path | None = None, *, minimum: int = 2
-) -> list[PublishedAdapter]:
+def read_several(names: Sequence[str | Path], adapters: Path | None = None, *, minimum: int = 2) -> list[StoredAdapter]:
     """Read several different adapters.
 
     Raises:
         UsageError: fewer than ``minimum``, one twice, or two of one name.
-        AdapterError: as `read_published`.
+        AdapterError: as `read_stored`.
     """
-    several = [read_published(name, adapters) for name in names]
+    several = [read_stored(name, adapters) for name in names]
     folders = [adapter.folder.resolve() for adapter in several]
     repeated = sorted({a.name for a, folder in zip(several, folders, strict=True) if folders.count(folder) > 1})
     if repeated:
@@ -115,7 +113,7 @@ def read_several(
     return several
 
 
-def _check(adapter: PublishedAdapter) -> None:
+def _check(adapter: StoredAdapter) -> None:
     """Raise AdapterError where a bottleneck's tensors do not match its configuration."""
     where = f"{adapter.folder}: {CONFIG_FILE}"
     rank, seed = adapter.config.get("rank"), adapter.config.get("init_seed", 0)

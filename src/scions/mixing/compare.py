@@ -14,7 +14,7 @@ from scions.errors import AdapterError, UsageError
 from scions.evaluation.metrics import spearman
 from scions.merging.signs import Signs, sign_difference, weight_cosine
 from scions.merging.tensor_sites import compared
-from scions.mixing.adapters import PublishedAdapter, read_several
+from scions.mixing.adapters import StoredAdapter, read_several
 from scions.mixing.compatibility import check_comparable, obstacle
 from scions.mixing.conflict import describe_groups
 from scions.mixing.trial import TrialBase
@@ -145,7 +145,7 @@ def effect(one: np.ndarray, other: np.ndarray) -> Effect:
     return Effect(cosine, 0.0 if np.isnan(ranked) else ranked)
 
 
-def _domain_cosines(several: Sequence[PublishedAdapter]) -> tuple[dict[tuple[str, str], float], list[str]]:
+def _domain_cosines(several: Sequence[StoredAdapter]) -> tuple[dict[tuple[str, str], float], list[str]]:
     try:
         domains = Domains.of({a.name: a.manifest for a in several})
     except AdapterError as error:
@@ -154,7 +154,7 @@ def _domain_cosines(several: Sequence[PublishedAdapter]) -> tuple[dict[tuple[str
     return {(a, b): float(matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names)}, []
 
 
-def _changes(several: Sequence[PublishedAdapter], texts: Sequence[str], base: str | None) -> dict[str, np.ndarray]:
+def _changes(several: Sequence[StoredAdapter], texts: Sequence[str], base: str | None) -> dict[str, np.ndarray]:
     trial_base = TrialBase.of(several[0], base)
     distinct = list(dict.fromkeys(texts))
     bare = trial_base.bare().encode(distinct)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scions.errors import AdapterError
-from scions.mixing.adapters import PublishedAdapter
+from scions.mixing.adapters import StoredAdapter
 
 LORA = (
     "LoRA adapters cannot be mixed here: what LoRA adds is a product of two factors, and the average of products is "
@@ -14,7 +14,7 @@ LORA = (
 )
 
 
-def check_mixable(adapters: Sequence[PublishedAdapter]) -> None:
+def check_mixable(adapters: Sequence[StoredAdapter]) -> None:
     """Raise AdapterError where adapters cannot be averaged; names the first two that differ, and in what."""
     check_comparable(adapters)
     for adapter in adapters:
@@ -23,7 +23,7 @@ def check_mixable(adapters: Sequence[PublishedAdapter]) -> None:
     _compare(adapters, _MIXING, "cannot be mixed")
 
 
-def check_comparable(adapters: Sequence[PublishedAdapter]) -> None:
+def check_comparable(adapters: Sequence[StoredAdapter]) -> None:
     """Raise AdapterError where the same coordinate of two adapters has different meanings."""
     _compare(adapters, _COMPARING, "cannot be compared")
     shapes = [{name: list(tensor.shape) for name, tensor in m.tensors.items()} for m in adapters]
@@ -37,7 +37,7 @@ def check_comparable(adapters: Sequence[PublishedAdapter]) -> None:
             )
 
 
-def obstacle(one: PublishedAdapter, other: PublishedAdapter) -> str | None:
+def obstacle(one: StoredAdapter, other: StoredAdapter) -> str | None:
     """Return why two comparable adapters cannot be mixed, None where they can."""
     try:
         check_mixable([one, other])
@@ -46,12 +46,12 @@ def obstacle(one: PublishedAdapter, other: PublishedAdapter) -> str | None:
     return None
 
 
-def _base(adapter: PublishedAdapter) -> Any:
+def _base(adapter: StoredAdapter) -> Any:
     base = adapter.manifest.base
     return f"{base.id} (weights {base.weights_sha256[:12]})"
 
 
-def _weights(adapter: PublishedAdapter) -> Any:
+def _weights(adapter: StoredAdapter) -> Any:
     return adapter.manifest.base.weights_sha256
 
 
@@ -81,7 +81,7 @@ _MIXING: dict[str, tuple[Any, Any]] = {
 }
 
 
-def _compare(adapters: Sequence[PublishedAdapter], fields: dict[str, tuple[Any, Any]], what: str) -> None:
+def _compare(adapters: Sequence[StoredAdapter], fields: dict[str, tuple[Any, Any]], what: str) -> None:
     first = adapters[0]
     for adapter in adapters[1:]:
         for field, (value, shown) in fields.items():

@@ -16,7 +16,7 @@ from scions.merging.averaging import average, normalized
 from scions.merging.signs import sign_difference
 from scions.merging.tensor_sites import compared
 from scions.merging.ties import DENSITY, ties
-from scions.mixing.adapters import PublishedAdapter, read_several
+from scions.mixing.adapters import StoredAdapter, read_several
 from scions.mixing.compatibility import check_mixable
 from scions.mixing.conflict import Expectation, expect
 from scions.mixing.domain_weights import STRATEGIES, cluster_weights, similarity_weights
@@ -165,7 +165,7 @@ def mix(
 
 
 def mix_tensors(
-    members: Sequence[PublishedAdapter], weights: Sequence[float], strategy: str, density: float = DENSITY
+    members: Sequence[StoredAdapter], weights: Sequence[float], strategy: str, density: float = DENSITY
 ) -> dict[str, Tensor]:
     """Return the tensors of a mixture; its members must have passed `check_mixable`."""
     tensors = [m.tensors for m in members]
@@ -201,12 +201,12 @@ def _listed(paths: Sequence[str | Path] | str | Path) -> list[str | Path]:
     return [paths] if isinstance(paths, (str, Path)) else list(paths)
 
 
-def _expected(members: Sequence[PublishedAdapter]) -> Expectation:
+def _expected(members: Sequence[StoredAdapter]) -> Expectation:
     return expect([m.name for m in members], sign_difference([compared(m.tensors) for m in members]))
 
 
 def _search(
-    members: Sequence[PublishedAdapter], rows: Sequence[HoldoutRows], trial_base: TrialBase, target: str | None
+    members: Sequence[StoredAdapter], rows: Sequence[HoldoutRows], trial_base: TrialBase, target: str | None
 ) -> GreedySearch:
     by_name = {m.name: m for m in members}
 
@@ -223,7 +223,7 @@ def _search(
 
 
 def _by_texts(
-    strategy: str, members: Sequence[PublishedAdapter], rows: Sequence[HoldoutRows], trial_base: TrialBase
+    strategy: str, members: Sequence[StoredAdapter], rows: Sequence[HoldoutRows], trial_base: TrialBase
 ) -> list[float]:
     domains = Domains.of({m.name: m.manifest for m in members})
     texts = list(dict.fromkeys(text for pair in rows for text in pair.dev.texts()))
@@ -233,7 +233,7 @@ def _by_texts(
 
 def _manifest(
     name: str,
-    used: Sequence[tuple[PublishedAdapter, float]],
+    used: Sequence[tuple[StoredAdapter, float]],
     strategy: str,
     tensors: dict[str, Tensor],
     expected: Expectation,

@@ -12,7 +12,7 @@ from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.evaluation import Interval, evaluate, interval
 from scions.merging.sparsity import layers_of, prune_layers, prune_neurons, prune_values
-from scions.mixing.adapters import UNITS, PublishedAdapter, read_published
+from scions.mixing.adapters import UNITS, StoredAdapter, read_stored
 from scions.mixing.compatibility import check_mixable
 from scions.mixing.holdout import HoldoutScores, check_row_options, read_holdout, score_holdout
 from scions.mixing.provenance import derived_manifest, publish_derived, target_folder
@@ -136,8 +136,8 @@ def prune(
     check_row_options(data, shape, base)
     place = Path(adapters) if adapters is not None else default_root()
     folder = target_folder(name, place, output, force)
-    adapter = read_published(name_or_path, place)
-    others = [read_published(other, place) for other in against]
+    adapter = read_stored(name_or_path, place)
+    others = [read_stored(other, place) for other in against]
     if others:
         check_mixable([adapter, *others])
     pruned = prune_adapter(adapter, sparsity, strategy, others)
@@ -188,7 +188,7 @@ def prune(
 
 
 def prune_adapter(
-    adapter: PublishedAdapter, sparsity: float, strategy: str, against: Sequence[PublishedAdapter] = ()
+    adapter: StoredAdapter, sparsity: float, strategy: str, against: Sequence[StoredAdapter] = ()
 ) -> Pruned:
     """Prune a share of an adapter's bottlenecks; layer norms and biases stay.
 
@@ -224,7 +224,7 @@ def prune_adapter(
     return Pruned(tensors, dict(adapter.config), True, share, adapter.manifest.initialisation.id)
 
 
-def _fewer_neurons(adapter: PublishedAdapter, sparsity: float) -> Pruned:
+def _fewer_neurons(adapter: StoredAdapter, sparsity: float) -> Pruned:
     rank = int(adapter.config["rank"])
     keep = max(1, round(rank * (1 - sparsity)))
     if keep >= rank:
@@ -235,7 +235,7 @@ def _fewer_neurons(adapter: PublishedAdapter, sparsity: float) -> Pruned:
     return Pruned(tensors, {**adapter.config, "rank": keep}, False, 1 - keep / rank, start, rank=keep)
 
 
-def _fewer_layers(adapter: PublishedAdapter, sparsity: float) -> Pruned:
+def _fewer_layers(adapter: StoredAdapter, sparsity: float) -> Pruned:
     if adapter.config.get("target_modules") is not None:
         raise AdapterError(f"{adapter.name}: its target modules are named one by one, so no layers can be left out")
     layers = layers_of(adapter.tensors)
@@ -249,7 +249,7 @@ def _fewer_layers(adapter: PublishedAdapter, sparsity: float) -> Pruned:
     return Pruned(tensors, {**adapter.config, "layers": keep}, False, share, start, layers=keep)
 
 
-def _manifest(name: str, adapter: PublishedAdapter, pruned: Pruned, strategy: str, against: list[str]) -> Manifest:
+def _manifest(name: str, adapter: StoredAdapter, pruned: Pruned, strategy: str, against: list[str]) -> Manifest:
     record: dict[str, Any] = {
         "of": adapter.name,
         "fingerprint": adapter.fingerprint,
@@ -273,9 +273,9 @@ def _manifest(name: str, adapter: PublishedAdapter, pruned: Pruned, strategy: st
 
 
 def _curve(
-    adapter: PublishedAdapter,
+    adapter: StoredAdapter,
     strategy: str,
-    against: Sequence[PublishedAdapter],
+    against: Sequence[StoredAdapter],
     trial_base: TrialBase,
     table: Table,
     stage: Callable[[str], None],

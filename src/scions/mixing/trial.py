@@ -13,7 +13,7 @@ from scions.encoder import DomainEncoder
 from scions.encoder.base_info import document_adapter
 from scions.encoder.roles import RoleEncoder, encode_role
 from scions.errors import AdapterError
-from scions.mixing.adapters import PublishedAdapter
+from scions.mixing.adapters import StoredAdapter
 from scions.publishing.adapter_files import write_adapter
 from scions.routing.domains import domain_vectors
 from scions.store import Manifest, resolve_base
@@ -47,7 +47,7 @@ class TrialBase:
             )
 
     @classmethod
-    def of(cls, adapter: PublishedAdapter, base: str | None = None, dtype: str | None = "float32") -> TrialBase:
+    def of(cls, adapter: StoredAdapter, base: str | None = None, dtype: str | None = "float32") -> TrialBase:
         """Return the base of an adapter, loaded from ``base`` where that is given."""
         return cls(base or adapter.manifest.base.id, adapter.manifest.base.weights_sha256, dtype)
 
@@ -59,8 +59,8 @@ class TrialBase:
         """Return `scions.routing.domains.domain_vectors` of the base."""
         return domain_vectors(self.encoder, texts)
 
-    def published(self, adapter: PublishedAdapter) -> AdaptedEncoder:
-        """Return the base with a published adapter. Raises AdapterError where it does not fit."""
+    def published(self, adapter: StoredAdapter) -> AdaptedEncoder:
+        """Return the base with an adapter from its folder. Raises AdapterError where it does not fit."""
         return AdaptedEncoder(self.encoder, self.encoder.read_adapter(adapter.folder, adapter.name))
 
     def trial(

@@ -43,7 +43,7 @@ def parse_model(model: str, base: str) -> Choice | None:
 
 
 @dataclass(frozen=True)
-class Selection:
+class RowChoices:
     """Adapter and strength of every row; with ``auto`` (`AUTO`, `AUTO_ROWS`) the texts decide on the adapters."""
 
     choices: list[Choice | None]
@@ -51,7 +51,7 @@ class Selection:
     auto: str | None = None
 
 
-def select(request: EmbeddingsRequest, base: str) -> Selection:
+def select(request: EmbeddingsRequest, base: str) -> RowChoices:
     """Read adapters and strengths from a request.
 
     Raises:
@@ -76,7 +76,7 @@ def select(request: EmbeddingsRequest, base: str) -> Selection:
         strengths = [float(value) for value in _per_row(request.strength, rows, "strength")]
     if request.collection is not None and auto != AUTO:
         raise invalid("collection", f'it stores the decision of "adapter": "{AUTO}" and goes with nothing else')
-    return Selection([None] * rows if auto else choices, strengths, auto)
+    return RowChoices([None] * rows if auto else choices, strengths, auto)
 
 
 def _auto(name: Any) -> str | None:
