@@ -125,6 +125,8 @@ def test_queries_and_documents_of_a_query_side_adapter(domains, publish_adapter,
     np.testing.assert_allclose(queries, domains.encode_query(texts, adapter="legal"), atol=1e-6)
     documents = domains.encode_document(texts, adapter="auto")
     np.testing.assert_allclose(documents, domains.encode(texts), atol=1e-6)
+    for adapter in ("auto", "legal", ["legal"] * 3):
+        np.testing.assert_allclose(domains.encode(texts, adapter=adapter, task="document"), documents, atol=1e-6)
     mixed = domains.encode_document([LAW, FEVER], adapter="auto-rows")
     np.testing.assert_allclose(mixed, domains.encode([LAW, FEVER], adapter=[None, "medical"]), atol=1e-6)
     assert np.abs(queries - documents).max() > 0.01
