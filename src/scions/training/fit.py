@@ -61,7 +61,6 @@ def fit(
     run: Path,
     seed: int = 0,
     bf16: bool = True,
-    keep_dropout: bool = False,
     resume_from: Path | None = None,
     on_step: Callable[[Step], None] | None = None,
     importance: Importance | None = None,
@@ -79,7 +78,6 @@ def fit(
         run: folder for checkpoints.
         seed: order of rows, dropout, mined negatives.
         bf16: use bf16 where the device has instructions for it.
-        keep_dropout: leave the base's dropout on, as the objective ``simcse`` always does.
         resume_from: a checkpoint of the same training.
         on_step: called after every step.
         importance: of the base, for the parts of preservation that need it; None: measured on ``train``.
@@ -94,8 +92,7 @@ def fit(
     examples = to_examples(train, recipe.objective, prompt_of(model, "query"), prompt_of(model, "document"))
     if importance is None and not {"mask", "contrast"}.isdisjoint(recipe.preserved):
         importance = measure_importance(model, examples.texts, seed=seed)
-    keep_dropout = keep_dropout or recipe.dropout
-    packed = supports(model) and not keep_dropout  # packed attention has no dropout
+    packed = supports(model) and not recipe.dropout  # packed attention has no dropout
     with frozen_in_bf16(model, bf16), packed_forward(model, trained.first_layer) if packed else nullcontext():
         steps = _plan_steps(model, trained, examples, recipe, seed, packed, bf16, index)
         batches, tokens = steps.batches, steps.tokens
@@ -103,18 +100,7 @@ def fit(
             if general is None:
                 general = general_texts(recipe.general_texts, model, train, seed)
             general = general[: len(batches) * ROWS]
-        preserver = Preserver.of(
-            model,
-            trained,
-            recipe,
-            importance=importance,
-            general=general,
-            batches=batches,
-            tokens=tokens,
-            seed=seed,
-            packed=packed,
-            bf16=bf16,
-        )
+        preserver = Preserver.of(model, trained, recipe, steps, importance, general, seed, bf16)
         score = dev_scorer(model, dev, recipe, bf16, seed, index) if dev is not None else None
         best_epoch = BestEpoch(trained.parameters, score)
         callback = TrainCallback(best_epoch, len(batches), recipe, on_step)
@@ -122,7 +108,7 @@ def fit(
             model, _arguments(recipe, run, seed, model), steps, trained, recipe, best_epoch, bf16, [callback], preserver
         )
         callback.trainer = trainer
-        with without_dropout(model, not keep_dropout), callback.stopped_by_ctrl_c():
+        with without_dropout(model, not recipe.dropout), callback.stopped_by_ctrl_c():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     if callback.stop:
         raise Interrupted(
