@@ -24,7 +24,7 @@ from scions.mixing.greedy import GreedySearch, Names, greedy
 from scions.mixing.holdout import HoldoutRows, HoldoutScores, check_row_options, read_holdout, score_holdout
 from scions.mixing.provenance import derived_manifest, publish_derived, target_folder
 from scions.mixing.trial import TrialBase
-from scions.routing.domains import Domains, combined
+from scions.routing.domains import Domains, combined, domain_vectors
 from scions.store import Manifest, default_root
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _by_texts(
 ) -> list[float]:
     domains = Domains.of({m.name: m.manifest for m in members})
     texts = list(dict.fromkeys(text for pair in rows for text in pair.dev.texts()))
-    vectors = trial_base.domain_vectors(texts)
+    vectors = domain_vectors(trial_base.encoder, texts)
     return similarity_weights(vectors, domains) if strategy == "similarity" else cluster_weights(vectors, domains)
 
 

@@ -13,7 +13,7 @@ from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.mixing.domain_weights import cluster_shares
 from scions.mixing.trial import TrialBase
-from scions.routing.domains import Domains, unroutable
+from scions.routing.domains import Domains, domain_vectors, unroutable
 from scions.store import Manifest, base_fingerprint, list_adapters, resolve_base
 
 LIMIT = 5  # in AdapterSoup more than five members did not help
@@ -76,7 +76,8 @@ def select(
     domains = Domains.of(manifests)
     first = next(iter(manifests.values())).base
     trial_base = TrialBase(base or first.id, first.weights_sha256, dtype=None)
-    selection = propose(trial_base.domain_vectors(list(dict.fromkeys(texts))), domains, by=by, limit=limit)
+    vectors = domain_vectors(trial_base.encoder, list(dict.fromkeys(texts)))
+    selection = propose(vectors, domains, by=by, limit=limit)
     weights, left_out = _mixable(selection.weights, manifests)
     return replace(selection, weights=weights, notes=(*notes, *left_out))
 

@@ -15,15 +15,12 @@ from scions.encoder.roles import RoleEncoder, encode_role
 from scions.errors import AdapterError
 from scions.mixing.adapters import StoredAdapter
 from scions.publishing.adapter_files import write_adapter
-from scions.routing.domains import domain_vectors
 from scions.store import Manifest, resolve_base
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from scions.engine.adapter_weights import AdapterWeights
-
-_TRIAL = "trial-adapter"
 
 
 class TrialBase:
@@ -55,10 +52,6 @@ class TrialBase:
         """Return the base alone."""
         return AdaptedEncoder(self.encoder, None)
 
-    def domain_vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """Return `scions.routing.domains.domain_vectors` of the base."""
-        return domain_vectors(self.encoder, texts)
-
     def published(self, adapter: StoredAdapter) -> AdaptedEncoder:
         """Return the base with an adapter from its folder. Raises AdapterError where it does not fit."""
         return AdaptedEncoder(self.encoder, self.encoder.read_adapter(adapter.folder, adapter.name))
@@ -69,7 +62,7 @@ class TrialBase:
         """Return the base with an adapter of these tensors. Raises AdapterError where it does not fit."""
         with tempfile.TemporaryDirectory() as folder:
             write_adapter(Path(folder), tensors, config, manifest, sparse=sparse)
-            return AdaptedEncoder(self.encoder, self.encoder.read_adapter(Path(folder), _TRIAL))
+            return AdaptedEncoder(self.encoder, self.encoder.read_adapter(Path(folder), "trial-adapter"))
 
 
 class AdaptedEncoder(RoleEncoder):
