@@ -48,9 +48,9 @@ class Tokens:
         tokens.lengths = np.array([len(text) for text in ids], dtype=np.int64)
         return tokens
 
-    def pieces(self, places: np.ndarray) -> list[np.ndarray]:
+    def pieces(self, places: np.ndarray, piece_tokens: int = BATCH_TOKENS) -> list[np.ndarray]:
         """Return positions into ``places`` (numbers of texts), sorted by length and cut into pieces."""
-        return batches_by_length(self.lengths[places], tokens=BATCH_TOKENS)
+        return batches_by_length(self.lengths[places], tokens=piece_tokens)
 
     def features(self, places: np.ndarray, packed: bool) -> dict[str, torch.Tensor]:
         """Return model input for the texts at ``places``, the longest first.
@@ -78,11 +78,11 @@ def encode_pieces(model: nn.Module, pieces: list[tuple[torch.Tensor, dict[str, t
 
 
 @torch.no_grad()
-def encode_all(model: nn.Module, tokens: Tokens, packed: bool) -> np.ndarray:
+def encode_all(model: nn.Module, tokens: Tokens, packed: bool, piece_tokens: int = BATCH_TOKENS) -> np.ndarray:
     """Return unit vectors of all texts, ``[texts, dimensions]`` float32, without gradients."""
     device = next(model.parameters()).device
     parts: list[np.ndarray] = []
-    pieces = tokens.pieces(np.arange(len(tokens.ids)))
+    pieces = tokens.pieces(np.arange(len(tokens.ids)), piece_tokens)
     for piece in pieces:
         features = {name: value.to(device) for name, value in tokens.features(piece, packed).items()}
         vectors = nn.functional.normalize(model(features)["sentence_embedding"].float(), dim=-1)
