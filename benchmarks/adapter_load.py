@@ -1,4 +1,4 @@
-"""Size on disk and time to load of an adapter of 3.6 %: python benchmarks/adapter_load.py
+"""Measure size on disk and loading time of an adapter of 3.6 %: python benchmarks/adapter_load.py
 
 Loading is all of it: manifest and weights read from disk, checked, and put into a model that already serves another
 adapter. Written to benchmarks/results/adapter_load.json.

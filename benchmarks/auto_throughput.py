@@ -1,4 +1,4 @@
-"""What `adapter="auto"` costs beside naming the adapter: python benchmarks/auto_throughput.py
+"""Measure the cost of `adapter="auto"` against naming the adapter: python benchmarks/auto_throughput.py
 
 Texts of one package of the built-in corpus, adapters for all six packages (random weights, the packages' own
 statistics). Both ways take turns in one process. Written to benchmarks/results/auto_throughput.json.

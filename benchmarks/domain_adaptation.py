@@ -1,4 +1,4 @@
-"""Adapters against full fine-tuning, LoRA, a linear map and the base, on five domains.
+"""Compare adapters with full fine-tuning, LoRA, a linear map and the base, on five domains.
 
     python benchmarks/domain_adaptation.py --data ../shared/bench [--stage grid|final|seeds|speed|table|all]
 

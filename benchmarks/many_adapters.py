@@ -1,4 +1,4 @@
-"""10,000 adapters registered, few of them in memory: python benchmarks/many_adapters.py
+"""Register 10,000 adapters with few of them in memory: python benchmarks/many_adapters.py
 
 Folders in a temporary place share the weights of a few adapters (r = 87) by hard links; names and manifests are their
 own. They go through the server's shelf: time to start, to load one on first use and to find one that is loaded, and

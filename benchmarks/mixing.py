@@ -1,4 +1,4 @@
-"""Compare, mix, select, route and prune: is it so that signs tell, and what is it worth?
+"""Measure comparing, mixing, selecting, routing and pruning of adapters.
 
     python benchmarks/mixing.py --data ../shared/bench [--stage adapters|mixtures|starts|greedy|...|table|all]
 

@@ -1,4 +1,4 @@
-"""Many LoRA adapters over one base as PEFT serves them: the peer of `throughput`."""
+"""Run many LoRA adapters over one base with PEFT, for comparison in `throughput`."""
 
 from __future__ import annotations
 

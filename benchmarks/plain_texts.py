@@ -1,4 +1,4 @@
-"""What texts without labels do to a task whose labels they never saw: python benchmarks/plain_texts.py --data PATH
+"""Train on texts without labels and score the task of their domain: python benchmarks/plain_texts.py --data PATH
 
 1500 texts of a domain train an adapter in one epoch; it is scored on development rows, or, for the classification
 tasks, by logistic regressions on few labels (see preserving/labels.py). The cells are kept in

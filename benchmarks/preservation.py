@@ -1,4 +1,4 @@
-"""What keeps general knowledge while a domain is learned: every part of preservation, alone and together.
+"""Measure how each part of preservation keeps general knowledge, alone and together.
 
     python benchmarks/preservation.py --data ../shared/bench [--stage grid|final|labels|table|all]
 

@@ -1,4 +1,4 @@
-"""Queries alone against both sides: what an index of the base's can keep, and how fast it trains.
+"""Compare training of queries alone with training of both sides: scores and speed.
 
     python benchmarks/query_side.py --data ../shared/bench [--stage index|grid|final|speed|table|all]
 

@@ -1,4 +1,4 @@
-"""Published folders of adapters with random weights, for benchmarks in which only size and path matter."""
+"""Publish adapters with random weights, for benchmarks of size and speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole path on a second, larger base of another architecture: all-mpnet-base-v2 (MPNet, 109 M parameters).
+"""Run the whole path on a second, larger base of another architecture: all-mpnet-base-v2 (MPNet, 109 M parameters).
 
     python benchmarks/second_base.py --data ../shared/bench --parts FOLDER
 

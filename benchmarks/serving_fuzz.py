@@ -1,4 +1,4 @@
-"""Requests drawn from the OpenAPI file against a running server: python benchmarks/serving_fuzz.py --requests 10000
+"""Send requests drawn from the OpenAPI file to a server: python benchmarks/serving_fuzz.py --requests 10000
 
 Schemathesis draws requests that fit the file and requests that do not, for every route. An answer must not be a 5xx,
 must have a status and a body that the file documents, and must come within --timeout seconds. GET, POST and DELETE of

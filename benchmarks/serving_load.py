@@ -1,4 +1,4 @@
-"""Load on an embeddings server, whoever's it is: python benchmarks/serving_load.py --clients 8 --rows 32
+"""Put load on any embeddings server: python benchmarks/serving_load.py --clients 8 --rows 32
 
 N clients, each with one connection, send k rows, wait for the answer, and send the next (a closed loop). Modes:
 

@@ -1,4 +1,4 @@
-"""Our server beside infinity-emb: python benchmarks/serving_peers.py --data ../shared/bench --infinity ENVIRONMENT
+"""Compare with infinity-emb: python benchmarks/serving_peers.py --data ../shared/bench --infinity ENVIRONMENT
 
 ENVIRONMENT is the folder of a Python environment that has infinity-emb; without --infinity that side is left out. It
 needs old versions, these work with Python 3.11: pip install "infinity-emb[server,torch]==0.0.78" "torch==2.13.0"

@@ -1,4 +1,4 @@
-"""Rows a second with and without adapters, all sides in one run: python benchmarks/throughput.py --data ../shared/bench
+"""Measure rows a second with and without adapters: python benchmarks/throughput.py --data ../shared/bench
 
 DATA/sts/sts15.jsonl gives the texts, the docstring corpus where --data is left out. Every side gets strings and gives
 vectors, so the tokeniser is in all figures. In each round every side runs once; figures are medians over the rounds

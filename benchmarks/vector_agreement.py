@@ -1,4 +1,4 @@
-"""How far the vectors of one row agree, between two engines and between two batchings."""
+"""Compare the vectors of one row between two engines and between two batchings."""
 
 from __future__ import annotations
 

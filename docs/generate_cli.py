@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands themselves: from what `--help` shows, without its terminal layout.
+"""Write docs/cli.md from the commands' help.
 
     python docs/generate_cli.py [--check]
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).parent / "cli.md"
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the page."""
     import typer
 
     from scions.cli.app import app
@@ -30,15 +30,15 @@ def page() -> str:
         lines += [f"## scions {name}", "", "```", " ".join(usage), "```", "", *_prose(command.help)]
         if arguments:
             rows = [f"| `{p.name}` | {_needed(p)} | {_cell(p.help)} |" for p in arguments]
-            lines += ["| argument | | what |", "|---|---|---|", *rows, ""]
+            lines += ["| argument | | description |", "|---|---|---|", *rows, ""]
         options = [p for p in command.params if p.param_type_name == "option"]
         rows = [f"| {_names(p)} | {_default(p)} | {_cell(p.help)} |" for p in options]
-        lines += ["| option | default | what |", "|---|---|---|", *rows, ""]
+        lines += ["| option | default | description |", "|---|---|---|", *rows, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _prose(text: str) -> list[str]:
-    """Paragraphs; those marked as preformatted (a backspace alone on a line) become a block of code."""
+    """Return paragraphs; those marked as preformatted (a backspace alone on a line) become a code block."""
     lines: list[str] = []
     for paragraph in text.strip().split("\n\n"):
         if paragraph.startswith("\b"):

@@ -1,8 +1,8 @@
-"""Runs the first Python example of README.md and puts what it prints under it.
+"""Run the first Python example of README.md and put its output under it.
 
     python docs/run_example.py
 
-The output is kept in benchmarks/results/readme_example.txt too, so that README shows nothing that was not printed.
+The output is kept in benchmarks/results/readme_example.txt too, for the test that README shows it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ START, END = "<!-- output:start -->", "<!-- output:end -->"
 
 
 def example(readme: str) -> str:
-    """The source of the first Python block. Raises ValueError where there is none."""
+    """Return the source of the first Python block. Raises ValueError where there is none."""
     found = re.search(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
     if found is None:
         raise ValueError("README.md has no Python block")
@@ -27,7 +27,7 @@ def example(readme: str) -> str:
 
 
 def updated(readme: str, printed: str) -> str:
-    """``readme`` with ``printed`` between the markers, or nothing where nothing was printed."""
+    """Return ``readme`` with ``printed`` between the markers."""
     before, start, rest = readme.partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):

@@ -1,4 +1,4 @@
-"""One cell: train a method on a domain, score it on dev (grid) or on test (final)."""
+"""Compute a cell: train a method on a domain, score it on dev (grid) or on test (final)."""
 
 from __future__ import annotations
 

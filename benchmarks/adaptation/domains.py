@@ -1,4 +1,4 @@
-"""The five domains: where their rows lie, how many train, and what must not be trained on."""
+"""Load the five domains, without training rows that are in dev or test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`summary.json` as tables for people."""
+"""Format `summary.json` as Markdown tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every benchmark on the bench's data asks for."""
+"""Options of all benchmarks that need the benchmark data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells of the query-side benchmark: the index of a domain, a trained setting on dev, a final score on test."""
+"""Compute cells of the query-side benchmark: the index of a domain, a trained setting on dev, a final score on test."""
 
 from __future__ import annotations
 

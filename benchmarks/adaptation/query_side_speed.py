@@ -1,4 +1,4 @@
-"""Pairs a second of query-side, two-sided and full training, and of sentence-transformers, each in its own process."""
+"""Measure pairs a second of query-side, two-sided and full training and of sentence-transformers, each in a process."""
 
 from __future__ import annotations
 

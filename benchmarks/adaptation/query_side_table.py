@@ -1,4 +1,4 @@
-"""The query-side benchmark's page: gains with intervals, the share that queries alone reach, and speed."""
+"""Format the table of the query-side benchmark: gains with intervals, share of queries alone, speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training speed and memory of one side, in a process of its own."""
+"""Measure training speed and memory of one side, in a separate process."""
 
 from __future__ import annotations
 

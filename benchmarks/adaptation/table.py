@@ -1,4 +1,4 @@
-"""From cells to `table.md` and `summary.json`."""
+"""Write `table.md` and `summary.json` from the cells."""
 
 from __future__ import annotations
 

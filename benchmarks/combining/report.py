@@ -1,4 +1,4 @@
-"""From cells to results.json, table.md and a scatter plot."""
+"""Write results.json, table.md and a scatter plot from the cells."""
 
 from __future__ import annotations
 

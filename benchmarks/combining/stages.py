@@ -1,4 +1,4 @@
-"""What is measured, stage by stage; a cell that exists is not measured again."""
+"""The stages of the benchmark; a cell that exists is not measured again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters of the domains, one base, and scores of whatever is made of them; everything is kept as cells."""
+"""Train the domains' adapters, combine them and score the results, each in a cell."""
 
 from __future__ import annotations
 

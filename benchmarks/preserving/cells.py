@@ -1,4 +1,4 @@
-"""One cell: an adapter trained on a domain with one way of preservation, scored there and on general text."""
+"""Compute a cell: train on a domain with one way of preservation, score there and on general text."""
 
 from __future__ import annotations
 

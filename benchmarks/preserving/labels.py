@@ -1,4 +1,4 @@
-"""The question of Ke et al. 2022: adapt on a task's unlabelled texts, blindly or informed, then learn from few labels.
+"""Adapt on a task's unlabeled texts, then learn from few labels, as in Ke et al. 2022.
 
 Each draw takes ``SHOTS`` labelled training rows a class; a logistic regression on the vectors is scored on the test
 rows by macro-F1. Draws are the same for every way, so ways are compared draw by draw.

@@ -1,4 +1,4 @@
-"""From cells to `table.md`."""
+"""Write `table.md` from the cells."""
 
 from __future__ import annotations
 

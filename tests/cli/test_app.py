@@ -1,4 +1,4 @@
-"""Exit codes, messages, help; and that none of it loads what is heavy."""
+"""Exit codes, messages and help, without heavy imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scions.cli import main
 from scions.errors import DataError, Interrupted, UsageError
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "list"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "embed", "list", "compare", "mix", "select", "prune"])
 def test_help_has_an_example_and_defaults(run, command):
     code, out, _ = run(command, "--help")
     assert code == 0

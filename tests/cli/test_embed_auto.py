@@ -1,4 +1,4 @@
-"""`scions embed --adapter auto`: one decision a file, kept when the run goes on."""
+"""`scions embed --adapter auto`: one decision a file, the same when the run is resumed."""
 
 from __future__ import annotations
 

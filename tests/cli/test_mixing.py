@@ -34,14 +34,6 @@ def pairs(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", ["compare", "mix", "select", "prune"])
-def test_help_has_an_example_and_defaults(run, command):
-    code, out, _ = run(command, "--help")
-    assert code == 0
-    assert f"scions {command}" in out.split("Example")[1]
-    assert "default:" in out
-
-
 def test_compare(run, three, tmp_path):
     picture = tmp_path / "heat.png"
     code, out, _ = run("compare", *three, "--by", "layer", "-o", picture)

@@ -1,4 +1,4 @@
-"""What `scions train` hands down, what it prints and how it exits, with a training that only pretends."""
+"""`scions train`: options passed on, output and exit codes, with a stub for the training."""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""The page of the command line says what the commands say."""
+"""docs/cli.md agrees with the commands."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
+
+from scions.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -24,13 +27,12 @@ def test_the_committed_page_is_what_the_commands_give(monkeypatch):
     assert (DOCS / "cli.md").read_text(encoding="utf-8") == _generator().page(), "run: make docs"
 
 
-def test_every_option_that_help_shows_is_on_the_page(run):
-    import re
-
+def test_every_option_that_help_shows_is_on_the_page(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
     for command in ("train", "evaluate", "embed", "list"):
         part = page.split(f"\n## scions {command}\n")[1].split("\n## ")[0]
-        _, out, _ = run(command, "--help")
-        shown = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", out.split("Options")[-1])) - {"--help"}
+        main([command, "--help"])
+        shown = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", capsys.readouterr().out.split("Options")[-1])) - {"--help"}
         assert shown
         assert shown <= set(re.findall(r"`(--[a-z][a-z-]+)`", part))

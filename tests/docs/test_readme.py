@@ -1,4 +1,4 @@
-"""README and docs: what they name is there."""
+"""README and docs: the links, commands and names in them exist."""
 
 from __future__ import annotations
 
