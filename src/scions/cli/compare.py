@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
 
 def compare(
-    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.", show_default=False)],
-    heat_map: Annotated[
-        Path | None, typer.Option("--heat-map", "-o", help="Write a heat map here, as PNG.", show_default=False)
-    ] = None,
+    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.")],
+    heat_map: Annotated[Path | None, typer.Option("--heat-map", "-o", help="Write a heat map here, as PNG.")] = None,
     by: Annotated[
         str | None, typer.Option(help="Also show fractions by layer or by site.", show_default="all together")
     ] = None,

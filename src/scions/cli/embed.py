@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 
 def embed(
-    texts: Annotated[Path, typer.Argument(help="txt, jsonl, csv, tsv or parquet, each also .gz.", show_default=False)],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file of vectors: .npy, .parquet or .jsonl.", show_default=False)
-    ],
+    texts: Annotated[Path, typer.Argument(help="txt, jsonl, csv, tsv or parquet, each also .gz.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file of vectors: .npy, .parquet or .jsonl.")],
     adapter: Annotated[
         str | None,
         typer.Option(

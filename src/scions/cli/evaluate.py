@@ -16,22 +16,16 @@ if TYPE_CHECKING:
 
 def evaluate(
     encoders: Annotated[
-        list[str] | None,
-        typer.Argument(help="Adapters by name or folder; SentenceTransformers by folder or id.", show_default=False),
+        list[str] | None, typer.Argument(help="Adapters by name or folder; SentenceTransformers by folder or id.")
     ] = None,
     data: Annotated[
-        str | None,
-        typer.Option(help="Held-out rows: a file, a folder, a BEIR folder or docstrings.", show_default=False),
+        str | None, typer.Option(help="Held-out rows: a file, a folder, a BEIR folder or docstrings.")
     ] = None,
     part: Annotated[
         str | None, typer.Option(help="Part of a folder to score: train, dev or test.", show_default="test")
     ] = None,
-    sts: Annotated[
-        Path | None, typer.Option(help="Folder of the seven general similarity tasks.", show_default=False)
-    ] = None,
-    few_shot: Annotated[
-        str | None, typer.Option(help="Labeled training rows, for few-shot accuracy.", show_default=False)
-    ] = None,
+    sts: Annotated[Path | None, typer.Option(help="Folder of the seven general similarity tasks.")] = None,
+    few_shot: Annotated[str | None, typer.Option(help="Labeled training rows, for few-shot accuracy.")] = None,
     base: Annotated[str | None, base_option("the adapters' own")] = None,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave the base out.")] = False,
     shape: DataShape = None,
@@ -40,14 +34,11 @@ def evaluate(
         typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognized by name"),
     ] = None,
     vectors: Annotated[
-        Path | None,
-        typer.Option(help="Vectors of the corpus, in its order, with their record.", show_default=False),
+        Path | None, typer.Option(help="Vectors of the corpus, in its order, with their record.")
     ] = None,
     batch_size: BatchSize = 64,
     adapters: AdaptersFolder = None,
-    output_json: Annotated[
-        Path | None, typer.Option(help="Also write all figures to this file.", show_default=False)
-    ] = None,
+    output_json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
 ) -> None:
     """Score encoders on the same rows, with 95 % intervals and the paired difference to the base.
 

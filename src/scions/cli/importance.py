@@ -12,11 +12,10 @@ from scions.cli.options import base_option
 
 
 def importance(
-    texts: Annotated[Path, typer.Argument(help="Texts of your domain, as train reads them.", show_default=False)],
+    texts: Annotated[Path, typer.Argument(help="Texts of your domain, as train reads them.")],
     base: Annotated[str | None, base_option("all-MiniLM-L6-v2")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Picture to write: .png, .svg or .pdf.", show_default="none"),
+        Path | None, typer.Option("--output", "-o", help="Picture to write: .png, .svg or .pdf.", show_default="none")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn texts and of dropout.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,

@@ -17,15 +17,12 @@ NOTHING_HELPS = 3
 
 
 def mix(
-    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.", show_default=False)],
-    name: Annotated[str, typer.Option(help="Name of the mixture.", show_default=False)],
+    adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.")],
+    name: Annotated[str, typer.Option(help="Name of the mixture.")],
     strategy: Annotated[str, typer.Option(help="uniform, weighted, similarity, clusters, greedy or ties.")] = "uniform",
-    weights: Annotated[
-        str | None, typer.Option(help="For weighted: one per adapter, as in 0.7,0.3.", show_default=False)
-    ] = None,
+    weights: Annotated[str | None, typer.Option(help="For weighted: one per adapter, as in 0.7,0.3.")] = None,
     data: Annotated[
-        list[str] | None,
-        typer.Option(help="Rows to choose members or weights by, and to score on without --test.", show_default=False),
+        list[str] | None, typer.Option(help="Rows to choose members or weights by, and to score on without --test.")
     ] = None,
     test: Annotated[
         list[str] | None,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from scions.cli.render import duration, errors
@@ -24,19 +24,6 @@ def status(what: str) -> Iterator[Callable[[str], None]]:
     """Show a spinner beside ``what`` where stderr is a terminal; call what it yields to replace the text."""
     with errors().status(Text(what)) as spinner:
         yield lambda text: spinner.update(Text(text))
-
-
-class _Field(ProgressColumn):
-    """Show a field of the task as text."""
-
-    max_refresh = 0.2
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get(self.name, "")))
 
 
 class _Bar:
@@ -56,7 +43,7 @@ class _Bar:
     ) -> None:
         self.close()
 
-    def show(self, what: str, done: int, total: int, **values: str) -> None:
+    def show(self, what: str, done: int, total: int, **values: Any) -> None:
         """Show ``done`` of ``total`` with ``values`` of the bar's fields."""
         console = errors()
         if not console.is_terminal:
@@ -67,12 +54,13 @@ class _Bar:
                 console.print(Text(f"  {what} {done}/{total}{', ' + line if line else ''}"), soft_wrap=True)
             return
         if self._progress is None:
-            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *map(_Field, self.fields)]
+            fields = [TextColumn(f"{{task.fields[{name}]}}") for name in self.fields]
+            columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *fields]
             self._progress = Progress(*columns, console=console)
             self._progress.start()
-            self._task = self._progress.add_task(what, total=total)
-        fields: dict[str, Any] = dict(values)
-        self._progress.update(self._task, completed=done, **fields)
+            empty: dict[str, Any] = dict.fromkeys(self.fields, "")
+            self._task = self._progress.add_task(what, total=total, **empty)
+        self._progress.update(self._task, completed=done, **values)
 
     def close(self) -> None:
         """Stop the bar; it stays on screen."""

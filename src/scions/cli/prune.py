@@ -15,20 +15,13 @@ if TYPE_CHECKING:
 
 
 def prune(
-    adapter: Annotated[str, typer.Argument(help="The adapter, by name or folder.", show_default=False)],
+    adapter: Annotated[str, typer.Argument(help="The adapter, by name or folder.")],
     name: Annotated[str | None, typer.Option(help="Name of the pruned adapter.", show_default="ADAPTER-pruned")] = None,
     sparsity: Annotated[float, typer.Option(help="Share to prune: 0.9 leaves a tenth.")] = 0.9,
     strategy: Annotated[str, typer.Option(help="magnitude, sign-aware, neurons or layers.")] = "magnitude",
-    against: Annotated[
-        list[str] | None,
-        typer.Option(help="For sign-aware: an adapter whose signs count.", show_default=False),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Held-out rows to score before and after.", show_default=False)
-    ] = None,
-    curve: Annotated[
-        Path | None, typer.Option(help="Draw score against sparsity on --data here, as PNG.", show_default=False)
-    ] = None,
+    against: Annotated[list[str] | None, typer.Option(help="For sign-aware: an adapter whose signs count.")] = None,
+    data: Annotated[str | None, typer.Option(help="Held-out rows to score before and after.")] = None,
+    curve: Annotated[Path | None, typer.Option(help="Draw score against sparsity on --data here, as PNG.")] = None,
     shape: DataShape = None,
     base: Annotated[str | None, base_option("the adapter's own")] = None,
     adapters: AdaptersFolder = None,

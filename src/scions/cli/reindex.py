@@ -13,13 +13,9 @@ from scions.store.names import BASE
 
 
 def reindex(
-    vectors: Annotated[
-        Path, typer.Argument(help="The old vectors, .npy, .parquet or .jsonl, with their record.", show_default=False)
-    ],
-    texts: Annotated[Path, typer.Option(help="The file of their texts, one a row.", show_default=False)],
-    adapter: Annotated[
-        str, typer.Option(help="The adapter's name or folder; base: the base alone.", show_default=False)
-    ],
+    vectors: Annotated[Path, typer.Argument(help="The old vectors, .npy, .parquet or .jsonl, with their record.")],
+    texts: Annotated[Path, typer.Option(help="The file of their texts, one a row.")],
+    adapter: Annotated[str, typer.Option(help="The adapter's name or folder; base: the base alone.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The new file.", show_default="VECTORS.ADAPTER beside it")
     ] = None,

@@ -10,9 +10,7 @@ from scions.cli.options import AdaptersFolder
 
 
 def select(
-    texts: Annotated[
-        str, typer.Option(help="Texts of the new domain, without labels; about 100 are enough.", show_default=False)
-    ],
+    texts: Annotated[str, typer.Option(help="Texts of the new domain, without labels; about 100 are enough.")],
     by: Annotated[
         str, typer.Option(help="cosine: the most similar domains; mixture: the likeliest origins of the texts.")
     ] = "cosine",

@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder
+from scions.cli.options import AdaptersFolder, base_option
 
 _GPU_BATCH_TOKENS = 16_384  # the default, made for a processor, is too few for a GPU
 
 
 def serve(
     adapters: AdaptersFolder = None,
-    base: Annotated[
-        str | None, typer.Option(help="The base: a folder or an id on the Hub.", show_default="all-MiniLM-L6-v2")
-    ] = None,
+    base: Annotated[str | None, base_option("all-MiniLM-L6-v2")] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; one open to the network needs --keys.")
     ] = "127.0.0.1",

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 def train(
     data: Annotated[
-        list[str],
-        typer.Option(help="A file, a folder or a BEIR folder, or: docstrings, docstrings:numpy.", show_default=False),
+        list[str], typer.Option(help="A file, a folder or a BEIR folder, or: docstrings, docstrings:numpy.")
     ],
-    name: Annotated[list[str], typer.Option(help="Name of the adapter; one for each --data.", show_default=False)],
+    name: Annotated[list[str], typer.Option(help="Name of the adapter; one for each --data.")],
     base: Annotated[str | None, base_option("all-MiniLM-L6-v2")] = None,
     method: Annotated[str, typer.Option(help="houlsby, pfeiffer, parallel, lora or full.")] = "houlsby",
     trainable_share: Annotated[
@@ -47,10 +46,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of row order, dropout and split.")] = 0,
     general: Annotated[
         str | None,
-        typer.Option(
-            help="Rows of general text, to measure the cost there.",
-            show_default="drift on built-in pairs",
-        ),
+        typer.Option(help="Rows of general text, to measure the cost there.", show_default="drift on built-in pairs"),
     ] = None,
     dev: Annotated[
         str | None, typer.Option(help="Rows that choose the epoch.", show_default="split off the data")
@@ -64,8 +60,7 @@ def train(
         ),
     ] = None,
     columns: Annotated[
-        list[str] | None,
-        typer.Option(help="Columns by role: anchor=q,positive=a.", show_default="recognized by name"),
+        list[str] | None, typer.Option(help="Columns by role: anchor=q,positive=a.", show_default="recognized by name")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of training rows.", show_default="all rows")] = None,
     adapters: AdaptersFolder = None,
@@ -88,8 +83,7 @@ def train(
         ),
     ] = None,
     document_texts: Annotated[
-        Path | None,
-        typer.Option(help="The texts of --documents, row by row.", show_default="the BEIR folder's corpus"),
+        Path | None, typer.Option(help="The texts of --documents, row by row.", show_default="the BEIR folder's corpus")
     ] = None,
     preserve: Annotated[
         str | None,
@@ -110,8 +104,7 @@ def train(
         typer.Option(help="Refuse an adapter that loses more on --general, else of drift.", show_default="no limit"),
     ] = None,
     compare_two_sided: Annotated[
-        bool,
-        typer.Option("--compare-two-sided", help="With --query-side: compare with an adapter for both sides."),
+        bool, typer.Option("--compare-two-sided", help="With --query-side: compare with an adapter for both sides.")
     ] = False,
 ) -> None:
     """Train an adapter on your own text and judge it on held-out rows.
