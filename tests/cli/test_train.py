@@ -97,7 +97,7 @@ def _shown(query, hit_before, hit_after, right, before_right, after_right):
 
 @pytest.fixture
 def training(monkeypatch, tmp_path):
-    """A `scions.training` that remembers its calls; `outcomes[name]` is a verdict's word or an error."""
+    """A fake `scions.training` that records its calls; `outcomes[name]` is an outcome or an error."""
     calls = []
     outcomes = {}
     fake = ModuleType("scions.training")
@@ -248,7 +248,7 @@ def test_ctrl_c_stops_the_others_too(run, training):
 
 
 @pytest.mark.parametrize("error", [Interrupted("stopped at step 3; --resume"), KeyboardInterrupt(), RuntimeError("x")])
-def test_what_is_finished_is_told_when_a_later_one_is_stopped(run, training, error):
+def test_the_summary_shows_what_is_finished_when_a_later_one_is_stopped(run, training, error):
     training.outcomes["second"] = error
     options = "--data a --name first --data b --name second --data c --name third"
     code, out, err = run("train", *options.split())
@@ -308,12 +308,12 @@ def test_wrong_arguments_are_found_before_anything_is_trained(run, training, arg
 
 
 @pytest.mark.parametrize("text", ["3.6%", "3.6 %", "0.036", ".036"])
-def test_shares_as_people_write_them(text):
+def test_shares_in_percent_and_as_fractions(text):
     assert parse_share(text) == pytest.approx(0.036)
 
 
 @pytest.mark.parametrize("text", ["0", "100%", "-1%", "lots", "3.6", "3,6%", ""])
-def test_what_is_no_share(text):
+def test_invalid_shares(text):
     with pytest.raises(UsageError, match="--trainable-share"):
         parse_share(text)
 

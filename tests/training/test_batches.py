@@ -1,4 +1,4 @@
-"""The plan of all batches, what is no negative, mined negatives, and pieces of tokens."""
+"""Planned batches, masked negatives, mined negatives, and pieces of tokens."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_mined_negatives_are_hard_and_follow_from_the_seed():
     assert not np.array_equal(mine_negatives(examples, vectors, 4).columns, mined.columns)
 
 
-def test_where_all_is_relevant_the_mask_sorts_it_out():
+def test_mining_where_all_documents_are_relevant():
     examples, vectors = _retrieval(3, 3)
     mined = mine_negatives(examples, vectors, 0)
     batch = Batch(mined.columns)
@@ -241,7 +241,7 @@ def test_encoded_pieces_are_the_texts_vectors_in_their_places(model, packed):
 
 
 @pytest.mark.parametrize("distinct", [True, False])
-def test_a_step_says_how_its_rows_form_the_batch(model, distinct):
+def test_the_item_of_a_step(model, distinct):
     texts = ["the court", "a judge", "the pump"]
     batch = Batch(np.array([[0, 1], [2, 1]]), scores=np.array([0.5, 1.0], dtype=np.float32))
     item = PlannedSteps([batch], Tokens(model, texts, 16), Examples(texts, batch.columns), distinct=distinct)[0]

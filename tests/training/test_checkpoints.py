@@ -1,4 +1,4 @@
-"""A full disk, a lost right, Ctrl-C outside the steps: what is left, and what is said."""
+"""Full disk, lost permissions and Ctrl-C outside the steps: files left and messages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_full_disk_later_keeps_the_checkpoint_before(write, short, adapters_as
     assert steps[0] == 3
 
 
-def test_a_place_that_can_no_longer_be_written(write, short, adapters_aside, monkeypatch):
+def test_a_run_folder_that_becomes_read_only(write, short, adapters_aside, monkeypatch):
     place = adapters_aside / ".training-legal" / "checkpoint-1"
     _fails_at(monkeypatch, 1, PermissionError(errno.EACCES, "Permission denied", str(place)))
     with pytest.raises(ScionsError, match=r"cannot be written: Permission denied .*Nothing was kept"):
@@ -69,13 +69,13 @@ def test_a_place_that_can_no_longer_be_written(write, short, adapters_aside, mon
     assert os.listdir(adapters_aside) == []
 
 
-def test_other_errors_pass_as_they_are(tmp_path):
+def test_other_errors_are_not_changed(tmp_path):
     with pytest.raises(ValueError, match="a fault"), clean_up_on_error(tmp_path / "run", 1):
         raise ValueError("a fault")
 
 
 @pytest.mark.slow
-def test_a_really_full_disk(write, tiny_base, tmp_path):
+def test_a_full_file_system(write, tiny_base, tmp_path):
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("needs unshare")
@@ -156,7 +156,7 @@ def test_settings_of_a_checkpoint_that_cannot_be_read(write, short, adapters_asi
             train(write("pairs"), "legal", resume=True, **short)
 
 
-def test_a_folder_whose_removal_was_cut_short_is_nothing_to_resume(tmp_path):
+def test_a_run_folder_without_settings_is_not_resumed(tmp_path):
     checkpoint = tmp_path / "checkpoint-4"
     checkpoint.mkdir()
     (checkpoint / COMPLETE).write_text("")

@@ -1,4 +1,4 @@
-"""What a dry run says a training would take."""
+"""Estimates of a dry run."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_time_has_its_parts_and_memory_is_the_process(write, short):
 
 
 def test_a_step_is_measured_without_the_first(write, short, monkeypatch):
-    clock, told = [0.0], []
+    clock, measured = [0.0], []
 
     def fit(model, trained, sample, dev, recipe, *, on_step, **_):
-        told.append(len(sample))
+        measured.append(len(sample))
         for seconds in (50.0, 2.0, 3.0, 2.0):
             clock[0] += seconds
             on_step(None)
@@ -38,7 +38,7 @@ def test_a_step_is_measured_without_the_first(write, short, monkeypatch):
     monkeypatch.setattr(estimates, "_encoding", lambda encoder, texts, limit=0: 0.25 * len(texts))
     monkeypatch.setattr(estimates.time, "perf_counter", lambda: clock[0])
     made = plan(str(write("pairs", 200)), **{**short, "epochs": 5})
-    assert told == [6 * short["batch_size"]]
+    assert measured == [6 * short["batch_size"]]
     texts = 2 * made.rows["train"]
     assert made.seconds == pytest.approx(2.0 * made.steps + 0.25 * texts)
     # dev before the first and after each of five epochs; base and adapter on test and on drift pairs; the linear map
@@ -48,10 +48,10 @@ def test_a_step_is_measured_without_the_first(write, short, monkeypatch):
 
 
 def test_preservation_counts_with_its_steps_and_before_the_first(write, short, monkeypatch):
-    clock, told, asked = [0.0], [], []
+    clock, measured, asked = [0.0], [], []
 
     def fit(model, trained, sample, dev, recipe, *, on_step, general, **_):
-        told.append((recipe.preserved, len(general or ())))
+        measured.append((recipe.preserved, len(general or ())))
         for _ in range(3):
             clock[0] += 2.0
             on_step(None)
@@ -69,7 +69,7 @@ def test_preservation_counts_with_its_steps_and_before_the_first(write, short, m
     # 512 of the texts for importance, at half a second, from 64 of them; each of 4000 general texts once, but never
     # more than 32 a step.
     assert 2 * kept.rows["train"] > 512
-    assert told[1:] == [(("distillation", "mask", "contrast"), 4000)] * 2
+    assert measured[1:] == [(("distillation", "mask", "contrast"), 4000)] * 2
     assert asked == [64]
     before = 0.5 * 512 + 0.25 * min(4000, 32 * kept.steps)
     assert kept.seconds == pytest.approx(plain.seconds + before)
@@ -103,7 +103,7 @@ def test_every_kind_of_data_can_be_planned(write, short, shape):
     assert min(made.seconds, made.scoring_seconds, made.memory_bytes) > 0
 
 
-def test_what_would_keep_the_training_from_beginning_is_noted(write, short, publish_adapter, adapters_aside):
+def test_the_plan_notes_what_would_keep_the_training_from_starting(write, short, publish_adapter, adapters_aside):
     data = str(write("pairs", 100))
     publish_adapter("legal")
     taken = f"{adapters_aside / 'legal'}: exists already"

@@ -1,4 +1,4 @@
-"""Hidden states below the lowest adapter: computed once, and nothing else changes."""
+"""Cached hidden states below the lowest adapter change no result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scions.training.trainable import make_trainable
 
 @pytest.mark.parametrize("method", ["houlsby", "parallel", "lora"])
 @pytest.mark.parametrize("shape", ["pairs", "scored"])
-def test_training_on_kept_states_is_the_same_training(write, tiny_base, tmp_path, monkeypatch, method, shape):
+def test_training_on_cached_states_is_the_same(write, tiny_base, tmp_path, monkeypatch, method, shape):
     splits = read_splits(str(write(shape)))
     recipe = choose_recipe(splits.train.shape, 42, [10], 64, method, epochs=2, batch_size=16)
     found, used = [], []
@@ -40,7 +40,7 @@ def test_training_on_kept_states_is_the_same_training(write, tiny_base, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "mpnet", "electra"])
-def test_going_on_from_kept_states_gives_the_same_vectors(tiny_model, kind):
+def test_vectors_from_cached_states_are_the_same(tiny_model, kind):
     model = load_base(tiny_model(kind), device="cpu")
     texts = ["the court", "a", "the drug of the doctor in trial", "valve and pump"]
     tokens = Tokens(model, texts, 64)

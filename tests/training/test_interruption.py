@@ -18,7 +18,7 @@ from scions.training.trainer import COMPLETE, newest_checkpoint
 
 
 def _stop_at(*places):
-    """A listener that presses Ctrl-C once a step is done: the training stops after the next one."""
+    """Return a callback that sends Ctrl-C after a step: the training stops after the next one."""
 
     def listen(step):
         if step.step + 1 in places:
@@ -73,7 +73,7 @@ def test_ctrl_c_at_the_very_last_step(write, short, adapters_aside):
     assert all(torch.equal(_tensors(whole)[name], tensor) for name, tensor in _tensors(broken).items())
 
 
-def test_a_checkpoint_is_not_thrown_away_unasked(write, short):
+def test_a_checkpoint_is_discarded_only_with_force(write, short):
     data = write("pairs")
     with pytest.raises(Interrupted):
         train(data, "legal", on_step=_stop_at(2), **short)
@@ -113,7 +113,7 @@ def test_resuming_what_never_began_just_trains(write, short):
     assert train(write("pairs"), "legal", resume=True, force=True, **short).path is not None
 
 
-def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
+def test_an_incomplete_checkpoint_is_ignored(tmp_path):
     for step in (2, 10, 9):
         (tmp_path / f"checkpoint-{step}").mkdir()
         if step != 10:
@@ -124,7 +124,7 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_killed_at_random_moments_nothing_half_written_is_ever_found(write, short, tiny_base, adapters_aside, tmp_path):
+def test_killing_at_random_moments_leaves_no_incomplete_adapter(write, short, tiny_base, adapters_aside, tmp_path):
     """One process imports everything and waits; its forks train until they are killed."""
     code = """
 import os, sys, time, signal, random, torch

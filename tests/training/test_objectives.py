@@ -1,4 +1,4 @@
-"""The objectives by hand, and against sentence-transformers' own."""
+"""Objectives by hand, and against those of sentence-transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selection, precision, methods and the verdict: the small parts of a training."""
+"""Best epoch, precision, methods and verdict."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_without_scores_the_last_weights_stay():
     assert selection.history == []
 
 
-def test_what_a_checkpoint_holds_goes_on_competing():
+def test_the_best_epoch_of_a_checkpoint_is_compared_with_later_ones():
     parameter = nn.Parameter(torch.ones(1))
     selection = BestEpoch({"x": parameter}, lambda: 4.0)
     selection.restore([{"step": 1, "score": 5.0}], {"x": torch.full((1,), 7.0)})
@@ -101,7 +101,7 @@ def test_autocast_only_where_asked():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
-def test_the_fast_encoder_gives_the_models_vectors_and_its_mode_back(model):
+def test_the_live_encoder_returns_the_models_vectors_and_restores_its_mode(model):
     texts = ["the court of law", "a", "the drug of the doctor"]
     expected = model.encode(texts, normalize_embeddings=True)
     model.prompts = {"query": "a court ", "document": ""}
@@ -152,7 +152,7 @@ def test_full_trains_everything_and_takes_no_size(model):
         make_trainable(model, "full", layers=1)
 
 
-def test_what_lies_behind_the_transformer_stays_frozen(model):
+def test_modules_after_the_transformer_stay_frozen(model):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense
 
@@ -210,7 +210,7 @@ def test_the_interval_of_the_difference_decides(change, outcome):
     assert verdict.to_dict()["summary"] == verdict.summary
 
 
-def test_a_baseline_that_does_better_is_told():
+def test_the_summary_names_a_baseline_that_does_better():
     baselines = {"linear map": _scored(BASE + 0.3), "full fine-tuning": _scored(BASE + 0.2)}
     verdict = judge(_scored(BASE), _scored(BASE + 0.1), baselines=baselines, drift=91.0)
     assert verdict.summary.endswith(f"A linear map does better still: {100 * (BASE + 0.3).mean():.2f}.")

@@ -34,7 +34,7 @@ def importance(model: SentenceTransformer) -> Importance:
     return found
 
 
-def test_importance_has_a_value_a_head_and_a_coordinate(model):
+def test_importance_has_a_value_per_head_and_coordinate(model):
     found = measure_importance(model, TEXTS)
     config = model[0].auto_model.config
     assert len(found.heads) == config.num_hidden_layers
@@ -72,7 +72,7 @@ def test_a_head_that_does_nothing_is_not_like_the_others(model):
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "modernbert", "qwen3"])
-def test_dropout_tells_something_of_bases_that_have_none_of_their_own(tiny_model, kind):
+def test_importance_of_bases_without_dropout(tiny_model, kind):
     model = load_base(tiny_model(kind), device="cpu")
     before = {name: getattr(m, "attention_dropout", None) for name, m in model.named_modules()}
     raw = measure_importance(model, TEXTS, squash=False)
@@ -80,7 +80,7 @@ def test_dropout_tells_something_of_bases_that_have_none_of_their_own(tiny_model
     assert before == {name: getattr(m, "attention_dropout", None) for name, m in model.named_modules()}
 
 
-def test_a_base_whose_passes_are_all_the_same_is_refused(model):
+def test_a_base_with_equal_dropout_passes_is_refused(model):
     for parent in list(model.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, torch.nn.Dropout):
@@ -227,7 +227,7 @@ def test_dropout_is_on_also_where_it_was_switched_off(model):
     assert all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
 
 
-def test_distillation_is_nothing_before_the_first_step_and_pulls_back_after(model):
+def test_distillation_is_zero_before_the_first_step_and_positive_after(model):
     make_trainable(model, "houlsby")
     term = Distillation(model, TEXTS, 2.0, seed=0, packed=False, bf16=False)
     assert float(term(0).detach()) < 1e-4
@@ -277,7 +277,7 @@ def test_distillation_loss_is_a_distance_of_directions():
     assert float(distillation_loss(-vectors, vectors)) == pytest.approx(2.0)
 
 
-def test_general_texts_come_from_where_they_are_asked_of(model, write, tmp_path):
+def test_sources_of_general_texts(model, write, tmp_path):
     train = read(str(write("pairs")))
     assert set(general_texts("own", model, train)) == set(train.texts())
     words = general_texts("words", model, train, limit=5)

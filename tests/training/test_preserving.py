@@ -116,7 +116,7 @@ def test_resuming_with_other_general_texts_is_refused(write, short, tmp_path, mo
         train(data, "legal", resume=True, **options)
 
 
-def test_contrast_takes_a_text_once_a_step(write, short, monkeypatch):
+def test_contrast_takes_a_text_once_per_step(write, short, monkeypatch):
     rows = [{"anchor": f"the court {i % 5}", "positive": f"a judge {i}"} for i in range(60)]
     path = write("pairs")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -133,7 +133,7 @@ def test_contrast_takes_a_text_once_a_step(write, short, monkeypatch):
     assert all(len(set(texts)) == len(texts) <= 5 for texts in seen)
 
 
-def test_a_limit_on_general_loss_says_what_was_lost(write, short, adapters_aside):
+def test_beyond_the_limit_on_general_loss_nothing_is_published(write, short, adapters_aside):
     options = {**short, "epochs": 6, "learning_rate": 0.05}
     result = train(write("pairs", 120), "legal", max_general_loss=0.01, **options)
     if result.verdict.outcome == "worse":

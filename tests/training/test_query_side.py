@@ -1,4 +1,4 @@
-"""Queries alone: documents stay the base's, before, in and after the training."""
+"""Query-side training: documents keep the base's vectors before, in and after the training."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_step_encodes_its_queries_alone_and_documents_have_no_gradient(write, 
     assert len(seen) == result.fitted.steps
 
 
-def test_every_given_negative_is_held_against(tmp_path, short, monkeypatch):
+def test_every_given_negative_is_a_negative(tmp_path, short, monkeypatch):
     rows = [
         {
             "query": f"who pays {i}",
@@ -102,7 +102,7 @@ def test_every_given_negative_is_held_against(tmp_path, short, monkeypatch):
     np.testing.assert_allclose(norms, 1, atol=1e-4)
 
 
-def test_many_documents_are_drawn_from_but_a_steps_own_are_always_there(write, short, monkeypatch):
+def test_beyond_the_limit_documents_are_sampled_but_a_steps_positives_stay(write, short, monkeypatch):
     monkeypatch.setattr(query_side, "MAX_DOCUMENTS", 5)
     seen = []
     real = QuerySteps.__getitem__
@@ -193,7 +193,7 @@ def test_rows_without_queries_are_refused_with_what_to_do(write, short, adapters
         ({"query_side": True, "documents": "none.npy"}, "no such file of vectors"),
     ],
 )
-def test_options_that_cannot_be(write, short, options, message):
+def test_invalid_options(write, short, options, message):
     with pytest.raises(ScionsError, match=message):
         train(write("pairs"), "legal", **options, **short)
 
@@ -208,7 +208,7 @@ def indexed(write, tiny_base, tmp_path):
     return folder, target
 
 
-def test_vectors_that_are_there_are_used_and_not_made_again(indexed, short, monkeypatch):
+def test_existing_vectors_are_not_computed_again(indexed, short, monkeypatch):
     from scions.encoder.query_side import KnownDocuments
 
     folder, target = indexed
@@ -267,7 +267,7 @@ def test_vectors_that_are_not_the_documents_are_refused(indexed, short, tiny_bas
         train(folder, "legal", documents=target, **options)
 
 
-def test_the_report_says_gain_and_cost_of_either_way(write, short):
+def test_gain_and_cost_of_reindexing_are_reported(write, short):
     path = write("retrieval")
     result = train(path, "one", force=True, query_side=True, **short)
     alone = result.verdict.reindexing
@@ -286,14 +286,14 @@ def test_the_report_says_gain_and_cost_of_either_way(write, short):
         assert part in card
 
 
-def test_planning_says_what_stays(write, short):
+def test_the_plan_of_a_query_side_training(write, short):
     made = plan(str(write("retrieval")), query_side=True, compare_two_sided=True, **short)
     assert (made.query_side, made.documents) == (True, 60)
     assert made.seconds > 0
     assert made.baseline_seconds > 0
 
 
-def test_it_is_scored_with_the_bases_documents(write, short, tiny_base):
+def test_scores_use_the_bases_documents(write, short, tiny_base):
     from scions.data import read
 
     path = write("retrieval")

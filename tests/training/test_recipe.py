@@ -1,4 +1,4 @@
-"""What is chosen from the data's shape and size, what may be overridden, and what is refused."""
+"""Recipe: choices by shape and size, overrides, invalid settings; options of a training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_texts_alone_bear_a_lower_rate(objective):
     assert _choose("texts", objective=objective, learning_rate=0.01).learning_rate == 0.01
 
 
-def test_what_is_given_wins_and_says_so():
+def test_given_settings_override_the_recipe():
     recipe = _choose(batch_size=8, learning_rate=0.01, epochs=0.5, max_length=200, objective=None)
     assert (recipe.batch_size, recipe.learning_rate, recipe.epochs, recipe.max_length) == (8, 0.01, 0.5, 200)
     assert recipe.reasons["batch_size"] == "given"
@@ -90,12 +90,12 @@ def test_what_is_given_wins_and_says_so():
         ({"colour": "red"}, "'colour' is not a setting"),
     ],
 )
-def test_what_cannot_be(settings, message):
+def test_invalid_settings(settings, message):
     with pytest.raises(UsageError, match=message):
         _choose(**settings)
 
 
-def test_options_that_were_not_given_are_left_to_the_recipe():
+def test_options_that_are_none_are_left_to_the_recipe():
     assert TrainOptions.of("d", None, {"epochs": 2, "batch_size": None}).recipe == {"epochs": 2}
     with pytest.raises(UsageError, match="unknown option 'colour'"):
         TrainOptions.of("d", None, {"colour": "red"})
@@ -108,7 +108,7 @@ def test_an_unknown_option_is_refused_with_the_nearest():
         train("d.jsonl", "legal", learning_rte=0.1)
 
 
-def test_editors_know_every_option_of_a_training():
+def test_keywords_and_docstring_name_every_option():
     fields = {field.name for field in dataclasses.fields(TrainOptions)}
     assert fields - {"data", "name"} == set(TrainKeywords.__annotations__)
     assert all(name in train.__doc__ for name in fields)

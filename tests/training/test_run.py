@@ -196,7 +196,7 @@ def test_a_folder_that_is_no_adapter_is_never_replaced(adapters_aside, short):
 
 
 @pytest.mark.parametrize("name", ["attention", "a.b", "a:b", "../x", "base", "auto", "default", "", "bottleneck_up"])
-def test_names_that_cannot_be(short, name):
+def test_invalid_names(short, name):
     with pytest.raises(AdapterError, match="adapter name"):
         train("/nowhere/data.jsonl", name, **short)
 
@@ -244,14 +244,14 @@ def test_a_baseline_that_diverges_costs_nothing(write, short, monkeypatch):
     assert any("full fine-tuning, was left out: training diverged" in note for note in result.notes)
 
 
-def test_an_adapter_that_tells_no_texts_apart_is_told(write, short, adapters_aside, monkeypatch):
+def test_an_adapter_with_equal_vectors_is_refused(write, short, adapters_aside, monkeypatch):
     monkeypatch.setattr(scoring, "drift_of", lambda *_: float("nan"))
     with pytest.raises(TrainingDiverged, match=r"same vector.*lower learning rate"):
         train(write("pairs"), "legal", **short)
     assert os.listdir(adapters_aside) == []
 
 
-def test_the_highest_learning_rate_ends_in_a_verdict_or_is_told(write, short, adapters_aside):
+def test_the_highest_learning_rate_ends_in_a_verdict_or_an_error(write, short, adapters_aside):
     try:
         result = train(write("pairs"), "legal", learning_rate=0.99, **short)
     except ScionsError:
@@ -297,7 +297,7 @@ def test_long_texts_are_counted(write, short, tmp_path):
         ({"base": "/nowhere"}, ScionsError, "no such folder"),
     ],
 )
-def test_options_that_cannot_be(write, short, adapters_aside, options, error, message):
+def test_invalid_options(write, short, adapters_aside, options, error, message):
     with pytest.raises(error, match=message):
         train(write("pairs", 40), "legal", **{**short, **options})
     assert not adapters_aside.exists()
@@ -323,7 +323,7 @@ def test_planning_writes_nothing(write, short, adapters_aside, tmp_path):
     assert made.seconds > 0
 
 
-def test_stages_recipe_and_steps_are_told(write, short):
+def test_callbacks_get_stages_plan_and_steps(write, short):
     stages, plans, steps = [], [], []
     result = train(
         write("pairs"),
@@ -350,7 +350,7 @@ def test_scions_train_is_this_one():
     ("option", "message"),
     [({"rank": 0}, "rank must be at least 1"), ({"seed": -1}, "seed must"), ({"seed": 2**32}, "seed must")],
 )
-def test_numbers_that_cannot_be(write, short, option, message):
+def test_numbers_out_of_range(write, short, option, message):
     with pytest.raises(UsageError, match=message):
         plan(str(write("pairs")), **short | option)
 

@@ -1,4 +1,4 @@
-"""Data of few rows: what is said of it, and what still trains."""
+"""Trainings on few rows: notes and errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_labels_that_train_nothing_are_noted_or_refused(short, tmp_path):
         train(tmp_path / "l.jsonl", "legal", **held, **short)
 
 
-def test_notes_are_told_once(write, short, tmp_path):
+def test_notes_are_not_repeated(write, short, tmp_path):
     path = write("pairs")
     rows = [json.loads(line) | {"id": i} for i, line in enumerate(path.read_text().splitlines())]
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"anchor": "x", "positive": None, "id": 9}]))
@@ -72,7 +72,7 @@ def test_a_general_set_that_cannot_be_scored_is_found_before_the_training(write,
         train(write("pairs"), "legal", general=tmp_path / "general.txt", **short)
 
 
-def test_a_place_that_cannot_be_written_shows_before_anything_is_read(short, tmp_path):
+def test_a_read_only_adapters_folder_is_an_error_before_reading(short, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(AdapterError, match="is no folder"):
         train("/nowhere/data.jsonl", "legal", adapters=tmp_path / "file", **short)
