@@ -37,7 +37,7 @@ def main() -> None:
             for b in words
         ]
         data.write_text("\n".join(lines) + "\n")
-        path = scions.train(data, "probe", epochs=1, output=folder, force=True).path
+        path = scions.train(data, "probe", epochs=1, adapters=folder, force=True).path
         assert path is not None
         model = load_base()
         config, _, weights = read_adapter(path)

@@ -52,7 +52,7 @@ class Migration:
         return not isinstance(before, dict) or all(before.get(key, now[key]) == now[key] for key in _CONTENT)
 
 
-def document_encoder(name: str | None, base: str | None = None, root: Path | None = None) -> tuple[Any, VectorSpace]:
+def document_encoder(name: str | None, base: str | None = None, adapters: Path | None = None) -> tuple[Any, VectorSpace]:
     """Return the encoder of documents for an adapter (``None`` or ``"base"``: the base), and their space.
 
     For a query-side adapter the encoder is its base.
@@ -64,13 +64,13 @@ def document_encoder(name: str | None, base: str | None = None, root: Path | Non
     from scions.encoder.loading import BASE, adapter_folder, load_encoder
     from scions.store import Manifest
 
-    folder = None if name in (None, BASE) else adapter_folder(str(name), root)[0]
+    folder = None if name in (None, BASE) else adapter_folder(str(name), adapters)[0]
     if folder is not None:
         manifest = Manifest.read(folder)
         if manifest.query_side:
             encoder = load_encoder(BASE, base=base or manifest.base.id)
             return encoder, space_of(encoder, base=base or manifest.base.id)
-    encoder = load_encoder(name, base=base, adapters=root)
+    encoder = load_encoder(name, base=base, adapters=adapters)
     return encoder, space_of(encoder, folder)
 
 
