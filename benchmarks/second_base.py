@@ -86,7 +86,13 @@ def measure(base: Path, data: Path, folder: Path) -> dict[str, object]:
     }
     start = time.perf_counter()
     result = scions.train(
-        files["train"], "patents", base=str(base), test=files["test"], epochs=2, adapters=folder / "adapters", force=True
+        files["train"],
+        "patents",
+        base=str(base),
+        test=files["test"],
+        epochs=2,
+        adapters=folder / "adapters",
+        force=True,
     )
     path = result.path
     assert path is not None

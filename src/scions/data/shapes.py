@@ -113,6 +113,13 @@ class Table:
         return list(dict.fromkeys(text for texts in self.row_texts() for text in texts))
 
 
+def spread_rows(rows: int, limit: int) -> list[int]:
+    """Return at most ``limit`` row numbers, evenly spread from the first to the last of ``rows``."""
+    count = min(rows, limit)
+    step = (rows - 1) / max(1, count - 1)
+    return sorted({round(place * step) for place in range(count)})
+
+
 PART_NAMES = {"train": ("train",), "dev": ("dev", "validation", "valid", "val"), "test": ("test",)}
 """The file stems that name each part."""
 

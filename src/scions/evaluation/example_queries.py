@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from scions.data import Shape, Table
+from scions.data.shapes import spread_rows
 from scions.evaluation import CachedEncoder
 
 
@@ -26,7 +25,7 @@ def example_queries(test: Table, before: CachedEncoder, after: CachedEncoder, co
     """Return ``count`` queries spread evenly over a retrieval table, whatever their scores; none for other shapes."""
     if test.shape is not Shape.RETRIEVAL or not test.corpus:
         return []
-    rows = np.unique(np.linspace(0, len(test) - 1, count).round().astype(int))
+    rows = spread_rows(len(test), count)
     queries = [test.columns["query"][row] for row in rows]
     names = list(test.corpus)
     texts = [test.corpus[name] for name in names]

@@ -18,6 +18,7 @@ import psutil
 from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Table
+from scions.data.shapes import spread_rows
 from scions.encoder.base_info import max_length_of
 from scions.engine.batches import BATCH_TOKENS
 from scions.engine.forward import supports
@@ -156,7 +157,7 @@ def _encoding(encoder: LiveEncoder, texts: list[str], limit: int = TEXTS) -> flo
     """Return seconds to encode all ``texts``, measured on at most ``limit`` of them drawn evenly."""
     if not texts:
         return 0.0
-    places = np.unique(np.linspace(0, len(texts) - 1, min(limit, len(texts))).round().astype(int))
+    places = spread_rows(len(texts), limit)
     start = time.perf_counter()
     encoder.encode([texts[place] for place in places])
     return (time.perf_counter() - start) / len(places) * len(texts)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scions.data.shapes import spread_rows
 from scions.encoder.query_side import KnownDocuments
 from scions.errors import DataError, ScionsError
 from scions.store import check_same_space
@@ -106,14 +107,14 @@ def known_documents(
         )
     _check_numbers(file)
     known = KnownDocuments(encoder, texts, file.matrix)
-    rows = np.unique(np.linspace(0, len(texts) - 1, min(SAMPLE, len(texts))).round().astype(int))
+    rows = spread_rows(len(texts), SAMPLE)
     sample = [texts[row] for row in rows]
     fresh = np.asarray(
         KnownDocuments(encoder, [], file.matrix).encode_document(sample, show_progress_bar=False), dtype=np.float32
     )
     cosines = np.einsum("nd,nd->n", fresh, known.encode_document(sample))
     if cosines.min() < SAME_VECTOR:
-        row = int(rows[cosines.argmin()])
+        row = rows[int(cosines.argmin())]
         raise ScionsError(
             f"{file.path}, row {row + 1}: is not the vector of that row of {texts_name} ({texts[row][:60]!r}): their "
             f"cosine is {cosines.min():.3f}. Are the rows in the same order, titles before texts, cut at the same "

@@ -9,9 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from scions.data.files import extension
+from scions.data.shapes import spread_rows
 from scions.data.texts import iter_texts
 from scions.encoder.base_info import VectorSpace
 from scions.errors import DataError
@@ -52,7 +51,9 @@ class Migration:
         return not isinstance(before, dict) or all(before.get(key, now[key]) == now[key] for key in _CONTENT)
 
 
-def document_encoder(name: str | None, base: str | None = None, adapters: Path | None = None) -> tuple[Any, VectorSpace]:
+def document_encoder(
+    name: str | None, base: str | None = None, adapters: Path | None = None
+) -> tuple[Any, VectorSpace]:
     """Return the encoder of documents for an adapter (``None`` or ``"base"``: the base), and their space.
 
     For a query-side adapter the encoder is its base.
@@ -154,8 +155,7 @@ def rows_per_second(encoder: Any, texts: Sequence[str], *, batch_size: int = 64)
     """Measure how many texts a second ``encoder`` encodes here, on at most 128 of ``texts``, evenly spread."""
     if not texts:
         return 0.0
-    rows = np.unique(np.linspace(0, len(texts) - 1, min(_SAMPLE, len(texts))).round().astype(int))
-    sample = [texts[row] for row in rows]
+    sample = [texts[row] for row in spread_rows(len(texts), _SAMPLE)]
     encoder.encode(sample[:4], show_progress_bar=False)  # warm-up
     start = time.perf_counter()
     encoder.encode(sample, batch_size=batch_size, show_progress_bar=False)
