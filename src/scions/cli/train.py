@@ -109,8 +109,7 @@ def train(
 ) -> None:
     """Train an adapter on your own text and judge it on held-out rows.
 
-    The verdict is better, no measurable difference, or worse. A worse adapter, or one beyond --max-general-loss, is not
-    published, and the exit code is 3.
+    An adapter that is worse than the base, or beyond --max-general-loss, is not published; the exit code is then 3.
 
     \b
     Examples:

@@ -51,12 +51,17 @@ class BestEpoch:
         """Restore the state of a checkpoint."""
         self.history, self.best = history, best
 
-    @torch.no_grad()
     def use_best(self) -> None:
         """Put the best weights into the model."""
         if self.best is not None:
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.best[name])
+            copy_into(self.parameters, self.best)
+
+
+@torch.no_grad()
+def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor]) -> None:
+    """Copy ``tensors`` into parameters of the same names."""
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
 
 
 def dev_scorer(

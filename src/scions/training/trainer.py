@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers import PrinterCallback
 from scions.engine.precision import autocast
 from scions.errors import ScionsError
 from scions.training.batches import PlannedSteps
-from scions.training.best_epoch import BestEpoch
+from scions.training.best_epoch import BestEpoch, copy_into
 from scions.training.objectives import contrastive_loss, retrieval_loss
 from scions.training.preservation.preserver import Preserver
 from scions.training.preservation.soft_mask import ScaledSteps
@@ -81,7 +82,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
         """Add nothing: the card is written from the verdict."""
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(self.steps, batch_size=1, shuffle=False, collate_fn=_single)
+        loader = DataLoader(self.steps, batch_size=1, shuffle=False, collate_fn=itemgetter(0))
         self.accelerator.even_batches = False
         self._train_dataloader = self.accelerator.prepare(loader)
         return self._train_dataloader
@@ -153,16 +154,5 @@ def newest_checkpoint(run: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
-@torch.no_grad()
-def copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, torch.Tensor]) -> None:
-    """Copy ``tensors`` into parameters of the same names."""
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])
-
-
 def _contiguous(tensors: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _single(items: list[Any]) -> Any:
-    return items[0]
