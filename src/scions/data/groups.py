@@ -51,7 +51,7 @@ def factorize(keys: Iterable[Hashable]) -> list[int]:
 
 def _keys(table: Table) -> Iterable[Iterable[Hashable]]:
     if table.shape is Shape.RETRIEVAL:
-        for query, relevant in zip(table.columns["query"], table.columns["relevant"], strict=True):
+        for query, relevant in table.rows():
             yield [("query", normalize(query)), *(("document", name) for name in relevant)]
     else:
         for texts in table.row_texts():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scions.data.groups import normalize
-from scions.data.shapes import COLUMNS, Shape, Splits, Table
+from scions.data.shapes import Shape, Splits, Table
 from scions.errors import DataError
 
 _BY_QUERY = (Shape.RETRIEVAL, Shape.CANDIDATES)
@@ -15,7 +15,7 @@ _BY_QUERY = (Shape.RETRIEVAL, Shape.CANDIDATES)
 
 def row_content(table: Table) -> Iterator[str]:
     """Yield each row as canonical JSON: equal for equal rows, whatever file they came from."""
-    for values in zip(*(table.columns[name] for name in COLUMNS[table.shape]), strict=True):
+    for values in table.rows():
         yield json.dumps(values, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
 
 

@@ -92,19 +92,23 @@ class Table:
             notes=list(self.notes),
         )
 
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Return the values of each row, in the order of `COLUMNS`."""
+        return zip(*(self.columns[name] for name in COLUMNS[self.shape]), strict=True)
+
     def row_texts(self) -> Iterator[list[str]]:
         """Yield the texts of each row, first column first; RETRIEVAL: the query, then its relevant documents."""
         if self.shape is Shape.RETRIEVAL:
             corpus = self.corpus or {}
-            for query, relevant in zip(self.columns["query"], self.columns["relevant"], strict=True):
+            for query, relevant in self.rows():
                 yield [query, *(corpus[i] for i in relevant if i in corpus)]
         elif self.shape is Shape.CANDIDATES:
-            for query, positive, negative in zip(*(self.columns[name] for name in COLUMNS[self.shape]), strict=True):
+            for query, positive, negative in self.rows():
                 yield [query, *positive, *negative]
         else:
-            names = [name for name in COLUMNS[self.shape] if name not in ("score", "label")]
-            for values in zip(*(self.columns[name] for name in names), strict=True):
-                yield list(values)
+            count = sum(name not in ("score", "label") for name in COLUMNS[self.shape])
+            for values in self.rows():
+                yield list(values[:count])
 
     def texts(self) -> list[str]:
         """Return distinct texts in order of first appearance (RETRIEVAL: all queries, then the whole corpus)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scions.data.shapes import Shape, Table
+from scions.encoder.base_info import group_rows
 from scions.errors import DataError, UsageError
 from scions.evaluation import metrics
 from scions.evaluation.encoders import Encoder, Vectors, encode_texts
@@ -104,9 +105,7 @@ def _few_shot_right(
     from sklearn.linear_model import LogisticRegression
 
     gold = np.array([str(label) for label in table.columns["label"]])
-    rows_of: dict[str, list[int]] = {}
-    for row, label in enumerate(few_shot.columns["label"]):
-        rows_of.setdefault(str(label), []).append(row)
+    rows_of = group_rows(map(str, few_shot.columns["label"]))
     if len(rows_of) < 2 or not set(rows_of) & set(gold.tolist()):
         return None
     rng = np.random.default_rng(seed)

@@ -50,4 +50,4 @@ def _cosines(encoder: Encoder, table: Table, batch_size: int) -> np.ndarray:
 
 
 def _rows(table: Table) -> list[str]:
-    return [f"{a}\t{b}" for a, b in zip(table.columns["sentence1"], table.columns["sentence2"], strict=True)]
+    return [f"{a}\t{b}" for a, b in table.row_texts()]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from scions.data.shapes import Shape, Table
+from scions.encoder.base_info import group_rows
 from scions.errors import DataError
 from scions.evaluation import metrics
 from scions.evaluation.encoders import Encoder, encode_texts
@@ -55,13 +56,7 @@ def candidates(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluati
     A query without a positive is left out. Of equal cosines the negative ranks first, so that an encoder that gives
     all texts the same vector gains nothing.
     """
-    rows = [
-        (query, list(good), list(bad))
-        for query, good, bad in zip(
-            table.columns["query"], table.columns["positive"], table.columns["negative"], strict=True
-        )
-        if good
-    ]
+    rows = [(query, list(good), list(bad)) for query, good, bad in table.rows() if good]
     if not rows:
         raise DataError(f"{table.source}: no query has a positive candidate.")
     asked = encode_texts(encoder, [row[0] for row in rows], batch_size=batch_size, role="query")
@@ -113,9 +108,7 @@ def _encoded_blocks(encoder: Encoder, documents: list[str], batch_size: int) -> 
 
 
 def _own_texts(search: Search) -> tuple[np.ndarray, np.ndarray]:
-    asked: dict[str, list[int]] = {}
-    for number, query in enumerate(search.queries):
-        asked.setdefault(query, []).append(number)
+    asked = group_rows(search.queries)
     pairs = [
         (number, position)
         for position, document in enumerate(search.documents)
@@ -132,7 +125,7 @@ def _of_corpus(table: Table) -> Search:
     place = {key: position for position, key in enumerate(table.corpus)}
     queries: list[str] = []
     relevant: list[dict[int, float]] = []
-    for row, (query, judged) in enumerate(zip(table.columns["query"], table.columns["relevant"], strict=True)):
+    for row, (query, judged) in enumerate(table.rows()):
         missing = next((key for key in judged if key not in place), None)
         if missing is not None:
             raise DataError(
@@ -149,12 +142,10 @@ def _of_corpus(table: Table) -> Search:
 
 
 def _of_pairs(table: Table) -> Search:
-    columns: Sequence[list[str]] = [table.columns["positive"]]
-    if table.shape is Shape.TRIPLETS:
-        columns = [*columns, table.columns["negative"]]
-    documents = list(dict.fromkeys(text for column in columns for text in column))
+    negatives = table.columns.get("negative", [])
+    documents = list(dict.fromkeys([*table.columns["positive"], *negatives]))
     place = {text: position for position, text in enumerate(documents)}
     judged: dict[str, dict[int, float]] = {}
-    for anchor, positive in zip(table.columns["anchor"], table.columns["positive"], strict=True):
+    for anchor, positive, *_ in table.rows():
         judged.setdefault(anchor, {})[place[positive]] = 1.0
     return Search(list(judged), documents, list(judged.values()))

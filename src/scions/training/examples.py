@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from scions.data import Shape, Table
+from scions.data.shapes import COLUMNS
 from scions.errors import UsageError
 
 OF_TEXTS = ("simcse", "deletion")  # objectives in which a text is its own positive
@@ -37,7 +38,6 @@ class Examples:
         return len(self.columns)
 
 
-Columns = dict[str, list]
 Place = Callable[[str], int]
 
 
@@ -57,40 +57,36 @@ def to_examples(table: Table, objective: str, query_prompt: str = "", document_p
     build = _BUILDERS.get(table.shape)
     if build is None:
         raise UsageError(f"{table.shape.value} data can only be trained with the objectives {' or '.join(OF_TEXTS)}")
-    examples = build(table.columns, table.corpus or {}, query, document)
+    examples = build(table, query, document)
     examples.texts = list(places)
     return examples
 
 
-def _pairs(columns: Columns, corpus: dict[str, str], query: Place, document: Place) -> Examples:
-    names = [name for name in columns if name in ("anchor", "positive", "negative")]
-    rows = [
-        [query(anchor), *(document(other) for other in others)]
-        for anchor, *others in zip(*(columns[name] for name in names), strict=True)
-    ]
+def _pairs(table: Table, query: Place, document: Place) -> Examples:
+    rows = [[query(anchor), *map(document, others)] for anchor, *others in table.rows()]
     relevant: dict[int, set[int]] = {}
     for row in rows:
         relevant.setdefault(row[0], set()).add(row[1])
     return Examples([], np.array(rows), relevant=relevant)
 
 
-def _scored(columns: Columns, corpus: dict[str, str], query: Place, document: Place) -> Examples:
+def _scored(table: Table, query: Place, document: Place) -> Examples:
     # Neither side of a scored pair is a query: both get the documents' prompt.
-    left, right = ([document(text) for text in columns[name]] for name in ("sentence1", "sentence2"))
-    scores = columns["score"] if "score" in columns else columns["label"]
+    first, second, scores = (table.columns[name] for name in COLUMNS[table.shape])
+    left, right = ([document(text) for text in texts] for texts in (first, second))
     return Examples([], np.array([left, right]).T, scores=np.array(scores, dtype=np.float32))
 
 
-def _labeled_rows(columns: Columns, corpus: dict[str, str], query: Place, document: Place) -> Examples:
-    _, keys = np.unique(np.array(columns["label"]), return_inverse=True)
-    return Examples([], np.array([[document(text)] for text in columns["text"]]), keys=keys)
+def _labeled_rows(table: Table, query: Place, document: Place) -> Examples:
+    _, keys = np.unique(np.array(table.columns["label"]), return_inverse=True)
+    return Examples([], np.array([[document(text)] for text in table.columns["text"]]), keys=keys)
 
 
-def _candidates(columns: Columns, corpus: dict[str, str], query: Place, document: Place) -> Examples:
+def _candidates(table: Table, query: Place, document: Place) -> Examples:
     rows: list[list[int]] = []
     relevant: dict[int, set[int]] = {}
     others: set[int] = set()
-    for anchor, positives, negatives in zip(columns["query"], columns["positive"], columns["negative"], strict=True):
+    for anchor, positives, negatives in table.rows():
         place = query(anchor)
         wrong = [document(text) for text in negatives]
         right = [document(text) for text in positives]
@@ -104,10 +100,11 @@ def _candidates(columns: Columns, corpus: dict[str, str], query: Place, document
     return Examples([], used, relevant=relevant, others=np.array(sorted(others), dtype=np.int64))
 
 
-def _retrieval(columns: Columns, corpus: dict[str, str], query: Place, document: Place) -> Examples:
+def _retrieval(table: Table, query: Place, document: Place) -> Examples:
+    corpus = table.corpus or {}
     rows: list[list[int]] = []
     relevant: dict[int, set[int]] = {}
-    for anchor, judged in zip(columns["query"], columns["relevant"], strict=True):
+    for anchor, judged in table.rows():
         place = query(anchor)
         right = [document(corpus[name]) for name, grade in judged.items() if grade > 0]
         relevant.setdefault(place, set()).update(right)

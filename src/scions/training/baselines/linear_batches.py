@@ -9,6 +9,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
 from scions.data.shapes import Shape, Table
+from scions.encoder.base_info import group_rows
 from scions.errors import DataError
 from scions.training.objectives import retrieval_loss
 
@@ -68,10 +69,7 @@ def _graded(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Ca
 
 def _labeled_rows(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
     vectors = torch.from_numpy(vectors_of(train.columns["text"], None))
-    rows_of: dict[str, list[int]] = {}
-    for row, label in enumerate(train.columns["label"]):
-        rows_of.setdefault(str(label), []).append(row)
-    groups = [np.array(rows) for rows in rows_of.values() if len(rows) > 1]
+    groups = [np.array(rows) for rows in group_rows(map(str, train.columns["label"])).values() if len(rows) > 1]
     if len(groups) < 2:
         raise DataError(f"{train.source}: a linear map needs two labels or more with two rows each.")
     size = batch_size(len(vectors))
@@ -125,22 +123,17 @@ def _triples(train: Table) -> Iterator[tuple[str, str, list[str]]]:
     """Yield (query, one positive, its negatives)."""
     if train.shape is Shape.RETRIEVAL:
         corpus = train.corpus or {}
-        for query, judged in zip(train.columns["query"], train.columns["relevant"], strict=True):
+        for query, judged in train.rows():
             for key, grade in judged.items():
                 if grade > 0 and key in corpus:
                     yield query, corpus[key], []
     elif train.shape is Shape.CANDIDATES:
-        columns = train.columns
-        for query, good, bad in zip(columns["query"], columns["positive"], columns["negative"], strict=True):
+        for query, good, bad in train.rows():
             for positive in good:
                 yield query, positive, list(bad)
-    elif train.shape is Shape.TRIPLETS:
-        columns = train.columns
-        for row in zip(columns["anchor"], columns["positive"], columns["negative"], strict=True):
-            yield row[0], row[1], [row[2]]
     else:
-        for anchor, positive in zip(train.columns["anchor"], train.columns["positive"], strict=True):
-            yield anchor, positive, []
+        for anchor, positive, *negatives in train.rows():
+            yield anchor, positive, negatives
 
 
 def batch_size(rows: int) -> int:
