@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -23,14 +22,13 @@ from scions.encoder.base_info import max_length_of
 from scions.engine.batches import BATCH_TOKENS
 from scions.engine.forward import supports
 from scions.engine.precision import has_bf16
-from scions.training.baselines.full_fine_tuning import full_fine_tuning
 from scions.training.baselines.linear_map import LINEAR_ROWS
-from scions.training.baselines.two_sided import two_sided_adapter
+from scions.training.baselines.trained import full_fine_tuning, two_sided_adapter
 from scions.training.batches import plan_batches
 from scions.training.best_epoch import sample_dev_rows
 from scions.training.examples import OF_TEXTS
 from scions.training.fit import fit
-from scions.training.frozen_prefix import MAX_PREFIX_BYTES
+from scions.training.frozen_prefix import FrozenPrefix
 from scions.training.live_encoder import LiveEncoder
 from scions.training.manifest import DOMAIN_TEXTS
 from scions.training.prepare import TrainSetup
@@ -168,7 +166,7 @@ def _sample(train: Table, rows: int) -> Table:
     if len(train) <= rows:
         return train
     if train.shape is not Shape.LABELLED:
-        return train.take(np.linspace(0, len(train) - 1, rows).round().astype(int).tolist())
+        return train.take(spread_rows(len(train), rows))
     labels = train.columns["label"]
     counts = Counter(labels)
     order = sorted(range(len(train)), key=lambda i: (-counts[labels[i]], labels[i]))
@@ -180,10 +178,8 @@ def _prefix_bytes(setup: TrainSetup, texts: int) -> int:
     plain = setup.plan.recipe.objective in OF_TEXTS
     if plain or not (setup.trained.first_layer and supports(setup.model)):
         return 0
-    tokens = np.minimum(setup.lengths, setup.plan.recipe.max_length).mean() * texts
-    transformer: Any = setup.model[0].auto_model
-    size = int(tokens * transformer.config.hidden_size * (2 if has_bf16(setup.model.device) else 4))
-    return size if size <= MAX_PREFIX_BYTES else 0
+    tokens = int(np.minimum(setup.lengths, setup.plan.recipe.max_length).mean() * texts)
+    return FrozenPrefix.size_of(setup.model, tokens, has_bf16(setup.model.device))
 
 
 @contextmanager

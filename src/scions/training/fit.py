@@ -141,7 +141,8 @@ def _plan_steps(
         tokens = query_tokens(model, examples, recipe.max_length)
         vectors = index.of(examples, bf16)
     first, prefix = trained.first_layer, None
-    if packed and first and recipe.objective not in OF_TEXTS and FrozenPrefix.fits(model, tokens, bf16):
+    total = int(tokens.lengths.sum())
+    if packed and first and recipe.objective not in OF_TEXTS and FrozenPrefix.size_of(model, total, bf16):
         prefix = FrozenPrefix(model, tokens, first, bf16)
     batches = plan_batches(examples, recipe.batch_size, recipe.epochs, seed)
     kind: Callable[..., PlannedSteps] = PlannedSteps if index is None else QuerySteps

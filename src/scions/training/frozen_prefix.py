@@ -48,10 +48,10 @@ class FrozenPrefix:
                 self._states[self._places(piece)] = hidden.to("cpu", kind)
 
     @staticmethod
-    def fits(model: SentenceTransformer, tokens: Tokens, bf16: bool) -> bool:
-        """Return whether the states of all texts stay below ``MAX_PREFIX_BYTES``."""
-        width = int(model[0].auto_model.config.hidden_size)  # type: ignore[union-attr]
-        return int(tokens.lengths.sum()) * width * (2 if bf16 else 4) <= MAX_PREFIX_BYTES
+    def size_of(model: SentenceTransformer, tokens: int, bf16: bool) -> int:
+        """Return the bytes that the states of so many tokens take; 0 beyond ``MAX_PREFIX_BYTES``: they are not kept."""
+        size = tokens * int(model[0].auto_model.config.hidden_size) * (2 if bf16 else 4)  # type: ignore[union-attr]
+        return size if size <= MAX_PREFIX_BYTES else 0
 
     def of(self, places: np.ndarray) -> torch.Tensor:
         """Return ``[tokens, width]`` of the texts at ``places``, one after another."""

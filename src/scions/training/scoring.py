@@ -15,7 +15,7 @@ from scions.evaluation import CachedEncoder, Evaluation, drift_of, evaluate
 from scions.evaluation.reindex_cost import reindexing_of
 from scions.evaluation.verdict import Verdict, judge
 from scions.store import load_base
-from scions.training.baselines.two_sided import TWO_SIDED
+from scions.training.baselines.trained import TWO_SIDED
 from scions.training.live_encoder import exact_encoder
 from scions.training.prepare import TrainSetup
 from scions.training.query_side import documents_of

@@ -12,9 +12,8 @@ from sentence_transformers import SentenceTransformer
 from scions.errors import Interrupted, ScionsError
 from scions.evaluation import Evaluation, evaluate
 from scions.store import disk_errors
-from scions.training.baselines.full_fine_tuning import FULL, full_fine_tuning
 from scions.training.baselines.linear_map import LINEAR_ROWS, fit_linear_map
-from scions.training.baselines.two_sided import TWO_SIDED, two_sided_adapter
+from scions.training.baselines.trained import FULL, TWO_SIDED, full_fine_tuning, two_sided_adapter
 from scions.training.fit import fit
 from scions.training.live_encoder import LiveEncoder, exact_encoder
 from scions.training.prepare import TrainSetup
