@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,6 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 SHRINKAGES = (0.1, 0.3, 0.6, 0.9)
 PATIENCE = 3
 LINEAR_ROWS = 2000  # training rows of the baseline of an adapter
-# Scores a map (weight, mean, name of the setting) on dev, x100, and keeps the best.
-Offer = Callable[[np.ndarray, "np.ndarray | None", str], float]
 
 
 class LinearMap(RoleEncoder):
@@ -66,6 +64,7 @@ def fit_linear_map(
     base_score = best.dev_score = dev_score(best, dev, batch_size=batch_size, seed=seed)
 
     def offer(weight: np.ndarray, mean: np.ndarray | None, name: str) -> float:
+        """Score a map on dev, and keep the best."""
         nonlocal best
         tried = LinearMap(frozen, weight, mean)
         tried.dev_score = dev_score(tried, dev, batch_size=batch_size, seed=seed)
@@ -74,41 +73,31 @@ def fit_linear_map(
             best = tried
         return tried.dev_score
 
+    def descend(rate: float) -> None:
+        """Run AdamW from the identity, offering each epoch's map; stop after three without a gain."""
+        weight = torch.eye(width, requires_grad=True)
+        optimizer = torch.optim.AdamW([weight], lr=rate, weight_decay=0.0)
+        batches = batches_of(train, lambda texts, role: frozen.of(texts, role, batch_size), seed)
+        highest, idle = float("-inf"), 0
+        for epoch in range(1, epochs + 1):
+            for loss_of in batches():
+                optimizer.zero_grad()
+                loss_of(lambda x: torch.nn.functional.normalize(x @ weight, dim=1)).backward()
+                optimizer.step()
+            score = offer(weight.detach().numpy().copy(), None, f"learning rate {rate:g}, epoch {epoch}")
+            highest, idle = (score, 0) if score > highest else (highest, idle + 1)
+            if idle == PATIENCE:
+                return
+
     if train.shape is Shape.TEXTS:
         vectors = frozen.of(train.texts(), None, batch_size)
         for shrinkage in SHRINKAGES:
             offer(*_whitening(vectors, shrinkage), f"whitening, shrinkage {shrinkage:g}")
     else:
         for rate in RATES:
-            _descend(frozen, train, rate, epochs, seed, batch_size, width, offer)
+            descend(rate)
     best.base, best.base_score = encoder, base_score
     return best
-
-
-def _descend(
-    frozen: CachedEncoder,
-    train: Table,
-    rate: float,
-    epochs: int,
-    seed: int,
-    batch_size: int,
-    width: int,
-    offer: Offer,
-) -> None:
-    """Run AdamW from the identity at one learning rate, offering each epoch's map; stop after three without a gain."""
-    weight = torch.eye(width, requires_grad=True)
-    optimizer = torch.optim.AdamW([weight], lr=rate, weight_decay=0.0)
-    batches = batches_of(train, lambda texts, role: frozen.of(texts, role, batch_size), seed)
-    highest, idle = float("-inf"), 0
-    for epoch in range(1, epochs + 1):
-        for loss_of in batches():
-            optimizer.zero_grad()
-            loss_of(lambda x: torch.nn.functional.normalize(x @ weight, dim=1)).backward()
-            optimizer.step()
-        score = offer(weight.detach().numpy().copy(), None, f"learning rate {rate:g}, epoch {epoch}")
-        highest, idle = (score, 0) if score > highest else (highest, idle + 1)
-        if idle == PATIENCE:
-            return
 
 
 def _whitening(vectors: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
