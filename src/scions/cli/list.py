@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from scions.cli.options import AdaptersFolder
-
-if TYPE_CHECKING:
-    from scions.store import AdapterEntry
+from scions.store import AdapterEntry, disk_errors
 
 
 def list_(
@@ -35,7 +30,7 @@ def list_(
 
         typer.echo(format.dumps(rows, indent=2, ensure_ascii=False))
         return
-    from scions.cli.render import figure, outcome, percent, print_line, print_table, size, table
+    from scions.cli.render import figure, outcome, percent, print_line, print_table, size
 
     if not rows:
         print_line(f"{place} holds no adapters. Train one: scions train --data FILE --name NAME")
@@ -58,7 +53,7 @@ def list_(
             )
             for row in good
         )
-        print_table(table(f"Adapters in {place}", headings, cells, numbers=(3, 5, 6, 9)))
+        print_table(f"Adapters in {place}", headings, cells, numbers=(3, 5, 6, 9))
     for row in rows:
         if row["problem"] is not None:
             print_line(f"{row['name']}: broken: {row['problem']}", style="red")
@@ -82,7 +77,7 @@ def _row(entry: AdapterEntry) -> dict[str, Any]:
         "after": None if after is None else float(after),
         "verdict": _item(scores, "outcome", str),
         "created": manifest.created if manifest else None,
-        "bytes": _bytes(entry.path),
+        "bytes": disk_errors.folder_size(entry.path),
     }
 
 
@@ -90,12 +85,3 @@ def _item(mapping: Any, key: Any, kind: type | tuple[type, ...]) -> Any:
     """Return an item of that type, else None: scores in a manifest may hold anything."""
     value = mapping.get(key) if isinstance(mapping, dict) else None
     return value if isinstance(value, kind) and not isinstance(value, bool) else None
-
-
-def _bytes(folder: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(folder):  # skips unreadable folders, where rglob would stop
-        for name in names:
-            with suppress(OSError):
-                total += os.stat(os.path.join(place, name)).st_size
-    return total

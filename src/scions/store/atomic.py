@@ -90,7 +90,7 @@ def _staging(target: Path, size: int | None = None) -> Iterator[Path]:
     try:
         yield staging
     except BaseException as error:
-        written = _size(staging) if size is None else size
+        written = disk_errors.folder_size(staging) if size is None else size
         _remove(staging)
         reworded = _disk_error(error, target, written)
         if reworded is None:
@@ -204,15 +204,6 @@ def _disk_error(error: BaseException, target: Path, written: int) -> ScionsError
         )
     why = disk_errors.permission_problem(error, target.parent)
     return None if why is None else AdapterError(f"{target}: cannot be written: {why}")
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for root, _, files in os.walk(folder):
-        for name in files:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_size
-    return total
 
 
 def _resolve_target(path: str | Path) -> Path:

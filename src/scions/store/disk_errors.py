@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from scions.errors import AdapterError
@@ -44,6 +45,16 @@ def free_space(folder: Path) -> str:
 def format_bytes(size: int) -> str:
     """Format a number of bytes for a message: megabytes from 0.1 up."""
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size} bytes"
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files in `folder`; what cannot be read is left out, where `rglob` would stop."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
 
 
 def make_folder(folder: Path) -> None:
