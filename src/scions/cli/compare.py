@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scions.cli.options import AdaptersFolder, base_option
+from scions.cli.options import AdaptersFolder, base_option, optional
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 def compare(
     adapters: Annotated[list[str], typer.Argument(help="Two adapters or more, by name or folder.")],
     heat_map: Annotated[Path | None, typer.Option("--heat-map", "-o", help="Write a heat map here, as PNG.")] = None,
-    by: Annotated[
-        str | None, typer.Option(help="Also show fractions by layer or by site.", show_default="all together")
-    ] = None,
+    by: Annotated[str | None, optional("Also show fractions by layer or by site.", "all together")] = None,
     effects: Annotated[
         bool, typer.Option("--effects", help="Encode texts with every adapter and compare their effects.")
     ] = False,
-    texts: Annotated[
-        str | None, typer.Option(help="Texts for --effects.", show_default="built-in general texts")
-    ] = None,
+    texts: Annotated[str | None, optional("Texts for --effects.", "built-in general texts")] = None,
     base: Annotated[str | None, base_option("the adapters' own")] = None,
     folder: AdaptersFolder = None,
 ) -> None:
@@ -77,7 +73,7 @@ def _texts(path: str | None, limit: int = 300) -> list[str]:
 def _print(comparison: Comparison, by: str | None) -> None:
     from rich.text import Text
 
-    from scions.cli.render import print_line, print_table, table
+    from scions.cli.render import print_line, print_table
 
     headings = ["pair", "signs differ", "weights' cosine", "updates' cosine", "domains' cosine"]
     with_effects = any(pair.effect for pair in comparison.pairs)
@@ -88,14 +84,14 @@ def _print(comparison: Comparison, by: str | None) -> None:
         row += [_two(x) for x in (pair.weight_cosine, pair.update_cosine, pair.domain_cosine)]
         row += [_two(pair.effect.cosine), _two(pair.effect.spearman)] if pair.effect else []
         rows.append(row)
-    print_table(table("Pairs", headings, rows, numbers=range(1, len(headings))))
+    print_table("Pairs", headings, rows, numbers=range(1, len(headings)))
     if len(comparison.names) > 2:
         matrix = comparison.matrix()
         square = [
             [name, *(Text("") if i == j else _shaded(matrix[i, j]) for j in range(len(comparison.names)))]
             for i, name in enumerate(comparison.names)
         ]
-        print_table(table("Signs that differ", ["", *comparison.names], square, numbers=range(1, len(square) + 1)))
+        print_table("Signs that differ", ["", *comparison.names], square, numbers=range(1, len(square) + 1))
         fraction = f"{comparison.signs.fraction:.2f}"
         print_line(f"all {len(comparison.names)} together: {fraction} of the signs are not unanimous")
     if by is not None:
@@ -104,7 +100,7 @@ def _print(comparison: Comparison, by: str | None) -> None:
             each["all together"] = _parts(comparison.signs, by)
         places = list(next(iter(each.values())))
         cells = [[name, *(_shaded(parts[p]) for p in places)] for name, parts in each.items()]
-        print_table(table(f"Signs that differ, by {by}", ["pair", *places], cells, numbers=range(1, len(places) + 1)))
+        print_table(f"Signs that differ, by {by}", ["pair", *places], cells, numbers=range(1, len(places) + 1))
     print_line(comparison.sentence)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scions.cli.options import BatchSize, ReplaceOutput, Resume, base_option
+from scions.cli.options import BatchSize, ReplaceOutput, Resume, base_option, optional
 from scions.errors import UsageError
+from scions.store import Manifest
 from scions.store.names import BASE
 
 if TYPE_CHECKING:
@@ -20,18 +21,14 @@ def embed(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file of vectors: .npy, .parquet or .jsonl.")],
     adapter: Annotated[
         str | None,
-        typer.Option(
-            help="An adapter's name or folder, any SentenceTransformer, or auto: chosen by the texts.",
-            show_default="the base alone",
+        optional(
+            "An adapter's name or folder, any SentenceTransformer, or auto: chosen by the texts.", "the base alone"
         ),
     ] = None,
     base: Annotated[str | None, base_option("the adapter's own")] = None,
-    column: Annotated[
-        str | None, typer.Option(help="The column of the text.", show_default="recognized by name")
-    ] = None,
+    column: Annotated[str | None, optional("The column of the text.", "recognized by name")] = None,
     prompt: Annotated[
-        str | None,
-        typer.Option(help="Name of one of the model's prompts: query, document.", show_default="the model's default"),
+        str | None, optional("Name of one of the model's prompts: query, document.", "the model's default")
     ] = None,
     queries: Annotated[
         bool, typer.Option("--queries", help="The texts are queries; needed for a query-side adapter.")
@@ -112,8 +109,6 @@ def print_report(report: EmbedReport, space: str) -> None:
 
 def _refuse_documents(adapter: str, folder: Path) -> None:
     """Raise UsageError where the adapter is for queries only."""
-    from scions.store import Manifest
-
     if Manifest.read(folder).query_side:
         raise UsageError(
             f"{adapter} is a query-side adapter: documents are embedded with the base alone (leave out --adapter); for "

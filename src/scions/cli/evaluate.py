@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder, BatchSize, DataShape, base_option, parse_columns
+from scions.cli.options import AdaptersFolder, BatchSize, DataShape, base_option, optional, parse_columns
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,17 +22,14 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Held-out rows: a file, a folder, a BEIR folder or docstrings.")
     ] = None,
-    part: Annotated[
-        str | None, typer.Option(help="Part of a folder to score: train, dev or test.", show_default="test")
-    ] = None,
+    part: Annotated[str | None, optional("Part of a folder to score: train, dev or test.", "test")] = None,
     sts: Annotated[Path | None, typer.Option(help="Folder of the seven general similarity tasks.")] = None,
     few_shot: Annotated[str | None, typer.Option(help="Labeled training rows, for few-shot accuracy.")] = None,
     base: Annotated[str | None, base_option("the adapters' own")] = None,
     no_base: Annotated[bool, typer.Option("--no-base", help="Leave the base out.")] = False,
     shape: DataShape = None,
     columns: Annotated[
-        list[str] | None,
-        typer.Option(help="Which column is which: anchor=q,positive=a.", show_default="recognized by name"),
+        list[str] | None, optional("Which column is which: anchor=q,positive=a.", "recognized by name")
     ] = None,
     vectors: Annotated[
         Path | None, typer.Option(help="Vectors of the corpus, in its order, with their record.")
@@ -51,8 +49,6 @@ def evaluate(
       scions evaluate legal --sts sts/ --output-json figures.json
       scions evaluate legal-q --data nfcorpus/ --vectors index.npy
     """
-    import json
-
     from scions.cli.progress import status
     from scions.evaluation.side_by_side import evaluate as run
     from scions.store import write_file
@@ -85,7 +81,7 @@ def evaluate(
 
 
 def _print(result: SideBySide) -> None:
-    from scions.cli.render import figure, print_note, print_table, signed, table
+    from scions.cli.render import figure, print_note, print_table, signed
     from scions.evaluation import STS_TASKS
 
     rows = result.reference.rows
@@ -99,7 +95,7 @@ def _print(result: SideBySide) -> None:
             cells.append((encoder.label, figure(encoder.score), signed(encoder.difference, none=""), *rest))
         title = f"{result.table.source}: {rows.evaluation.n} units of shape {result.table.shape.value}, 95 % intervals"
         headings = ("encoder", rows.metric, gain, *others)
-        print_table(table(title, headings, cells, numbers=range(1, len(headings))))
+        print_table(title, headings, cells, numbers=range(1, len(headings)))
     for note in result.notes:
         print_note(note)
     if result.sts is not None:
@@ -109,4 +105,4 @@ def _print(result: SideBySide) -> None:
             tasks = [figure(encoder.sts[name].evaluation.value) for name in STS_TASKS]
             cells.append((encoder.label, *tasks, figure(mean.interval()), signed(mean.difference, none="")))
         headings = ("encoder", *STS_TASKS, "STS7", gain)
-        print_table(table("General similarity tasks, Spearman x100", headings, cells, numbers=range(1, len(headings))))
+        print_table("General similarity tasks, Spearman x100", headings, cells, numbers=range(1, len(headings)))

@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from scions.cli.options import base_option
+from scions.cli.options import base_option, optional
 
 
 def importance(
     texts: Annotated[Path, typer.Argument(help="Texts of your domain, as train reads them.")],
     base: Annotated[str | None, base_option("all-MiniLM-L6-v2")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Picture to write: .png, .svg or .pdf.", show_default="none")
-    ] = None,
+    output: Annotated[Path | None, optional("Picture to write: .png, .svg or .pdf.", "none", "--output", "-o")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the drawn texts and of dropout.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ) -> None:
@@ -30,7 +28,7 @@ def importance(
       scions importance legal.jsonl -o heads.png
     """
     from scions.cli.progress import RowsBar, status
-    from scions.cli.render import print_line, print_table, table
+    from scions.cli.render import print_line, print_table
     from scions.publishing.plots import check_picture, draw_heads
 
     if output is not None:
@@ -50,7 +48,7 @@ def importance(
     headings = ("layer", *(str(head) for head in range(len(layers[0]))))
     body = [(str(layer), *(_cell(float(value)) for value in values)) for layer, values in enumerate(layers)]
     title = "importance of heads for general knowledge, 0 to 1"
-    print_table(table(title, headings, body, numbers=range(len(headings))))
+    print_table(title, headings, body, numbers=range(len(headings)))
     if output is not None:
         write_file(output, draw_heads([values.tolist() for values in layers], output.suffix))
         print_line(f"Drawn in {output}")

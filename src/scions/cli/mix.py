@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder, DataShape, base_option
+from scions.cli.options import AdaptersFolder, DataShape, base_option, optional
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,15 +25,10 @@ def mix(
         list[str] | None, typer.Option(help="Rows to choose members or weights by, and to score on without --test.")
     ] = None,
     test: Annotated[
-        list[str] | None,
-        typer.Option(help="Rows to score on, one file for each --data.", show_default="held out of --data"),
+        list[str] | None, optional("Rows to score on, one file for each --data.", "held out of --data")
     ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="For greedy: the adapter to start from.", show_default="the closest pair")
-    ] = None,
-    density: Annotated[
-        float | None, typer.Option(help="For ties: share of each adapter's changes to keep.", show_default="0.2")
-    ] = None,
+    target: Annotated[str | None, optional("For greedy: the adapter to start from.", "the closest pair")] = None,
+    density: Annotated[float | None, optional("For ties: share of each adapter's changes to keep.", "0.2")] = None,
     shape: DataShape = None,
     seed: Annotated[int, typer.Option(help="Seed of the splits.")] = 0,
     base: Annotated[str | None, base_option("the adapters' own")] = None,
@@ -90,20 +85,20 @@ def parse_weights(text: str | None) -> list[float] | None:
 
 def print_measured(measured: HoldoutScores, result: str) -> None:
     """Print the scores of base, members and result, with differences to the base and the best member."""
-    from scions.cli.render import figure, print_line, print_table, signed, table
+    from scions.cli.render import figure, print_line, print_table, signed
 
     rows = [("base", figure(measured.base), "")]
     rows += [(member, figure(score), "") for member, score in measured.members.items()]
     rows.append((result, figure(measured.result), signed(measured.difference)))
     headings = ("encoder", measured.metric, "difference to the base")
-    print_table(table(f"{measured.source}: 95 % intervals", headings, rows, numbers=(1, 2)))
+    print_table(f"{measured.source}: 95 % intervals", headings, rows, numbers=(1, 2))
     if measured.to_best is not None:
         best = max(measured.members, key=lambda member: measured.members[member].value)
         print_line(f"measured: {result} against {best}, its best member here: {signed(measured.to_best)}")
 
 
 def _print(mixture: Mixture) -> None:
-    from scions.cli.render import print_line, print_table, table
+    from scions.cli.render import print_line, print_table
 
     if mixture.search is not None:
         rows = [
@@ -116,7 +111,7 @@ def _print(mixture: Mixture) -> None:
             for t in mixture.search.trials
         ]
         print_table(
-            table("Sets tried on the development rows", ("members", "signs differ", "score", ""), rows, numbers=(1, 2))
+            "Sets tried on the development rows", ("members", "signs differ", "score", ""), rows, numbers=(1, 2)
         )
     if mixture.path is None:
         print_line(

@@ -10,13 +10,16 @@ from typer.core import TyperCommand
 
 from scions.errors import UsageError
 
+
+def optional(help: str, default: str, *flags: str) -> Any:
+    """Return an option that may be left out; ``default`` describes what holds then."""
+    return typer.Option(*flags, help=help, show_default=default)
+
+
 AdaptersFolder = Annotated[
-    Path | None,
-    typer.Option("--adapters", help="The folder of adapters.", show_default="$SCIONS_ADAPTERS, or ./adapters"),
+    Path | None, optional("The folder of adapters.", "$SCIONS_ADAPTERS, or ./adapters", "--adapters")
 ]
-DataShape = Annotated[
-    str | None, typer.Option("--shape", help="The shape of the data.", show_default="recognized by the columns")
-]
+DataShape = Annotated[str | None, optional("The shape of the data.", "recognized by the columns", "--shape")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts encoded together.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 ReplaceOutput = Annotated[bool, typer.Option("--force", help="Replace the output.")]

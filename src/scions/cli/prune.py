@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder, DataShape, base_option
+from scions.cli.options import AdaptersFolder, DataShape, base_option, optional
 from scions.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def prune(
     adapter: Annotated[str, typer.Argument(help="The adapter, by name or folder.")],
-    name: Annotated[str | None, typer.Option(help="Name of the pruned adapter.", show_default="ADAPTER-pruned")] = None,
+    name: Annotated[str | None, optional("Name of the pruned adapter.", "ADAPTER-pruned")] = None,
     sparsity: Annotated[float, typer.Option(help="Share to prune: 0.9 leaves a tenth.")] = 0.9,
     strategy: Annotated[str, typer.Option(help="magnitude, sign-aware, neurons or layers.")] = "magnitude",
     against: Annotated[list[str] | None, typer.Option(help="For sign-aware: an adapter whose signs count.")] = None,
@@ -71,13 +71,13 @@ def prune(
 
 def _print(pruning: Pruning) -> None:
     from scions.cli.mix import print_measured
-    from scions.cli.render import figure, percent, print_line, print_table, size, table
+    from scions.cli.render import figure, percent, print_line, print_table, size
 
     if pruning.measured is not None:
         print_measured(pruning.measured, pruning.name)
     if pruning.curve:
         rows = [(percent(point.sparsity), figure(point.score), size(point.bytes)) for point in pruning.curve]
-        print_table(table(f"{pruning.metric} by sparsity", ("sparsity", "score", "size"), rows, numbers=(0, 1, 2)))
+        print_table(f"{pruning.metric} by sparsity", ("sparsity", "score", "size"), rows, numbers=(0, 1, 2))
     left = [f"{percent(pruning.sparsity)} of the matrices' values are pruned"]
     left += [f"rank {pruning.rank}"] if pruning.rank is not None else []
     left += [f"upper {pruning.layers} layers"] if pruning.layers is not None else []

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
 DEBUG_VARIABLE = "SCIONS_DEBUG"
@@ -46,13 +47,7 @@ def silence() -> None:
 
 def silence_loaded() -> None:
     """Silence libraries that are imported already and no longer read the environment."""
-    if "transformers" in sys.modules:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()
-    if "datasets" in sys.modules:
-        from datasets.utils import logging as datasets_logging
-
-        datasets_logging.disable_progress_bar()
-        datasets_logging.set_verbosity_error()
+    for library in {"transformers", "datasets"} & set(sys.modules):
+        library_logging = import_module(f"{library}.utils.logging")
+        library_logging.disable_progress_bar()
+        library_logging.set_verbosity_error()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scions.cli.embed import print_report
-from scions.cli.options import BatchSize, ReplaceOutput, Resume, base_option
+from scions.cli.options import BatchSize, ReplaceOutput, Resume, base_option, optional
 from scions.store.names import BASE
 
 
@@ -16,13 +16,9 @@ def reindex(
     vectors: Annotated[Path, typer.Argument(help="The old vectors, .npy, .parquet or .jsonl, with their record.")],
     texts: Annotated[Path, typer.Option(help="The file of their texts, one a row.")],
     adapter: Annotated[str, typer.Option(help="The adapter's name or folder; base: the base alone.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The new file.", show_default="VECTORS.ADAPTER beside it")
-    ] = None,
+    output: Annotated[Path | None, optional("The new file.", "VECTORS.ADAPTER beside it", "--output", "-o")] = None,
     base: Annotated[str | None, base_option("the adapter's own, or the vectors'")] = None,
-    column: Annotated[
-        str | None, typer.Option(help="The column of the text.", show_default="the old one, or by name")
-    ] = None,
+    column: Annotated[str | None, optional("The column of the text.", "the old one, or by name")] = None,
     batch_size: BatchSize = 64,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show rows, spaces and estimated time; write nothing.")

@@ -37,23 +37,23 @@ def print_line(text: str, style: str = "") -> None:
     console().print(Text(text, style=style), soft_wrap=True)
 
 
-def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = ()) -> Table:
-    """Return a table of cells; the columns at ``numbers`` are right-aligned. Nothing in a string is markup."""
+def print_table(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]], numbers: Iterable[int] = ()
+) -> None:
+    """Print a table of cells, at least 120 columns wide where stdout is no terminal.
+
+    The columns at ``numbers`` are right-aligned. Nothing in a string is markup.
+    """
     right = set(numbers)
-    result = Table(title=Text(title), title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for place, heading in enumerate(headings):
-        result.add_column(Text(heading), justify="right" if place in right else "left", overflow="fold")
+        table.add_column(Text(heading), justify="right" if place in right else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
-    return result
-
-
-def print_table(content: Table) -> None:
-    """Print a table, at least 120 columns wide where stdout is no terminal."""
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     target = console()
     if not target.is_terminal:
         target = Console(highlight=False, width=max(target.width, 120))
-    target.print(content)
+    target.print(table)
 
 
 def figure(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder
+from scions.cli.options import AdaptersFolder, optional
 
 
 def select(
@@ -15,9 +15,7 @@ def select(
         str, typer.Option(help="cosine: the most similar domains; mixture: the likeliest origins of the texts.")
     ] = "cosine",
     limit: Annotated[int, typer.Option(help="Largest number of adapters to propose.")] = 5,
-    base: Annotated[
-        str | None, typer.Option(help="Only adapters of this base.", show_default="the base most of them have")
-    ] = None,
+    base: Annotated[str | None, optional("Only adapters of this base.", "the base most of them have")] = None,
     adapters: AdaptersFolder = None,
 ) -> None:
     """Rank adapters for texts of a domain without one, and propose a mixture, one adapter or the base.
@@ -27,32 +25,24 @@ def select(
       scions select --texts new-domain.txt
     """
     from scions.cli.progress import status
-    from scions.cli.render import percent, print_line, print_note, print_table, table
+    from scions.cli.render import percent, print_line, print_note, print_table
 
     with status("reading and encoding"):
         from scions.data import read
         from scions.mixing import select as run
 
         selection = run(read(texts).texts(), by=by, limit=limit, base=base, adapters=adapters)
+    weights = {name: f"{weight:.2f}" for name, weight in selection.weights.items()}
     rows = [
-        (c.name, f"{c.cosine:.3f}", percent(c.share), f"{c.evidence:+.1f}", _weight(selection.weights.get(c.name)))
+        (c.name, f"{c.cosine:.3f}", percent(c.share), f"{c.evidence:+.1f}", weights.get(c.name, ""))
         for c in selection.ranked
     ]
     headings = ("adapter", "cosine", "texts in its domain", "nats a text", "proposed weight")
-    print_table(table(f"{selection.texts} texts of {texts}", headings, rows, numbers=range(1, 5)))
+    print_table(f"{selection.texts} texts of {texts}", headings, rows, numbers=range(1, 5))
     for note in selection.notes:
         print_note(note)
-    print_line(f"proposed: {_proposal(selection.weights)} ({selection.reason})")
-    if len(selection.weights) > 1:
-        shares = ",".join(f"{weight:.2f}" for weight in selection.weights.values())
-        print_line(f"scions mix {' '.join(selection.weights)} --strategy weighted --weights {shares} --name NAME")
-
-
-def _weight(weight: float | None) -> str:
-    return "" if weight is None else f"{weight:.2f}"
-
-
-def _proposal(weights: dict[str, float]) -> str:
-    if not weights:
-        return "the bare base"
-    return ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+    proposal = ", ".join(f"{name} {weight}" for name, weight in weights.items()) or "the bare base"
+    print_line(f"proposed: {proposal} ({selection.reason})")
+    if len(weights) > 1:
+        shares = ",".join(weights.values())
+        print_line(f"scions mix {' '.join(weights)} --strategy weighted --weights {shares} --name NAME")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scions.cli.options import AdaptersFolder, base_option
+from scions.cli.options import AdaptersFolder, base_option, optional
+from scions.errors import UsageError
 
 _GPU_BATCH_TOKENS = 16_384  # the default, made for a processor, is too few for a GPU
 
@@ -19,9 +22,7 @@ def serve(
         str, typer.Option(help="Address to listen on; one open to the network needs --keys.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    keys: Annotated[
-        Path | None, typer.Option(help="JSON file of API keys.", show_default="none; this machine only")
-    ] = None,
+    keys: Annotated[Path | None, optional("JSON file of API keys.", "none; this machine only")] = None,
     memory: Annotated[str, typer.Option(help="Memory for loaded adapters, such as 512MB or 4GB.")] = "1GB",
     max_rows: Annotated[int, typer.Option(min=1, help="Maximum inputs in a request.")] = 2048,
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens in a request.")] = 300_000,
@@ -58,8 +59,6 @@ def serve(
     )
     listening = listen(host, port)  # fails before the model is loaded
 
-    from dataclasses import replace
-
     from scions.cli.progress import status
     from scions.cli.render import errors
     from scions.store import default_root
@@ -95,10 +94,6 @@ def size(text: str, option: str) -> int:
     Raises:
         UsageError: it is none of these.
     """
-    import re
-
-    from scions.errors import UsageError
-
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)b?\s*", text.lower())
     number = int(float(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2]]) if match else 0
     if number < 1:

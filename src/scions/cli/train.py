@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scions.cli.exit_codes import WORSE
+from scions.cli.exit_codes import WORSE, exit_code, report
 from scions.cli.flags import with_flags
-from scions.cli.options import AdaptersFolder, base_option, parse_columns
+from scions.cli.options import AdaptersFolder, base_option, optional, parse_columns
 from scions.errors import AdapterError, Interrupted, ScionsError, UsageError
+from scions.store import Manifest, check_name, default_root
+from scions.store.atomic import check_replaceable
 
 if TYPE_CHECKING:
     from scions.training import TrainResult
@@ -25,44 +27,33 @@ def train(
     base: Annotated[str | None, base_option("all-MiniLM-L6-v2")] = None,
     method: Annotated[str, typer.Option(help="houlsby, pfeiffer, parallel, lora or full.")] = "houlsby",
     trainable_share: Annotated[
-        str | None,
-        typer.Option(help="Share of the parameters to train: 3.6% or 0.036.", show_default="3.6% unless --rank"),
+        str | None, optional("Share of the parameters to train: 3.6% or 0.036.", "3.6% unless --rank")
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Width of the bottleneck.", show_default="from the share")] = None,
-    layers: Annotated[
-        int | None, typer.Option(help="Adapt only the upper layers, this many.", show_default="all layers")
-    ] = None,
+    rank: Annotated[int | None, optional("Width of the bottleneck.", "from the share")] = None,
+    layers: Annotated[int | None, optional("Adapt only the upper layers, this many.", "all layers")] = None,
     objective: Annotated[
-        str | None, typer.Option(help="contrastive, cosent, deletion or simcse.", show_default="from the data's shape")
+        str | None, optional("contrastive, cosent, deletion or simcse.", "from the data's shape")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Batch size.", show_default="from the data's size")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate.", show_default="from the method")
-    ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Training epochs.", show_default="from the data's size")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Maximum tokens per text.", show_default="from the data's texts")
-    ] = None,
+    batch_size: Annotated[int | None, optional("Batch size.", "from the data's size")] = None,
+    learning_rate: Annotated[float | None, optional("Peak learning rate.", "from the method")] = None,
+    epochs: Annotated[float | None, optional("Training epochs.", "from the data's size")] = None,
+    max_length: Annotated[int | None, optional("Maximum tokens per text.", "from the data's texts")] = None,
     seed: Annotated[int, typer.Option(help="Seed of row order, dropout and split.")] = 0,
     general: Annotated[
-        str | None,
-        typer.Option(help="Rows of general text, to measure the cost there.", show_default="drift on built-in pairs"),
+        str | None, optional("Rows of general text, to measure the cost there.", "drift on built-in pairs")
     ] = None,
-    dev: Annotated[
-        str | None, typer.Option(help="Rows that choose the epoch.", show_default="split off the data")
-    ] = None,
-    test: Annotated[str | None, typer.Option(help="Rows for the verdict.", show_default="split off the data")] = None,
+    dev: Annotated[str | None, optional("Rows that choose the epoch.", "split off the data")] = None,
+    test: Annotated[str | None, optional("Rows for the verdict.", "split off the data")] = None,
     shape: Annotated[
         str | None,
-        typer.Option(
-            help="texts, pairs, triplets, scored, binary, labelled, candidates or retrieval.",
-            show_default="recognized by the columns",
+        optional(
+            "texts, pairs, triplets, scored, binary, labelled, candidates or retrieval.", "recognized by the columns"
         ),
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option(help="Columns by role: anchor=q,positive=a.", show_default="recognized by name")
+        list[str] | None, optional("Columns by role: anchor=q,positive=a.", "recognized by name")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Maximum number of training rows.", show_default="all rows")] = None,
+    limit: Annotated[int | None, optional("Maximum number of training rows.", "all rows")] = None,
     adapters: AdaptersFolder = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint.")] = False,
     force: Annotated[
@@ -77,31 +68,26 @@ def train(
     ] = False,
     documents: Annotated[
         Path | None,
-        typer.Option(
-            help="With --query-side: file of the base's vectors of a BEIR folder's corpus, in its order.",
-            show_default="computed once",
+        optional(
+            "With --query-side: file of the base's vectors of a BEIR folder's corpus, in its order.", "computed once"
         ),
     ] = None,
     document_texts: Annotated[
-        Path | None, typer.Option(help="The texts of --documents, row by row.", show_default="the BEIR folder's corpus")
+        Path | None, optional("The texts of --documents, row by row.", "the BEIR folder's corpus")
     ] = None,
     preserve: Annotated[
         str | None,
-        typer.Option(
-            help="Preserve general knowledge: distillation, mask, contrast, joined by commas; all or none.",
-            show_default="distillation with --general-texts, else none",
+        optional(
+            "Preserve general knowledge: distillation, mask, contrast, joined by commas; all or none.",
+            "distillation with --general-texts, else none",
         ),
     ] = None,
     general_texts: Annotated[
         str | None,
-        typer.Option(
-            help="General texts for distillation: a file, or docstrings, words, own.",
-            show_default="docstrings, with distillation",
-        ),
+        optional("General texts for distillation: a file, or docstrings, words, own.", "docstrings, with distillation"),
     ] = None,
     max_general_loss: Annotated[
-        float | None,
-        typer.Option(help="Refuse an adapter that loses more on --general, else of drift.", show_default="no limit"),
+        float | None, optional("Refuse an adapter that loses more on --general, else of drift.", "no limit")
     ] = None,
     compare_two_sided: Annotated[
         bool, typer.Option("--compare-two-sided", help="With --query-side: compare with an adapter for both sides.")
@@ -126,8 +112,6 @@ def train(
         _print_plans(data, name, settings)
         return
     if not resume:
-        from scions.store.atomic import check_replaceable
-
         for one in name:
             check_replaceable(root / one, force)
     code = _train_all(data, name, settings, root)
@@ -151,8 +135,6 @@ def parse_share(text: str | None) -> float | None:
 
 def _check_names(data: list[str], names: list[str], adapters: Path | None) -> Path:
     """Check all names before the first training starts. Return the folder of adapters."""
-    from scions.store import check_name, default_root
-
     if not all(data):
         raise UsageError("--data is empty: name a file or a folder")
     if len(data) != len(names):
@@ -178,7 +160,6 @@ def _print_plans(data: list[str], names: list[str], settings: dict[str, Any]) ->
 
 def _train_all(data: list[str], names: list[str], settings: dict[str, Any], root: Path) -> int:
     """Train one after another; a failure does not stop the next, Ctrl-C does. Return the exit code."""
-    from scions.cli.exit_codes import exit_code, report
     from scions.cli.render import print_stage
     from scions.cli.training_tables import Ended, print_result, print_summary
 
@@ -235,8 +216,6 @@ def _train_one(source: str, name: str, settings: dict[str, Any]) -> TrainResult:
 
 
 def _is_published(folder: Path) -> bool:
-    from scions.store import Manifest
-
     try:
         return Manifest.read(folder).name == folder.name
     except AdapterError:

@@ -20,7 +20,6 @@ from scions.cli.render import (
     shortened,
     signed,
     size,
-    table,
 )
 from scions.errors import Interrupted
 
@@ -76,7 +75,7 @@ def print_plan(name: str, plan: Plan, dry_run: bool = False) -> None:
         rows.append(("time", f"about {duration(sum(known.values()))}", f"{each}; from a few steps and texts"))
     if plan.memory_bytes is not None:
         rows.append(("memory", f"at least {size(plan.memory_bytes)}", "of the whole process at its peak"))
-    print_table(table(f"Recipe for {name}", ("setting", "value", "reason"), rows))
+    print_table(f"Recipe for {name}", ("setting", "value", "reason"), rows)
     for note in plan.notes:
         print_note(with_flags(note))
     if dry_run:
@@ -101,7 +100,7 @@ def print_result(result: TrainResult) -> None:
     if verdict.drift is not None:
         rows.append(("drift (100: unchanged)", "", figure(verdict.drift), ""))
     headings = ("held-out rows, 95 % intervals", "base", "adapter", "difference")
-    print_table(table(f"{result.name}: base against adapter", headings, rows, numbers=(1, 2, 3)))
+    print_table(f"{result.name}: base against adapter", headings, rows, numbers=(1, 2, 3))
     _print_examples(result.examples)
     cut = f", {fitted.truncated} texts cut" if fitted.truncated else ""
     rank = f", rank {manifest.rank}" if manifest.rank else ""
@@ -129,7 +128,7 @@ def print_summary(ended: Sequence[Ended]) -> None:
         where = str(path) if path else "not published"
         rows.append((training.name, verdict.metric, *figures, outcome(verdict.outcome), where))
     headings = ("adapter", "metric", "base", "adapted", "difference", "verdict", "where")
-    print_table(table("All trainings", headings, rows, numbers=(2, 3, 4)))
+    print_table("All trainings", headings, rows, numbers=(2, 3, 4))
 
 
 def _print_examples(examples: Sequence[ExampleQuery]) -> None:
@@ -143,7 +142,7 @@ def _print_examples(examples: Sequence[ExampleQuery]) -> None:
     headings = ("query", "first hit of the base", "first hit with the adapter", "right would be")
     width = 4 if any(row[3] for row in rows) else 3
     title = "Held-out queries before and after"
-    print_table(table(title, headings[:width], [row[:width] for row in rows]))
+    print_table(title, headings[:width], [row[:width] for row in rows])
 
 
 def _hit(text: str, right: bool) -> Text:
