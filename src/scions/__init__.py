@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from scions.deprecation import renamed_names as _renamed_names
 from scions.errors import ScionsError
 from scions.peft_hook import import_after as _import_after
 from scions.version import __version__
@@ -44,13 +44,8 @@ _LAZY = {
 
 _import_after("peft", "scions.adapters")
 
-
 if not TYPE_CHECKING:  # so that a type checker knows these names alone
-
-    def __getattr__(name: str) -> Any:
-        if name in _LAZY:
-            return getattr(import_module(_LAZY[name]), name)
-        raise AttributeError(f"module 'scions' has no attribute {name!r}")
+    __getattr__ = _renamed_names(__name__, _LAZY)
 
 
 def __dir__() -> list[str]:

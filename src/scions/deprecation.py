@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -35,19 +35,19 @@ def renamed_arguments(**names: str) -> Callable[[_F], _F]:
     return decorate
 
 
-def renamed_names(module: str, lazy: Callable[[str], Any] | None = None, **names: str) -> Callable[[str], Any]:
+def renamed_names(module: str, lazy: Mapping[str, str] | None = None, **names: str) -> Callable[[str], Any]:
     """Return a module's ``__getattr__`` that keeps old names: ``renamed_names(__name__, Old="scions.room.file.New")``.
 
-    Other names are left to ``lazy``, the ``__getattr__`` that the module has without it.
+    ``lazy`` maps further names to the modules that they are imported from on first use.
     """
 
     def get(name: str) -> Any:
+        if lazy is not None and name in lazy:
+            return getattr(import_module(lazy[name]), name)
         if name in names:
             warn(f"{module}.{name} is deprecated; use {names[name]}")
             place, _, new = names[name].rpartition(".")
             return getattr(import_module(place), new)
-        if lazy is not None:
-            return lazy(name)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return get

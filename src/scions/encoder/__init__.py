@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scions.deprecation import renamed_names
 
@@ -20,25 +19,18 @@ __all__ = [
 ]  # fmt: skip
 
 _LAZY = {
-    "AdapterBank": "bank",
-    "DomainEncoder": "domain_encoder",
-    "VectorSpace": "base_info",
-    "inject_adapter": "inject",
-    "load_encoder": "loading",
-    "pooling_of": "base_info",
-    "space_of": "base_info",
+    "AdapterBank": "scions.encoder.bank",
+    "DomainEncoder": "scions.encoder.domain_encoder",
+    "VectorSpace": "scions.encoder.base_info",
+    "inject_adapter": "scions.encoder.inject",
+    "load_encoder": "scions.encoder.loading",
+    "pooling_of": "scions.encoder.base_info",
+    "space_of": "scions.encoder.base_info",
 }
-
-
-def _load(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"scions.encoder.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'scions.encoder' has no attribute {name!r}")
-
 
 __getattr__ = renamed_names(
     __name__,
-    _load,
+    _LAZY,
     AdapterWeights="scions.engine.adapter_weights.AdapterWeights",
     EmbedReport="scions.vectors.EmbedReport",
     Space="scions.encoder.VectorSpace",

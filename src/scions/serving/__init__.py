@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scions.deprecation import renamed_names
 
@@ -37,18 +36,12 @@ _LAZY = {
     "RowBatchEncoder": "scions.serving.workers",
     "Settings": "scions.serving.settings",
     "Weights": "scions.encoder.base_info",
+    **dict.fromkeys(("build", "check_host", "check_installed", "listen", "run"), "scions.serving.server"),
 }
-
-
-def _load(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module(_LAZY.get(name, "scions.serving.server")), name)
-    raise AttributeError(f"module 'scions.serving' has no attribute {name!r}")
-
 
 __getattr__ = renamed_names(
     __name__,
-    _load,
+    _LAZY,
     Encoder="scions.serving.RowBatchEncoder",
     Reader="scions.serving.AdapterReader",
     Stock="scions.serving.BaseInfo",
