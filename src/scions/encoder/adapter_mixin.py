@@ -11,11 +11,11 @@ from scions.deprecation import renamed_arguments
 from scions.encoder.adapter_choice import default_name
 from scions.encoder.arguments import check_load
 from scions.encoder.bank import AdapterBank, find
-from scions.encoder.read_adapter import read_published
 from scions.encoder.row_engine import RowEngine
 from scions.engine.adapter_weights import AdapterWeights
-from scions.errors import UsageError
-from scions.store import base_fingerprint, check_name, find_adapter
+from scions.errors import AdapterError, UsageError
+from scions.store import base_fingerprint, check_name, find_adapter, is_whole_model, read_adapter
+from scions.store.registry import PublishedAdapter
 
 
 class AdapterMixin:
@@ -65,7 +65,13 @@ class AdapterMixin:
 
     def read_adapter(self, folder: Path, name: str) -> AdapterWeights:
         """Read a published adapter without loading it, for `encode_rows`. Raises AdapterError as `load_adapter`."""
-        return self._engine.prepare(read_published(folder, name, self.base_sha256, self.base_name))
+        if is_whole_model(folder):
+            raise AdapterError(
+                f"{folder}: holds all weights of a model (method full) and is no adapter; "
+                f"DomainEncoder({str(folder)!r}) takes it as a base"
+            )
+        files = read_adapter(folder, self.base_sha256, base_name=self.base_name)
+        return self._engine.prepare(PublishedAdapter(name, folder, *files))
 
     @renamed_arguments(name="adapter_name")
     def delete_adapter(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from scions.encoder.read_adapter import PublishedAdapter
+from scions.encoder.inject import to_peft_config
 from scions.encoder.row_engine import RowEngine
 from scions.engine.adapted_forward import adapter_spans, order_by_adapter, run_adapted_layers
 from scions.engine.adapter_weights import AdapterWeights, tensor_fields
@@ -20,9 +21,7 @@ from scions.engine.layers import BaseLayers, read_base_layers, weights_version
 from scions.engine.read_layers import read_layers
 from scions.engine.token_pooling import pool, poolable
 from scions.errors import ScionsError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from scions.store.registry import PublishedAdapter
 
 
 class PackedEngine(RowEngine):
@@ -56,9 +55,9 @@ class PackedEngine(RowEngine):
         return held[1]
 
     def prepare(self, published: PublishedAdapter) -> AdapterWeights:
-        network = self.model[0].auto_model
-        layers = read_layers(published.name, published.config, network, self.base_layers(), published.tensors)
-        return AdapterWeights(**published.fields(), **tensor_fields(layers, self.base_layers()))
+        config, base_layers = to_peft_config(published.config, published.name), self.base_layers()
+        layers = read_layers(published.name, config, self.model[0].auto_model, base_layers, published.tensors)
+        return AdapterWeights.of(published, **tensor_fields(layers, base_layers))
 
     def moved(self, weights: AdapterWeights) -> AdapterWeights:
         return weights.to(self.base_layers())

@@ -7,21 +7,19 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from scions.adapters.peft_type import FILE_PREFIX
 from scions.encoder.base_info import group_rows
 from scions.encoder.inject import inject_adapter
-from scions.encoder.read_adapter import PublishedAdapter
 from scions.encoder.row_engine import RowEngine
 from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from scions.store.registry import PublishedAdapter
 
 _MAX_STRENGTHS = 4
 # Parts of an adapter's tensor names: multiplied by the strength, left as they are, mixed with the base's own.
@@ -37,7 +35,7 @@ class SharedModel:
     """
 
     def __init__(self, model: SentenceTransformer, published: PublishedAdapter) -> None:
-        self._published = published
+        self.published = published
         self._models: OrderedDict[float, SentenceTransformer] = OrderedDict()
         self.at(model, 1.0)
 
@@ -45,26 +43,20 @@ class SharedModel:
         """Return the model with the adapter at that strength. Not for two threads at once."""
         adapted = self._models.get(strength)
         if adapted is None:
-            published = self._published
+            published = self.published
             tensors = published.tensors if strength == 1 else self._scaled(model, strength)
-            kind = published.config.peft_type
-            config = {**published.config.to_dict(), "peft_type": str(getattr(kind, "value", kind))}
             adapted = sharing(model)
-            inject_adapter(adapted, published.name, config, tensors)
+            inject_adapter(adapted, published.name, published.config, tensors)
             self._models[strength] = adapted
             if len(self._models) > _MAX_STRENGTHS:
                 self._models.popitem(last=False)
         self._models.move_to_end(strength)
         return adapted
 
-    def placed_on(self, model: SentenceTransformer) -> SharedModel:
-        """Return the same in a model whose base tensors have moved."""
-        return SharedModel(model, self._published)
-
     def _scaled(self, model: SentenceTransformer, strength: float) -> dict[str, Tensor]:
         base = dict(model[0].auto_model.named_parameters())
         scaled = {}
-        for key, tensor in self._published.tensors.items():
+        for key, tensor in self.published.tensors.items():
             if any(part in key for part in _SCALED):
                 scaled[key] = tensor * strength
             elif _MIXED in key:
@@ -74,7 +66,7 @@ class SharedModel:
                 scaled[key] = tensor
             else:
                 raise AdapterError(
-                    f"adapter {self._published.name!r} can only be used at strength 1 here: it is not known how {key} "
+                    f"adapter {self.published.name!r} can only be used at strength 1 here: it is not known how {key} "
                     "scales"
                 )
         return scaled
@@ -93,11 +85,11 @@ class PeftEngine(RowEngine):
         with self.lock:
             shared = SharedModel(self.model, published)
         size = sum(tensor.nbytes for tensor in published.tensors.values())
-        return AdapterWeights(**published.fields(), bytes=size, shared=shared)
+        return AdapterWeights.of(published, bytes=size, shared=shared)
 
     def moved(self, weights: AdapterWeights) -> AdapterWeights:
         with self.lock:
-            return replace(weights, shared=weights.shared.placed_on(self.model))
+            return replace(weights, shared=SharedModel(self.model, weights.shared.published))
 
     def autocast(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = torch.autocast(
@@ -138,8 +130,6 @@ class PeftEngine(RowEngine):
 
 def sharing(model: SentenceTransformer) -> SentenceTransformer:
     """Return a SentenceTransformer with modules of its own around the tensors of ``model``."""
-    from sentence_transformers import SentenceTransformer
-
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     memo |= {id(buffer): buffer for buffer in model.buffers()}
     processor = getattr(model[0], "processor", None)

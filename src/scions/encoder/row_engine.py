@@ -6,22 +6,20 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from scions.encoder.inject import network_of
-from scions.encoder.read_adapter import PublishedAdapter
 from scions.engine.adapter_weights import AdapterWeights
 from scions.engine.batches import BATCH_TOKENS, FLOAT_BATCH_TOKENS, batches_by_length
 from scions.errors import AdapterError, UsageError
 from scions.routing.sample import RoutingSample
 from scions.store.base import max_positions
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from scions.store.registry import PublishedAdapter
 
 
 class RowEngine(ABC):

@@ -15,6 +15,7 @@ from scions.engine.kernels.int8_bottleneck import Int8Bottlenecks, fits
 from scions.engine.layers import BaseLayers
 from scions.engine.lora import LoraTensors
 from scions.store import DomainStatistics
+from scions.store.registry import PublishedAdapter
 
 
 class LayerTensors(NamedTuple):
@@ -84,6 +85,25 @@ class AdapterWeights:
     layers: tuple[LayerTensors, ...] = field(default=(), repr=False)
     native: Int8Bottlenecks | None = field(default=None, repr=False)
     shared: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, adapter: PublishedAdapter, **fields: Any) -> AdapterWeights:
+        """Return ``adapter`` with the fields that depend on how the base computes with it."""
+        manifest = adapter.manifest
+        return cls(
+            name=adapter.name,
+            version=adapter.fingerprint[:12],
+            folder=adapter.folder,
+            fingerprint=adapter.fingerprint,
+            method=manifest.method,
+            rank=manifest.rank,
+            base=manifest.base.weights_sha256,
+            max_length=manifest.max_length or None,
+            prompts=dict(manifest.prompts),
+            query_side=manifest.query_side,
+            domain=manifest.domain,
+            **fields,
+        )
 
     @property
     def has_lora(self) -> bool:

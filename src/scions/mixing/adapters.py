@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from scions.adapters.initial import DOWN, UP, initial_weights
 from scions.errors import AdapterError, UsageError
 from scions.merging.tensor_sites import compared
-from scions.store import Manifest, find_adapter, read_adapter
-from scions.store.fingerprint import state_fingerprint
+from scions.store import find_adapter, read_adapter
 from scions.store.names import CONFIG_FILE, MODULES_FILE
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from scions.store.registry import PublishedAdapter
 
 _PARTS = (DOWN, UP, ".bottleneck_down.bias", ".bottleneck_up.bias")
 
@@ -24,20 +21,8 @@ _PARTS = (DOWN, UP, ".bottleneck_down.bias", ".bottleneck_up.bias")
 UNITS = "units-"
 
 
-@dataclass(frozen=True)
-class StoredAdapter:
-    """An adapter read from its folder: ``config`` is PEFT's, ``tensors`` are by the names of its file."""
-
-    name: str
-    folder: Path
-    config: dict[str, Any]
-    manifest: Manifest
-    tensors: dict[str, Tensor] = field(repr=False)
-
-    @property
-    def fingerprint(self) -> str:
-        """`scions.store.adapter_fingerprint` of the tensors."""
-        return state_fingerprint(self.tensors)
+class StoredAdapter(PublishedAdapter):
+    """A published adapter with what mixing asks of it."""
 
     @property
     def is_bottleneck(self) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scions.errors import AdapterError, ScionsError
 from scions.store.base import weight_files
+from scions.store.fingerprint import state_fingerprint
 from scions.store.manifest import Manifest
 from scions.store.names import CONFIG_FILE, MANIFEST_FILE, MODULES_FILE, check_name
 from scions.store.tensor_check import read_header
@@ -30,6 +32,22 @@ class AdapterEntry:
     path: Path
     manifest: Manifest | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class PublishedAdapter:
+    """An adapter read from its folder: ``config`` is PEFT's, ``tensors`` are by the names of its file."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    manifest: Manifest
+    tensors: dict[str, Tensor] = field(repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """`adapter_fingerprint` of what was read: the folder may be published anew at any moment."""
+        return state_fingerprint(self.tensors)
 
 
 def default_root() -> Path:
