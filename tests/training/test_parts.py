@@ -60,7 +60,7 @@ def test_without_scores_the_last_weights_stay():
 def test_the_best_epoch_of_a_checkpoint_is_compared_with_later_ones():
     parameter = nn.Parameter(torch.ones(1))
     selection = BestEpoch({"x": parameter}, lambda: 4.0)
-    selection.restore([{"step": 1, "score": 5.0}], {"x": torch.full((1,), 7.0)})
+    selection.history, selection.best = [{"step": 1, "score": 5.0}], {"x": torch.full((1,), 7.0)}
     selection.check(2)
     selection.use_best()
     assert float(parameter.detach()) == 7

@@ -80,6 +80,7 @@ def _class_pairs(examples: Examples, rng: np.random.Generator) -> np.ndarray:
     return np.array(pairs)
 
 
+@dataclass(eq=False)
 class PlannedSteps(Dataset):
     """One item per step: the pieces to encode and how their rows form the batch.
 
@@ -93,18 +94,13 @@ class PlannedSteps(Dataset):
         prefix: hidden states below the lowest adapter, to start from.
     """
 
-    def __init__(
-        self,
-        batches: list[Batch],
-        tokens: Tokens,
-        examples: Examples,
-        vectors: np.ndarray | None = None,
-        distinct: bool = True,
-        packed: bool = False,
-        prefix: FrozenPrefix | None = None,
-    ) -> None:
-        self.batches, self.tokens, self.examples = batches, tokens, examples
-        self.vectors, self.distinct, self.packed, self.prefix = vectors, distinct, packed, prefix
+    batches: list[Batch]
+    tokens: Tokens
+    examples: Examples
+    vectors: np.ndarray | None = None
+    distinct: bool = True
+    packed: bool = False
+    prefix: FrozenPrefix | None = None
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -116,9 +112,7 @@ class PlannedSteps(Dataset):
         else:
             places, index = batch.columns.ravel(), np.arange(batch.columns.size)
         item: dict[str, Any] = {
-            "pieces": [
-                (torch.from_numpy(piece.copy()), self._features(places[piece])) for piece in self.tokens.pieces(places)
-            ],
+            "pieces": self._passes(places),
             "index": torch.from_numpy(index.reshape(batch.columns.shape).copy()),
         }
         if batch.scores is not None:
@@ -127,11 +121,12 @@ class PlannedSteps(Dataset):
             item["mask"] = torch.from_numpy(self.false_negatives(batch))
         return item
 
-    def _features(self, places: np.ndarray) -> dict[str, torch.Tensor]:
-        features = self.tokens.features(places, self.packed)
+    def _passes(self, places: np.ndarray) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        passes = self.tokens.passes(places, self.packed)
         if self.prefix is not None:
-            features["hidden"] = self.prefix.of(places)
-        return features
+            for piece, features in passes:
+                features["hidden"] = self.prefix.of(places[piece.numpy()])
+        return passes
 
     def false_negatives(self, batch: Batch) -> np.ndarray:
         """Return ``[rows, rows * (columns - 1)]``: True where a candidate must not count as a row's negative.

@@ -47,10 +47,6 @@ class BestEpoch:
             self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.seconds += time.perf_counter() - start
 
-    def restore(self, history: list[dict[str, Any]], best: dict[str, torch.Tensor] | None) -> None:
-        """Restore the state of a checkpoint."""
-        self.history, self.best = history, best
-
     def use_best(self) -> None:
         """Put the best weights into the model."""
         if self.best is not None:

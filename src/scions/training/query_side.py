@@ -198,9 +198,8 @@ class QuerySteps(PlannedSteps):
         places_of_positives = np.searchsorted(documents, positives)
         mask = self.not_negatives(batch, documents, matrix)
         mask[np.arange(len(positives)), places_of_positives] = False
-        pieces = self.tokens.pieces(places)
         return {
-            "pieces": [(torch.from_numpy(piece.copy()), self._features(places[piece])) for piece in pieces],
+            "pieces": self._passes(places),
             "index": torch.from_numpy(index.reshape(-1, 1).copy()),
             "documents": torch.from_numpy(matrix),
             "positives": torch.from_numpy(places_of_positives),

@@ -52,6 +52,10 @@ class Tokens:
         """Return positions into ``places`` (numbers of texts), sorted by length and cut into pieces."""
         return batches_by_length(self.lengths[places], tokens=piece_tokens)
 
+    def passes(self, places: np.ndarray, packed: bool) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Return the pieces with their features, as `encode_pieces` takes them."""
+        return [(torch.from_numpy(piece.copy()), self.features(places[piece], packed)) for piece in self.pieces(places)]
+
     def features(self, places: np.ndarray, packed: bool) -> dict[str, torch.Tensor]:
         """Return model input for the texts at ``places``, the longest first.
 

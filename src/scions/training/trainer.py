@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
@@ -61,8 +62,6 @@ class AdapterTrainer(SentenceTransformerTrainer):
         callbacks: list[Any],
         preserver: Preserver | None = None,
     ) -> None:
-        from datasets import Dataset
-
         self.steps, self.trained, self.recipe, self.best_epoch = steps, trained, recipe, best_epoch
         self.bf16 = bf16
         self.preserver = preserver or Preserver()
@@ -137,8 +136,8 @@ class AdapterTrainer(SentenceTransformerTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
         copy_into(self.trained.parameters, load_file(folder / TENSORS))
-        best = load_file(folder / BEST) if (folder / BEST).exists() else None
-        self.best_epoch.restore(json.loads((folder / HISTORY).read_text()), best)
+        self.best_epoch.best = load_file(folder / BEST) if (folder / BEST).exists() else None
+        self.best_epoch.history = json.loads((folder / HISTORY).read_text())
 
 
 def mark_complete(folder: Path) -> None:

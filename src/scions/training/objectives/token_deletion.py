@@ -35,10 +35,7 @@ class DeletionSteps(PlannedSteps):
         copies = [self._copy(self.tokens.ids[place], rng) for place in columns.ravel()]
         tokens = Tokens.of_ids(self.tokens.tokenizer, copies)
         return {
-            "pieces": [
-                (torch.from_numpy(piece.copy()), tokens.features(piece, self.packed))
-                for piece in tokens.pieces(np.arange(len(copies)))
-            ],
+            "pieces": tokens.passes(np.arange(len(copies)), self.packed),
             "index": torch.arange(columns.size).reshape(columns.shape),
             "mask": torch.from_numpy(self.false_negatives(self.batches[step])),
         }

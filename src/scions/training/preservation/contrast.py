@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
-from scions.training.preservation.importance import Importance, dropout, weighted_heads
+from scions.training.preservation.importance import Importance, dropout, padded_vectors, weighted_heads
 
 Features = Callable[[Tensor], dict[str, Tensor]]
 
@@ -46,10 +46,7 @@ class Contrast:
         """Return the loss; ``features`` are padded: ``input_ids`` and ``attention_mask``, ``[rows, tokens]``."""
         transformer: Any = self.model[0].auto_model
         with dropout(self.model):
-            first, second = (self._vectors(features) for _ in range(2))
+            first, second = (padded_vectors(self.model, features) for _ in range(2))
             with weighted_heads(transformer, self.importance):
-                general = self._vectors(features)
+                general = padded_vectors(self.model, features)
         return contrast_loss(first, second, general, self.scale)
-
-    def _vectors(self, features: dict[str, Tensor]) -> Tensor:
-        return type(self.model).forward(self.model, dict(features))["sentence_embedding"]

@@ -59,11 +59,8 @@ class Distillation:
         rng = np.random.default_rng([self.seed, step])
         places = rng.choice(count, min(ROWS, count), replace=False)
         pieces = [
-            (
-                torch.from_numpy(piece.copy()),
-                {k: v.to(self.model.device) for k, v in self.tokens.features(places[piece], self.packed).items()},
-            )
-            for piece in self.tokens.pieces(places)
+            (piece, {name: value.to(self.model.device) for name, value in features.items()})
+            for piece, features in self.tokens.passes(places, self.packed)
         ]
         # The teacher has no dropout, so the student must have none here.
         with autocast(self.model.device, self.bf16), without_dropout(self.model):

@@ -109,7 +109,7 @@ def measure_importance(
                 for name in total_sites
             }
             with _masked(modules, head_masks, site_masks):
-                first, second = (_vectors(model, features) for _ in range(2))
+                first, second = (padded_vectors(model, features) for _ in range(2))
             proxy = F.kl_div(first.log_softmax(-1), second.log_softmax(-1), log_target=True, reduction="none").sum()
             masks = [*head_masks.values(), *site_masks.values()]
             # Each row has its own masks, so one backward pass gives the gradient of every text.
@@ -211,8 +211,8 @@ def _features(model: SentenceTransformer, texts: Sequence[str], max_length: int)
     return {name: value.to(model.device) for name, value in encoded.items()}
 
 
-def _vectors(model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
-    """Return ``[rows, dimensions]``, float32."""
+def padded_vectors(model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
+    """Return ``[rows, dimensions]``, float32, by the model's own forward, also where `packed_forward` is in place."""
     return type(model).forward(model, dict(features))["sentence_embedding"].float()
 
 
