@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings
 from torch import Tensor
 from torch.nn import functional as F
 
 from scions.errors import UsageError
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.decorators import deprecated_kwargs
 
@@ -74,8 +75,6 @@ class DomainEncoder(AdapterMixin, SentenceTransformer, metaclass=_PrintsAsSenten
         deterministic: bool = False,
         **options: Any,
     ) -> None:
-        from safetensors import SafetensorError
-
         if options.get("backend", "torch") != "torch":
             raise UsageError(f"backend {options['backend']!r}: DomainEncoder computes with torch only")
         self._bank = AdapterBank()

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.integrations import init_empty_weights
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from scions.adapters.config import BottleneckConfig
+from scions.adapters.layer import AdaptedNorm, BottleneckLinear
 from scions.adapters.peft_type import FILE_PREFIX
 from scions.errors import AdapterError, ScionsError
 from scions.store.tensor_check import check_tensors
@@ -75,8 +80,6 @@ def network_of(model: SentenceTransformer) -> Any:
 
 def to_peft_config(config: Mapping[str, Any], adapter_name: str) -> Any:
     """Return PEFT's configuration object. Raises AdapterError for a method or a field that it does not know."""
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
     kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(config["peft_type"])
     if kind is None:
         raise AdapterError(f"adapter {adapter_name!r}: peft_type {config['peft_type']!r} is none that PEFT knows")
@@ -99,8 +102,6 @@ def _inject(model: SentenceTransformer, config: Any, name: str) -> None:
 
 def _twin(network: Any, config: Any) -> str | None:
     """Return the name of an adapter in the model with the same layers as this bottleneck; None: there is none."""
-    from scions.adapters.config import BottleneckConfig
-
     if not isinstance(config, BottleneckConfig):
         return None
     wanted = _geometry(config)
@@ -115,15 +116,10 @@ def _geometry(config: Any) -> tuple[Any, ...]:
 
 
 def _tuner_layers(network: Any) -> dict[str, Any]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     return {key: module for key, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
 def _add_beside(layers: Mapping[str, Any], config: Any, name: str, twin: str) -> None:
-    from peft.utils.integrations import init_empty_weights
-
-    from scions.adapters.layer import AdaptedNorm, BottleneckLinear
 
     with init_empty_weights():  # the values come from the file
         for key, layer in layers.items():

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
 
 from scions.encoder.base_info import group_rows, limit_of, row_prompts
 from scions.engine.adapter_weights import AdapterWeights
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 _MAX_COPIES = 8
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from scions.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def normalized(weights: Sequence[float], count: int) -> list[float]:

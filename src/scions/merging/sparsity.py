@@ -10,14 +10,13 @@ adapters of the upper layers only, AdapterDrop (Rücklé et al. 2021, arXiv 2010
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from scions.adapters.initial import DOWN, UP
 from scions.merging.tensor_sites import is_matrix, is_norm, place
 from scions.merging.ties import magnitude
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Factor on the magnitude of a value whose sign another adapter contradicts: our reading of "low-magnitude conflicting
 # coordinates first", between an order by magnitude alone and one by conflict alone.
@@ -41,8 +40,6 @@ def prune_values(
     Returns:
         All tensors, and the share of the matrices' values that was pruned.
     """
-    import torch
-
     moved = {name: tensors[name].float() - start[name] for name in start}
     weight = {name: difference.abs() for name, difference in moved.items()}
     for name in weight:

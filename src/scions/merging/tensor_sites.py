@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from scions.adapters.initial import DOWN, UP
 from scions.adapters.peft_type import FILE_PREFIX
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _LAYER = re.compile(r"(?:^|\.)(?P<layer>\d+)\.(?P<site>.+)$")
 _BOTTLENECK = re.compile(r"\.bottleneck_(down|up)\.(weight|bias)$")

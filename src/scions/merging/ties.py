@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from scions.errors import UsageError
 from scions.merging.averaging import average, normalized
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 DENSITY = 0.2  # as in the paper
 
@@ -34,8 +33,6 @@ def ties(
     Raises:
         UsageError: as `normalized`, or a density out of range.
     """
-    import torch
-
     if not 0 < density <= 1:
         raise UsageError(f"density=... must be above 0 and at most 1, found {density}")
     shares = normalized(weights or [1.0] * len(members), len(members))
@@ -57,8 +54,6 @@ def ties(
 
 def magnitude(tensors: object, share: float) -> float:
     """Return the absolute value at or below which ``share`` of all values lie; -1 where the share is none of them."""
-    import torch
-
     flat = torch.cat([tensor.abs().reshape(-1) for tensor in tensors])  # type: ignore[attr-defined]
     rank = round(share * flat.numel())
     return float(flat.kthvalue(rank).values) if rank else -1.0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from scions.deprecation import renamed_arguments
 from scions.errors import UsageError
@@ -26,9 +27,6 @@ from scions.mixing.provenance import derived_manifest, publish_derived, target_f
 from scions.mixing.trial import TrialBase
 from scions.routing.domains import Domains, combined, domain_vectors
 from scions.store import Manifest, default_root
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _NEEDS_DATA = ("similarity", "clusters", "greedy")
 

@@ -6,8 +6,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor
+
+from scions.data import Table
 from scions.deprecation import renamed_arguments
 from scions.errors import AdapterError, UsageError
 from scions.evaluation import Interval, evaluate, interval
@@ -20,11 +23,6 @@ from scions.mixing.trial import TrialBase
 from scions.publishing.adapter_files import write_adapter
 from scions.store import Manifest, default_root
 from scions.store.weights import find_weights_file
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from scions.data import Table
 
 STRATEGIES = ("magnitude", "sign-aware", "neurons", "layers")
 CURVE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)

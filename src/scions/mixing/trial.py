@@ -5,22 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from scions.encoder import DomainEncoder
 from scions.encoder.base_info import document_adapter
 from scions.encoder.roles import RoleEncoder, encode_role
+from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
 from scions.mixing.adapters import StoredAdapter
 from scions.publishing.adapter_files import write_adapter
 from scions.store import Manifest, resolve_base
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from scions.engine.adapter_weights import AdapterWeights
 
 
 class TrialBase:

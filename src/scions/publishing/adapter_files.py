@@ -7,22 +7,21 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
+from torch import Tensor
 
 from scions.adapters.peft_type import FILE_PREFIX
 from scions.encoder.base_info import row_space
 from scions.encoder.inject import inject_adapter
+from scions.evaluation.verdict import Verdict
 from scions.publishing.plots import SCORES, draw_scores
 from scions.store import Manifest, adapter_fingerprint, load_base, read_weights
 from scions.store.names import CONFIG_FILE, MANIFEST_FILE, WEIGHTS_FILE
 from scions.store.sparse import write_sparse
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from scions.evaluation.verdict import Verdict
 
 CARD_FILE = "README.md"
 
@@ -48,8 +47,6 @@ def write_weights(model: SentenceTransformer, method: str, base_id: str, folder:
 
 def adapter_tensors(transformer: Any) -> dict[str, Any]:
     """Return the tensors of the adapter ``default`` under the names of PEFT's file format, less `FILE_PREFIX`."""
-    from peft import get_peft_model_state_dict
-
     return get_peft_model_state_dict(transformer, adapter_name="default", save_embedding_layers=False)
 
 
@@ -111,8 +108,6 @@ def write_description(folder: Path, manifest: Manifest, card: str | None, verdic
 def _write_tensors(
     folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], sparse: bool = False
 ) -> None:
-    from safetensors.torch import save_file
-
     (folder / CONFIG_FILE).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
     if sparse:
         write_sparse(folder, tensors, int(config["init_seed"]))

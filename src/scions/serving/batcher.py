@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from scions.errors import ScionsError
 from scions.serving.errors import ApiError, busy, stopping
 from scions.serving.workers import worker_threads
 
-if TYPE_CHECKING:
-    import numpy as np
-
 _SHARE = 256  # tokens that are worth their own batch while another worker is idle
-Encode = Callable[[list[Any], list[Any], list[float]], "np.ndarray"]
+Encode = Callable[[list[Any], list[Any], list[float]], np.ndarray]
 
 
 @dataclass(eq=False)
@@ -42,8 +41,6 @@ class _Job:
     def store(self, row: int, vector: np.ndarray) -> None:
         """Store the vector of a row; with the last one the request has its answer."""
         if self.vectors is None:
-            import numpy as np
-
             self.vectors = np.empty((len(self.ids), len(vector)), dtype=np.float32)
         self.vectors[row] = vector
         self.missing -= 1

@@ -7,7 +7,9 @@ import gc
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from scions.encoder.base_info import DOCUMENT_PROMPTS, BaseInfo, Weights, document_adapter, group_rows
 from scions.serving.adapter_cache import AdapterCache
@@ -24,9 +26,6 @@ from scions.serving.settings import Settings
 from scions.serving.tokenizer import RequestTokenizer
 from scions.serving.workers import RowBatchEncoder, limit_threads, workers_for
 from scions.unit_rows import unit_rows
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Service:
@@ -211,8 +210,6 @@ class Service:
 
 def _finish(vectors: np.ndarray, dimensions: int | None, strengths: Sequence[float]) -> np.ndarray:
     """Return vectors ``[rows, dim]`` cut to ``dimensions`` and scaled to length 1; None leaves them as they are."""
-    import numpy as np
-
     if not np.isfinite(vectors).all():
         row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         message = f"input[{row}]: its vector has numbers that are not finite, at strength {strengths[row]:g}."

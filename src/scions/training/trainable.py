@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
+from scions.adapters.config import BottleneckConfig
+from scions.adapters.placement import count_layers, find_sites, rank_for_share
 from scions.errors import AdapterError, UsageError
 
 DEFAULT_SHARE = 0.036
@@ -61,8 +64,6 @@ def make_trainable(
         return TrainableParameters(parameters, sum(p.numel() for p in parameters.values()) / total, 0)
     if not 0 < share < 1:
         raise UsageError(f"the trainable share must lie between 0 and 100 %, got {share:.1%}")
-    from scions.adapters.placement import count_layers
-
     transformer: Any = model[0].auto_model
     if layers is not None and layers > count_layers(transformer):
         raise UsageError(f"layers={layers}, but the model has only {count_layers(transformer)} layers")
@@ -84,9 +85,6 @@ def make_trainable(
 def _bottleneck(
     transformer: nn.Module, total: int, method: str, share: float, rank: int | None, layers: int | None
 ) -> tuple[Any, int]:
-    from scions.adapters.config import BottleneckConfig
-    from scions.adapters.placement import find_sites, rank_for_share
-
     config = BottleneckConfig(placement=method, layers=layers, rank=rank or 1)
     if rank is None:
         inside = sum(p.numel() for p in transformer.parameters())
@@ -99,10 +97,6 @@ def _bottleneck(
 
 
 def _lora(transformer: nn.Module, total: int, share: float, rank: int | None, layers: int | None) -> tuple[Any, int]:
-    from peft import LoraConfig
-
-    from scions.adapters.config import BottleneckConfig
-    from scions.adapters.placement import find_sites
 
     sites = find_sites(transformer, BottleneckConfig(placement="houlsby", layers=layers))
     linear = {

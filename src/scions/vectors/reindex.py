@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from scions.data.files import extension
 from scions.data.shapes import spread_rows
 from scions.data.texts import iter_texts
-from scions.encoder.base_info import VectorSpace
+from scions.encoder.base_info import VectorSpace, space_of
+from scions.encoder.loading import adapter_folder, load_encoder
 from scions.errors import DataError
+from scions.store import Manifest
+from scions.store.names import BASE
 from scions.vectors.embed import EmbedReport, embed_file
 from scions.vectors.reader import read_outline
 from scions.vectors.record import source_fingerprint
@@ -61,10 +64,6 @@ def document_encoder(
     Raises:
         ScionsError: as `scions.encoder.loading.load_encoder`.
     """
-    from scions.encoder.base_info import space_of
-    from scions.encoder.loading import BASE, adapter_folder, load_encoder
-    from scions.store import Manifest
-
     folder = None if name in (None, BASE) else adapter_folder(str(name), adapters)[0]
     if folder is not None:
         manifest = Manifest.read(folder)

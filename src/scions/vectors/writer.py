@@ -12,6 +12,7 @@ import numpy as np
 
 from scions.data.files import excerpt
 from scions.errors import DataError, ScionsError, UsageError
+from scions.store import write_file
 from scions.vectors.record import METADATA, record_path, state_path
 
 FORMATS = (".npy", ".parquet", ".jsonl")
@@ -152,8 +153,6 @@ def recover(output: Path) -> dict[str, Any] | None:
     Returns:
         The state of that run with its ``settings`` and its count of ``truncated`` texts; None where there was none.
     """
-    from scions.store import write_file
-
     matrix = ResumableMatrix(output)
     state = matrix.read_state()
     text = state.get("record")

@@ -6,13 +6,13 @@ import asyncio
 import base64
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
+import numpy as np
+import orjson
 from pydantic import BaseModel, Field
-
-if TYPE_CHECKING:
-    import numpy as np
+from pydantic_core import to_json
 
 _SLICE = 64  # rows or entries written before other requests continue: a millisecond at most
 
@@ -129,8 +129,6 @@ class ErrorResponse(BaseModel):
 
 async def list_body(entries: Iterable[dict[str, Any]]) -> bytes:
     """Return the JSON of a list such as `ModelList`; other requests continue between slices of ``entries``."""
-    from pydantic_core import to_json
-
     parts: list[bytes] = []
     rest = iter(entries)
     while part := list(islice(rest, _SLICE)):
@@ -158,8 +156,6 @@ async def embeddings_body(vectors: np.ndarray, encoding: str, rest: dict[str, An
         encoding: ``float`` or ``base64`` (float32, little-endian).
         rest: the fields other than ``object`` and ``data``.
     """
-    import orjson
-
     parts: list[bytes] = []
     for start in range(0, len(vectors), _SLICE):
         if start:
