@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from scions.adapters.architectures import ARCHITECTURES, Architecture, architecture_of
+from scions.adapters.architectures import ARCHITECTURES, architecture_of
 from scions.adapters.config import BottleneckConfig
 from scions.adapters.peft_type import PREFIX
 from scions.errors import AdapterError
@@ -47,12 +47,13 @@ def find_sites(model: nn.Module, config: BottleneckConfig) -> Sites:
             f"no placement is known for the architecture {model_type!r} (known: {', '.join(sorted(ARCHITECTURES))}). "
             f"Name the output projections with target_modules; {_linear_layers(modules)}"
         )
+    parts = architecture.attention, architecture.feedforward
     head, tail = architecture.layer.split("{n}")
     pattern = re.compile(rf"^(?P<layer>(?:.*\.)?{re.escape(head)}(?P<n>\d+){re.escape(tail)})$")
     layers = sorted(
         (int(match["n"]), match["layer"])
         for match in map(pattern.match, modules)
-        if match and _is_layer(match["layer"], architecture, modules)
+        if match and all(f"{match['layer']}.{part}" in modules for part in parts)
     )
     if not layers:
         raise AdapterError(
@@ -75,8 +76,10 @@ def find_sites(model: nn.Module, config: BottleneckConfig) -> Sites:
         if config.placement == "parallel":
             inputs[bottlenecks[-1]] = f"{layer}.{architecture.feedforward_input}"
     # ModernBERT's first attention norm is nn.Identity: it has nothing to train.
-    norms = [name for name in norms if _has_weight(modules[name])] if config.train_norms else []
-    return Sites(tuple(bottlenecks), tuple(norms), inputs, tuple(layer for _, layer in layers))
+    trained = [
+        name for name in norms if config.train_norms and getattr(_base(modules[name]), "weight", None) is not None
+    ]
+    return Sites(tuple(bottlenecks), tuple(trained), inputs, tuple(layer for _, layer in layers))
 
 
 def count_layers(model: nn.Module) -> int:
@@ -129,14 +132,6 @@ def _base(module: nn.Module) -> nn.Module:
     while hasattr(module, "base_layer"):
         module = module.base_layer
     return module
-
-
-def _is_layer(layer: str, architecture: Architecture, modules: dict[str, nn.Module]) -> bool:
-    return all(f"{layer}.{part}" in modules for part in (architecture.attention, architecture.feedforward))
-
-
-def _has_weight(module: nn.Module) -> bool:
-    return getattr(_base(module), "weight", None) is not None
 
 
 def _named_targets(modules: dict[str, nn.Module], targets: str | list[str]) -> Sites:

@@ -207,7 +207,8 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
         ScionsError: the weights of base or adapter cannot be read.
     """
     pooling, dimensions = pooling_of(encoder), int(encoder.get_embedding_dimension() or 0)
-    name, query_side = base or _origin(encoder), False
+    origin = getattr(getattr(encoder[0], "auto_model", None), "name_or_path", "")
+    name, query_side = base or str(origin or "unknown/in-memory"), False
     second: str | None = None
     if adapter is None:
         first = base_fingerprint(encoder)
@@ -222,11 +223,6 @@ def space_of(encoder: SentenceTransformer, adapter: Path | None = None, *, base:
     adapter_name = None if adapter is None else adapter.name
     version = None if second is None else second[:12]
     return VectorSpace(fingerprint, base_id(name), adapter_name, pooling, dimensions, query_side, version)
-
-
-def _origin(encoder: SentenceTransformer) -> str:
-    network = getattr(encoder[0], "auto_model", None)
-    return str(getattr(network, "name_or_path", "") or "unknown/in-memory")
 
 
 class BaseEncoder(TextModel, Protocol):

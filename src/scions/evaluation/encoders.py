@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from scions.data.files import excerpt
 from scions.encoder.roles import RoleEncoder, encode_role
 from scions.errors import ScionsError
 from scions.unit_rows import unit_rows
@@ -63,7 +64,7 @@ def encode_texts(encoder: Encoder, texts: Iterable[str], *, batch_size: int = 64
     if len(broken):
         raise ScionsError(
             f"The encoder returned NaN or infinity for {len(broken)} of {len(distinct)} texts, first for text "
-            f"{int(broken[0]) + 1}: {_shortened(distinct[int(broken[0])])!r}. Its weights are damaged, or its "
+            f"{int(broken[0]) + 1}: {excerpt(distinct[int(broken[0])], 80)}. Its weights are damaged, or its "
             "precision overflows: try fp32."
         )
     # A user's encoder may ignore normalize_embeddings; dot products below are cosines all the same.
@@ -98,7 +99,3 @@ def cosines(encoder: Encoder, first: Sequence[str], second: Sequence[str], *, ba
     """Return the cosine of each row's two texts: `[n]` float32."""
     vectors = encode_texts(encoder, [*first, *second], batch_size=batch_size)
     return np.asarray(np.einsum("nd,nd->n", vectors.of(first), vectors.of(second)))
-
-
-def _shortened(text: str, width: int = 80) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

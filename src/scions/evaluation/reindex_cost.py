@@ -36,9 +36,8 @@ class Reindexing:
     @property
     def sentences(self) -> list[str]:
         """Gain and cost of both ways, a sentence each."""
-        cost = (
-            f"{self.documents:,} documents, about {_minutes(self.seconds)} here ({self.rows_per_second:,.0f} a second)"
-        )
+        time = f"{self.seconds / 60:.1f} minutes" if self.seconds >= 60 else f"{self.seconds:.0f} seconds"
+        cost = f"{self.documents:,} documents, about {time} here ({self.rows_per_second:,.0f} a second)"
         queries = f"Queries alone: {self.query_side.signed}, with 0 documents embedded anew."
         if self.two_sided is None:
             return [queries, f"Embedding all anew would take {cost}; compare_two_sided=True trains what it would gain."]
@@ -69,7 +68,3 @@ def reindexing_of(
     """
     two_sided = None if both is None else paired_difference(base, both)
     return Reindexing(gain, two_sided, documents, rows_per_second(adapted, list(texts)))
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"

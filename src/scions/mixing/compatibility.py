@@ -51,10 +51,6 @@ def _base(adapter: StoredAdapter) -> Any:
     return f"{base.id} (weights {base.weights_sha256[:12]})"
 
 
-def _weights(adapter: StoredAdapter) -> Any:
-    return adapter.manifest.base.weights_sha256
-
-
 def _config(name: str) -> Any:
     return lambda adapter: adapter.config.get(name)
 
@@ -64,7 +60,7 @@ def _modules(names: Any) -> Any:
 
 
 _COMPARING: dict[str, tuple[Any, Any]] = {
-    "base": (_weights, _base),
+    "base": (lambda m: m.manifest.base.weights_sha256, _base),
     "method": (lambda m: m.manifest.method, None),
     "placement": (_config("placement"), None),
     "layers": (_config("layers"), None),

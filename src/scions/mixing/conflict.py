@@ -30,15 +30,10 @@ def expect(names: Sequence[str], signs: Signs, limit: float = CONFLICT) -> Expec
     Of n independent signs, 1 - 2^(1 - n) are not unanimous, so the limit for pairs grows by that for a set.
     """
     allowed = limit * 2 * (1 - 2 ** (1 - len(names)))
-    listed = _listed(names)
-    if signs.fraction < allowed:
-        sentence = f"{listed}: {signs.fraction:.2f} of the signs differ (limit {allowed:.2f}); they can be mixed"
-    else:
-        sentence = (
-            f"{listed}: {signs.fraction:.2f} of the signs differ (limit {allowed:.2f}); they conflict, and the mixture "
-            "is expected to lose much of what they gained"
-        )
-    return Expectation(signs.fraction, sentence)
+    conflict = "they conflict, and the mixture is expected to lose much of what they gained"
+    result = "they can be mixed" if signs.fraction < allowed else conflict
+    figures = f"{signs.fraction:.2f} of the signs differ (limit {allowed:.2f})"
+    return Expectation(signs.fraction, f"{_listed(names)}: {figures}; {result}")
 
 
 def describe_groups(names: Sequence[str], fractions: Mapping[Pair, float], limit: float = CONFLICT) -> str:

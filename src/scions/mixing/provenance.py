@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from scions.publishing.adapter_files import write_adapter
 from scions.publishing.card import adapter_card
@@ -13,9 +16,6 @@ from scions.store import DataRecord, DomainStatistics, Initialization, Manifest,
 from scions.store.atomic import check_replaceable
 from scions.store.manifest import now
 from scions.version import __version__
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def derived_manifest(
@@ -45,10 +45,9 @@ def derived_manifest(
     first = parents[0]
     whole = first.trainable_parameters / first.trainable_share if first.trainable_share else 0.0
     count = sum(tensor.numel() for tensor in tensors.values())
-    rows: dict[str, int] = {}
+    rows: Counter[str] = Counter()
     for parent in parents:
-        for part, number in parent.data.rows.items():
-            rows[part] = rows.get(part, 0) + number
+        rows.update(parent.data.rows)
     shapes = {parent.data.shape for parent in parents}
     return replace(
         first,
@@ -64,7 +63,7 @@ def derived_manifest(
             source=source,
             fingerprint=first.data.fingerprint if len(parents) == 1 else "",
             shape=shapes.pop() if len(shapes) == 1 else "mixed",
-            rows=rows,
+            rows=dict(rows),
         ),
         max_length=max(parent.max_length for parent in parents),
         recipe={},

@@ -27,7 +27,8 @@ def adapter_card(
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "adapter", "scions", manifest.method],
     }
-    made = f", trained with Scions on {_data(manifest)}." if origin is None else f": {origin}"
+    data = f"{manifest.data.rows.get('train', 0):,} rows ({manifest.data.shape}) of `{manifest.data.source}`"
+    made = f", trained with Scions on {data}." if origin is None else f": {origin}"
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
     lines += [f"# {manifest.name}", "", f"A {manifest.method} adapter for `{manifest.base.id}`{made}", ""]
     if manifest.query_side:
@@ -61,11 +62,6 @@ def _training(manifest: Manifest) -> list[str]:
     recipe = ", ".join(f"{name} {value}" for name, value in manifest.recipe.items() if name != "reasons")
     created = f"seed: {manifest.seed}; created {manifest.created}"
     return [f"trained: {trained}{rank}", f"recipe: {recipe}", created, *manifest.data.notes]
-
-
-def _data(manifest: Manifest) -> str:
-    rows = manifest.data.rows
-    return f"{rows.get('train', 0):,} rows ({manifest.data.shape}) of `{manifest.data.source}`"
 
 
 def _general(verdict: Verdict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -25,31 +26,20 @@ class Metrics:
     def __init__(self, adapter_cache: AdapterCache) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_CacheCollector(adapter_cache))
-        registry = self.registry
-        self._requests = Counter(
-            "scions_requests", "Requests answered.", ("route", "method", "status"), registry=registry
-        )
-        self._seconds = Histogram(
-            "scions_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS, registry=registry
-        )
-        self._rows = Counter("scions_rows", "Rows encoded.", ("adapter",), registry=registry)
-        self._tokens = Counter("scions_tokens", "Tokens encoded.", ("adapter",), registry=registry)
-        self._decisions = Counter(
-            "scions_auto_decisions", "Decisions for auto and auto-rows.", ("outcome",), registry=registry
-        )
-        self._cut = Counter("scions_truncated_rows", "Texts cut to the base's length.", registry=registry)
-        self._waited = Histogram(
-            "scions_queue_seconds", "Time from queueing to the first batch.", buckets=_SECONDS, registry=registry
-        )
-        self._fill = Histogram(
-            "scions_batch_fill", "Tokens of a batch over its limit.", buckets=[n / 10 for n in range(1, 11)],
-            registry=registry,
-        )  # fmt: skip
-        self._batch_rows = Histogram(
-            "scions_batch_rows", "Rows of a batch.", buckets=[2**n for n in range(11)], registry=registry
-        )
-        self.queued = Gauge("scions_queue_rows", "Rows waiting or being encoded.", registry=registry)
-        self.connections = Gauge("scions_connections", "Open connections.", registry=registry)
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._requests = counter("scions_requests", "Requests answered.", ("route", "method", "status"))
+        self._seconds = histogram("scions_request_seconds", "Time to answer.", ("route",), buckets=_SECONDS)
+        self._rows = counter("scions_rows", "Rows encoded.", ("adapter",))
+        self._tokens = counter("scions_tokens", "Tokens encoded.", ("adapter",))
+        self._decisions = counter("scions_auto_decisions", "Decisions for auto and auto-rows.", ("outcome",))
+        self._cut = counter("scions_truncated_rows", "Texts cut to the base's length.")
+        self._waited = histogram("scions_queue_seconds", "Time from queueing to the first batch.", buckets=_SECONDS)
+        tenths, powers = [n / 10 for n in range(1, 11)], [2**n for n in range(11)]
+        self._fill = histogram("scions_batch_fill", "Tokens of a batch over its limit.", buckets=tenths)
+        self._batch_rows = histogram("scions_batch_rows", "Rows of a batch.", buckets=powers)
+        self.queued = gauge("scions_queue_rows", "Rows waiting or being encoded.")
+        self.connections = gauge("scions_connections", "Open connections.")
         self._labels: set[str] = set()
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:

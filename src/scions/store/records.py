@@ -92,7 +92,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         return _finite(float(value), path)
     if kind in (str, int, bool) and type(value) is kind:
         return value
-    raise FieldError(f"{path}: expected {_spelled(kind)}, found {_kind(value)}")
+    raise FieldError(f"{path}: expected {_NAMES.get(origin or kind, str(kind))}, found {_kind(value)}")
 
 
 def _json_value(value: Any, path: str) -> Any:
@@ -115,10 +115,6 @@ def _finite(value: float, path: str) -> float:
 
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
 _NAMES |= {dict: "an object", type(None): "null"}
-
-
-def _spelled(kind: Any) -> str:
-    return _NAMES.get(typing.get_origin(kind) or kind, str(kind))
 
 
 def _kind(value: Any) -> str:

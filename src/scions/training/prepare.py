@@ -98,7 +98,10 @@ def prepare(options: TrainOptions) -> TrainSetup:
         ScionsError: whatever is wrong with data, base or options, before anything is trained.
     """
     general = None if options.general is None else read(options.general)
-    pairs = _drift_pairs() if general is None else []
+    pairs: list[tuple[str, str]] = []
+    if general is None:
+        with suppress(OSError, DataError):
+            pairs = drift_pairs()
     if options.max_general_loss is not None and general is None and not pairs:
         raise UsageError(
             f"max_general_loss={options.max_general_loss:g}: there is nothing to measure it on, since the built-in "
@@ -166,12 +169,6 @@ def token_lengths(model: SentenceTransformer, texts: list[str], limit: int = 400
     sample = [texts[i] for i in chosen]
     encoded = model.tokenizer(sample, truncation=False, return_attention_mask=False, verbose=False)
     return [len(ids) for ids in encoded["input_ids"]]
-
-
-def _drift_pairs() -> list[tuple[str, str]]:
-    with suppress(OSError, DataError):
-        return drift_pairs()
-    return []
 
 
 def _check_held_out(splits: Splits) -> None:
