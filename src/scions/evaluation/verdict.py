@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scions.evaluation import Evaluation, Interval, PairedScore, interval, paired_difference
-
-if TYPE_CHECKING:
-    from scions.evaluation.reindex_cost import Reindexing
+from scions.evaluation.reindex_cost import Reindexing
 
 # Below this drift the summary warns: the adapter ranks general pairs visibly differently from the base.
 LOW_DRIFT = 90.0
