@@ -86,7 +86,7 @@ def test_ctrl_c_keeps_complete_chunks_and_resume_ends_in_the_same_file(embed, tm
 def test_resume_finishes_what_was_stopped_before_its_record_was_written(embed, encoder, monkeypatch, tmp_path, kind):
     embed(f"whole.{kind}")
     with monkeypatch.context() as patched:
-        patched.setattr("scions.store.write_file", _ctrl_c)
+        patched.setattr("scions.vectors.writer.write_file", _ctrl_c)
         with pytest.raises(Interrupted, match="resume=True"):
             embed(f"out.{kind}")
     record = tmp_path / f"out.{kind}.json"
