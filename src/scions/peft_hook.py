@@ -14,12 +14,7 @@ from types import ModuleType
 
 
 def import_after(trigger: str, module: str) -> None:
-    """Import ``module`` for its side effects: now if ``trigger`` has been imported, else right after it is.
-
-    Args:
-        trigger: name of a top-level module.
-        module: name of the module to import.
-    """
+    """Import ``module`` for its effects once the top-level module ``trigger`` is imported, at once if it already is."""
     if trigger in sys.modules:
         import_module(module)
     elif not any(isinstance(finder, _Finder) and finder.names == (trigger, module) for finder in sys.meta_path):

@@ -200,11 +200,7 @@ def iter_jsonl(path: Path, *, strings: bool = False) -> Iterator[tuple[int, Any]
 def iter_csv(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield the names in the header of a .csv or .tsv file, then the fields of each row, with the line each starts on.
 
-    Quoted fields may hold line breaks; blank lines are skipped.
-
-    Args:
-        path: the file.
-        columns: those to yield, None for all.
+    Quoted fields may hold line breaks; blank lines are skipped. `columns` are those to yield, None for all.
 
     Raises:
         DataError: as `iter_lines`, broken quoting, or a row that is not as long as the header.
@@ -248,9 +244,7 @@ def _csv_lines(path: Path) -> Iterator[str]:
 def iter_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Sequence[Any]]]:
     """Yield the names of a parquet file's columns, then the values of each row with its number.
 
-    Args:
-        path: the file; `.parquet.gz` is gunzipped into memory.
-        columns: those to read, None for all.
+    `columns` are those to read, None for all; `.parquet.gz` is gunzipped into memory.
 
     Raises:
         DataError: the file is empty or not a readable parquet file.

@@ -26,11 +26,8 @@ def iter_texts(path: str | Path, column: str | None = None) -> Iterator[str]:
     """Return an iterator over the texts of one file (txt, jsonl, csv, tsv, parquet; each also gzipped).
 
     Every row gives one text, in order, so that texts and rows have the same numbers. Blank lines of jsonl and csv are
-    no rows; a blank line of a txt file is a row without a text. Only parquet.gz is held in memory.
-
-    Args:
-        path: the file.
-        column: the column of the text; None recognizes it by name, or takes the only text there is.
+    no rows; a blank line of a txt file is a row without a text. Only parquet.gz is held in memory. `column` None is
+    recognized by name, or is the only text there is.
 
     Raises:
         DataError: naming file and line (parquet: row): no such file or column, an unknown kind of file, not UTF-8, a

@@ -13,11 +13,9 @@ from scions.unit_rows import unit_rows
 
 
 class QuerySideEncoder(RoleEncoder):
-    """Encode documents with one encoder and all other texts with another.
+    """Encode documents with the base, whose vectors an index holds, and all other texts with the adapted model.
 
-    Args:
-        queries: the adapted model; texts of no role are searched with, not searched.
-        documents: its base, whose vectors an index holds.
+    Texts of no role are searched with, not searched.
     """
 
     def __init__(self, queries: Any, documents: Any) -> None:
@@ -60,10 +58,7 @@ class QuerySideModel(SentenceTransformer):
 class KnownDocuments(RoleEncoder):
     """An encoder for whose documents there are vectors already: those are looked up, the rest is encoded.
 
-    Args:
-        encoder: encodes what is not known.
-        texts: the known documents, one a row of ``vectors``.
-        vectors: ``[texts, dimensions]`` of any float type; may be mapped from a file.
+    ``vectors`` of the known ``texts`` are ``[texts, dimensions]`` of any float type, and may be mapped from a file.
     """
 
     def __init__(self, encoder: Any, texts: Sequence[str], vectors: np.ndarray) -> None:

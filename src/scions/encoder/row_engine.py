@@ -23,12 +23,9 @@ from scions.store.registry import PublishedAdapter
 
 
 class RowEngine(ABC):
-    """Encode rows of token ids with one base. Any number of threads may call `encode`.
+    """Encode rows of token ids with one base, in ``dtype``; ``deterministic``: a batch for every row.
 
-    Args:
-        model: the base.
-        dtype: to compute in.
-        deterministic: a batch for every row.
+    Any number of threads may call `encode`.
     """
 
     name: ClassVar[str]

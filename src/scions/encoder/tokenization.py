@@ -31,12 +31,9 @@ class RowTokenizer:
     def tokenize(
         self, texts: Sequence[str], prompt: str = "", max_length: int | None = None
     ) -> tuple[list[list[int]], int]:
-        """Return the token ids of each text with its special tokens, and how many texts were cut.
+        """Return the token ids of each text, with the prompt before it and special tokens, and how many were cut.
 
-        Args:
-            texts: any strings.
-            prompt: put before each text.
-            max_length: in tokens, special ones included; None: uncut.
+        ``max_length`` is in tokens, special ones included; None: uncut.
         """
         if not texts:
             return [], 0
@@ -52,10 +49,7 @@ class RowTokenizer:
     ) -> tuple[list[list[int]], list[int]]:
         """Return the token ids of each row, and how many of them are its prompt's where the pooling leaves that out.
 
-        Args:
-            texts: of each row.
-            prompts: of each row.
-            limits: of each row, in tokens.
+        Texts, prompts and limits (in tokens) are those of each row.
         """
         ids: list[list[int]] = [[]] * len(texts)
         lengths = [0] * len(texts)

@@ -39,10 +39,7 @@ def expect(names: Sequence[str], signs: Signs, limit: float = CONFLICT) -> Expec
 def describe_groups(names: Sequence[str], fractions: Mapping[Pair, float], limit: float = CONFLICT) -> str:
     """Return a sentence on groups that can be mixed, every pair below the limit, and on adapters that conflict.
 
-    Args:
-        names: the adapters.
-        fractions: of every pair, in either order.
-        limit: the fraction from which on a pair conflicts.
+    ``fractions`` are those of every pair, in either order.
     """
 
     def of(one: str, other: str) -> float:

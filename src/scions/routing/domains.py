@@ -70,8 +70,7 @@ class Domains:
     def evidence(self, vectors: np.ndarray) -> np.ndarray:
         """Log-likelihood of each text in each domain, less that in the background: ``[texts, domains]`` in nats.
 
-        Args:
-            vectors: `domain_vectors` of the texts, ``[texts, dimensions]``.
+        ``vectors`` are `domain_vectors` of the texts, ``[texts, dimensions]``.
 
         Raises:
             UsageError: vectors of another number of dimensions, or none.

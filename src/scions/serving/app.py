@@ -35,9 +35,7 @@ _router = APIRouter(generate_unique_id_function=lambda route: route.name)
 def create_app(service: Service, hosts: frozenset[str] | None = None) -> FastAPI:
     """Return the ASGI app of a server, which starts and closes ``service`` in its lifespan.
 
-    Args:
-        service: answers the requests.
-        hosts: the names that clients may address it by, see `RequestMiddleware`; None for any.
+    ``hosts`` are the names that clients may address it by, see `RequestMiddleware`; None for any.
     """
     app = routes()
     app.state.service = service

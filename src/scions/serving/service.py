@@ -93,12 +93,7 @@ class Service:
     async def embed(
         self, caller: Caller, request: EmbeddingsRequest, log_fields: dict[str, Any]
     ) -> tuple[bytes, dict[str, str]]:
-        """Return the body and headers of the response to a request.
-
-        Args:
-            caller: whose share of the queue it uses, and which adapters it may.
-            request: its body.
-            log_fields: receives fields for the log line.
+        """Return the body and headers of the response to a request; ``log_fields`` receives fields for the log line.
 
         Raises:
             ApiError: the request needs something that does not exist, is not allowed, or is too much.

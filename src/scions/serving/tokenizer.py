@@ -17,12 +17,9 @@ _CHARACTERS_PER_TOKEN = 32
 
 
 class RequestTokenizer:
-    """Token ids of requests. Slices of different requests alternate in one thread.
+    """Token ids of requests, at most ``max_tokens`` each, all rows together.
 
-    Args:
-        encoder: its tokenizer does the work.
-        base_info: says what the base reads.
-        max_tokens: tokens of a request, all rows together.
+    Slices of different requests alternate in one thread.
     """
 
     def __init__(self, encoder: RowBatchEncoder, base_info: BaseInfo, max_tokens: int) -> None:

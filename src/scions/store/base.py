@@ -83,9 +83,7 @@ def resolve_base(name: str | Path | None = None) -> str:
 def load_base(name: str | Path | None = None, **kwargs: Any) -> SentenceTransformer:
     """Load a base as a SentenceTransformer, onto the GPU where there is one and the CPU otherwise.
 
-    Args:
-        name: as for `resolve_base`.
-        kwargs: passed on to `SentenceTransformer`; `device` overrides the choice.
+    `kwargs` are passed on to `SentenceTransformer`; `device` overrides the choice.
 
     Raises:
         ScionsError: as `resolve_base`, or the folder cannot be loaded.
@@ -122,10 +120,7 @@ def base_fingerprint(model_or_folder: Any) -> str:
 
     Of a model that was loaded from a folder or the Hub, the files are hashed, so that precision and adapters placed in
     it do not matter (nor do weights changed since: fingerprint a trained base after saving it). One that was built in
-    memory is hashed without its adapters, as its saved folder would be.
-
-    Args:
-        model_or_folder: a SentenceTransformer, a transformers model, or a folder.
+    memory (a SentenceTransformer or a transformers model) is hashed without its adapters, as its saved folder would be.
 
     Raises:
         ScionsError: no safetensors file (a pickle is not read), or a damaged one.

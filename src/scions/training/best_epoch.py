@@ -23,9 +23,7 @@ from scions.training.recipe import Recipe
 class BestEpoch:
     """The scores of all epochs, and the trained tensors of the best one.
 
-    Args:
-        parameters: the trained tensors.
-        score: returns the current development score, higher is better; None: keep the last weights.
+    ``score`` returns the current development score, higher is better; None: keep the last weights.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], score: Callable[[], float] | None) -> None:

@@ -84,9 +84,7 @@ def start_run_folder(run: Path, settings: dict[str, Any]) -> None:
 def clean_up_on_error(run: Path, trained_values: int) -> Iterator[None]:
     """Where the block ends in an error, leave ``run`` with complete checkpoints only, or remove it.
 
-    Args:
-        run: the folder of the checkpoints.
-        trained_values: number of trained values, from which the size of a checkpoint follows.
+    The size of a checkpoint follows from the number of trained values.
 
     Raises:
         ScionsError: the disk is full or ``run`` cannot be written.

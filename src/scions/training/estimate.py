@@ -51,11 +51,7 @@ def estimate(setup: TrainSetup, run: Path) -> None:
     Time is seconds per step and per text, measured here, times their number. Reading the data, drawing the intervals
     and fitting the linear map are left out: they take seconds, whatever the size. Memory is the peak of the process
     while measuring, and what a whole training is known to hold beyond that: a lower bound, since an allocator also
-    keeps what it cannot fill again.
-
-    Args:
-        setup: the training.
-        run: a folder for what the measured steps write.
+    keeps what it cannot fill again. ``run`` is a folder for what the measured steps write.
     """
     plan, splits, options = setup.plan, setup.splits, setup.options
     texts, recipe = setup.examples.texts, setup.plan.recipe

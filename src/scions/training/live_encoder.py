@@ -18,12 +18,9 @@ from scions.training.tokens import Tokens, encode_all
 
 
 class LiveEncoder(RoleEncoder):
-    """Unit vectors of the model as it is, without gradients.
+    """Unit vectors of the model as it is, also in training mode, without gradients.
 
-    Args:
-        model: may be in training mode.
-        max_length: tokens read of a text; None: what the base reads.
-        bf16: use bf16 where the hardware has it; not for published figures.
+    ``max_length`` None: what the base reads. ``bf16``, where the hardware has it, is not for published figures.
     """
 
     def __init__(self, model: SentenceTransformer, max_length: int | None = None, bf16: bool = True) -> None:

@@ -89,9 +89,7 @@ class DocumentVectors:
     def of(self, examples: Examples, bf16: bool) -> np.ndarray:
         """Return the base's vectors ``[texts, dimensions]`` of documents, float32, of length 1; zeros for other texts.
 
-        Args:
-            examples: rows; the first column holds queries.
-            bf16: compute in bf16 where the hardware has it.
+        The first column of ``examples`` holds queries. ``bf16``: compute in it where the hardware has it.
         """
         documents = _documents(examples)
         cut = len(prompt_of(self.base, "document"))

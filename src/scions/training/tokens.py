@@ -18,13 +18,7 @@ from scions.engine.batches import BATCH_TOKENS, batches_by_length
 
 
 class Tokens:
-    """The token ids of distinct texts.
-
-    Args:
-        model: the model whose tokenizer is used.
-        texts: distinct texts.
-        max_length: in tokens; longer texts are cut, and ``truncated`` counts them.
-    """
+    """The token ids of distinct texts, cut at ``max_length`` tokens; ``truncated`` counts those that were longer."""
 
     def __init__(self, model: SentenceTransformer, texts: Sequence[str], max_length: int) -> None:
         self.tokenizer: Any = model.tokenizer
@@ -70,11 +64,9 @@ class Tokens:
 
 
 def encode_pieces(model: nn.Module, pieces: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> torch.Tensor:
-    """Embed every piece and return the rows in their places: ``[texts, dimensions]``, float32.
+    """Embed every piece, given as the positions of its rows and its features; return the rows in their places.
 
-    Args:
-        model: maps features to ``sentence_embedding``.
-        pieces: of each piece, the positions of its rows and its features.
+    ``model`` maps features to ``sentence_embedding``; the result is ``[texts, dimensions]``, float32.
     """
     positions = torch.cat([position for position, _ in pieces])
     vectors = torch.cat([model(dict(features))["sentence_embedding"].float() for _, features in pieces])

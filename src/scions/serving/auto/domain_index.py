@@ -37,11 +37,6 @@ class DomainIndex:
 
     Manifests are read when the first request needs them, each once, in the threads that read adapters; weights are not.
     Adapters that texts cannot be routed to are no candidates; the log counts them in one line.
-
-    Args:
-        adapter_cache: the registered adapters.
-        base_sha256: of the base's weights.
-        dimensions: of its vectors.
     """
 
     def __init__(self, adapter_cache: AdapterCache, base_sha256: str, dimensions: int) -> None:

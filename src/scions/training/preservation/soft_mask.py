@@ -24,19 +24,11 @@ _PART = re.compile(r"\.(lora_A|lora_B|bottleneck_up|bottleneck_down|bottleneck_n
 def step_scales(
     transformer: Any, parameters: Mapping[str, nn.Parameter], importance: Importance
 ) -> list[tuple[nn.Parameter, Tensor]]:
-    """Return parameters and the factors on their updates; other parameters move freely.
+    """Return parameters with the factors on their updates, which broadcast over them; others move freely.
 
     Queries, keys and values of a head, and its columns of the output projection, get ``1 - importance`` of the head: in
     full fine-tuning, and in LoRA in the factor on that side. What a bottleneck adapter writes (``up``, and the norm
-    after it) gets ``1 - importance`` of the coordinate.
-
-    Args:
-        transformer: the transformers model.
-        parameters: the trained parameters.
-        importance: of the bare base.
-
-    Returns:
-        Parameters with tensors that broadcast over them.
+    after it) gets ``1 - importance`` of the coordinate. ``importance`` is that of the bare base.
     """
     trained = {id(parameter) for parameter in parameters.values()}
     projections, written = _places(transformer, importance)
