@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from scions.encoder.inject import to_peft_config
-from scions.encoder.row_engine import RowEngine
+from scions.encoder.row_engine import RowBatch, RowEngine
 from scions.engine.adapted_forward import adapter_spans, order_by_adapter, run_adapted_layers
 from scions.engine.adapter_weights import AdapterWeights, tensor_fields
 from scions.engine.attention import PackedLayout
@@ -62,20 +61,14 @@ class PackedEngine(RowEngine):
     def moved(self, weights: AdapterWeights) -> AdapterWeights:
         return weights.to(self.base_layers())
 
-    def encode_batch(
-        self,
-        token_ids: Sequence[Sequence[int]],
-        adapters: Sequence[AdapterWeights | None],
-        strengths: Sequence[float],
-        prompt_lengths: Sequence[int],
-    ) -> Tensor:
+    def encode_batch(self, batch: RowBatch) -> Tensor:
         with torch.inference_mode():
             base_layers, device = self.base_layers(), self.model.device
-            order = order_by_adapter(adapters)
-            ids = [token_ids[i] for i in order]
+            order = order_by_adapter(batch.adapters)
+            ids, adapters, strengths = ([values[i] for i in order] for values in batch[:3])
             sizes = np.fromiter(map(len, ids), np.int64, len(ids))
             flat = np.fromiter(itertools.chain.from_iterable(ids), np.int64, int(sizes.sum()))
-            spans = adapter_spans([adapters[i] for i in order], [strengths[i] for i in order], sizes, device)
+            spans = adapter_spans(adapters, strengths, sizes, device)
             layout = PackedLayout.of(torch.from_numpy(sizes).to(device))
             network = self.model[0].auto_model
             hidden = run_adapted_layers(network, base_layers, torch.from_numpy(flat).to(device), layout, spans)

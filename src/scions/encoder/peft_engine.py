@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from scions.adapters.peft_type import FILE_PREFIX
 from scions.encoder.base_info import group_rows
 from scions.encoder.inject import inject_adapter
-from scions.encoder.row_engine import RowEngine
+from scions.encoder.row_engine import RowBatch, RowEngine
 from scions.engine.adapter_weights import AdapterWeights
 from scions.errors import AdapterError
 from scions.store.registry import PublishedAdapter
@@ -97,23 +96,17 @@ class PeftEngine(RowEngine):
         )
         return context
 
-    def encode_batch(
-        self,
-        token_ids: Sequence[Sequence[int]],
-        adapters: Sequence[AdapterWeights | None],
-        strengths: Sequence[float],
-        prompt_lengths: Sequence[int],
-    ) -> Tensor:
+    def encode_batch(self, batch: RowBatch) -> Tensor:
         groups = group_rows(
             (0, 1.0, length) if adapter is None else (id(adapter), strength, length)
-            for adapter, strength, length in zip(adapters, strengths, prompt_lengths, strict=True)
+            for adapter, strength, length in zip(*batch[1:], strict=True)
         )
         parts = []
         with self.lock, torch.inference_mode(), self.autocast():
             for (_, strength, length), rows in groups.items():
-                adapter = adapters[rows[0]]
+                adapter = batch.adapters[rows[0]]
                 model = self.model if adapter is None else adapter.shared.at(self.model, strength)
-                ids = {"input_ids": [list(token_ids[i]) for i in rows]}
+                ids = {"input_ids": [list(batch.token_ids[i]) for i in rows]}
                 padded = self.model.tokenizer.pad(ids, return_tensors="pt")
                 features: dict[str, Any] = {
                     key: padded[key].to(self.model.device) for key in ("input_ids", "attention_mask")

@@ -6,7 +6,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,15 @@ from scions.errors import AdapterError, UsageError
 from scions.routing.sample import RoutingSample
 from scions.store.base import max_positions
 from scions.store.registry import PublishedAdapter
+
+
+class RowBatch(NamedTuple):
+    """Rows that are computed together: token ids, adapter (None: the bare base), strength and tokens of the prompt."""
+
+    token_ids: list[Sequence[int]]
+    adapters: list[AdapterWeights | None]
+    strengths: list[float]
+    prompt_lengths: list[int]
 
 
 class RowEngine(ABC):
@@ -42,14 +51,8 @@ class RowEngine(ABC):
         """Return ``weights`` on the device where the base is now."""
 
     @abstractmethod
-    def encode_batch(
-        self,
-        token_ids: Sequence[Sequence[int]],
-        adapters: Sequence[AdapterWeights | None],
-        strengths: Sequence[float],
-        prompt_lengths: Sequence[int],
-    ) -> Tensor:
-        """Return the vectors ``[rows, dimensions]`` float32 of one batch, in the order given; see `encode`."""
+    def encode_batch(self, batch: RowBatch) -> Tensor:
+        """Return the vectors ``[rows, dimensions]`` float32 of a batch, in its order; see `encode`."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which SentenceTransformer's own path runs in the engine's precision."""
@@ -97,14 +100,13 @@ class RowEngine(ABC):
             progress(len(known))
         tokens = FLOAT_BATCH_TOKENS if float_on_cpu else BATCH_TOKENS
         for part in batches_by_length(lengths[todo], 1 if self.deterministic else batch_size, tokens):
-            batch = todo[part]
-            rows = batch.tolist()
-            columns = [[values[i] for i in rows] for values in (token_ids, used, strengths, prompts)]
-            vectors = self.encode_batch(*columns)  # type: ignore[arg-type]
+            rows = todo[part].tolist()
+            columns: Any = ([values[i] for i in rows] for values in (token_ids, used, strengths, prompts))
+            vectors = self.encode_batch(RowBatch(*columns))
             if result is None:
                 result = torch.empty(len(lengths), vectors.shape[1], dtype=torch.float32, device=vectors.device)
             with torch.no_grad():
-                result[torch.from_numpy(batch).to(vectors.device)] = vectors
+                result[torch.from_numpy(todo[part]).to(vectors.device)] = vectors
             progress(len(rows))
         return torch.empty(0, self.dimensions, dtype=torch.float32) if result is None else result
 
