@@ -86,9 +86,14 @@ def run_layers(
     x = layout.filled(embed(network, token_ids, layout) if hidden is None else hidden)
     bias = position_bias(network, layout)
     frozen = PrepackedLayers() if frozen is None else frozen
-    for layer in layer_list(architecture, network)[first:last]:
-        modules = LayerModules.of(architecture, layer)
-        x = _run_layer(modules, x, layout, network.config.num_attention_heads, bias, frozen)
+    heads = network.config.num_attention_heads
+    for modules in layer_list(architecture, network)[first:last]:
+        layer = LayerModules.of(architecture, modules)
+        projected = _project(frozen, x, layer.query, layer.key, layer.value)
+        context = layout.attend(projected, heads, layer.attention_dropout, bias)
+        x = fused_sublayer(frozen, context, x, layer.attention, layer.output_dropout, layer.attention_norm)
+        inner = layer.activation(_project(frozen, x, layer.feedforward_input))
+        x = fused_sublayer(frozen, inner, x, layer.feedforward, layer.feedforward_dropout, layer.feedforward_norm)
     return x[: layout.tokens]
 
 
@@ -117,21 +122,6 @@ def unpack(hidden: torch.Tensor, layout: PackedLayout) -> tuple[torch.Tensor, to
     starts = torch.cumsum(layout.lengths, 0) - layout.lengths
     rows = torch.where(real, starts[:, None] + inside[None], starts[:, None])
     return hidden[rows], real.long()
-
-
-def _run_layer(
-    layer: LayerModules,
-    x: torch.Tensor,
-    layout: PackedLayout,
-    heads: int,
-    bias: torch.Tensor | None,
-    frozen: PrepackedLayers,
-) -> torch.Tensor:
-    projected = _project(frozen, x, layer.query, layer.key, layer.value)
-    context = layout.attend(projected, heads, layer.attention_dropout, bias)
-    x = fused_sublayer(frozen, context, x, layer.attention, layer.output_dropout, layer.attention_norm)
-    inner = layer.activation(_project(frozen, x, layer.feedforward_input))
-    return fused_sublayer(frozen, inner, x, layer.feedforward, layer.feedforward_dropout, layer.feedforward_norm)
 
 
 def _project(frozen: PrepackedLayers, x: torch.Tensor, *projections: nn.Module) -> torch.Tensor:

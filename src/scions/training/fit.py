@@ -134,9 +134,14 @@ def _plan_steps(
     """Tokenize the texts, mine negatives and lay out all batches."""
     if index is None:
         tokens = Tokens(model, examples.texts, recipe.max_length)
-        vectors = _base_vectors(model, examples, tokens, recipe, bf16, packed)
-        if recipe.hard_negatives and vectors is not None and examples.columns.shape[1] == 2:
-            examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
+        vectors: np.ndarray | None = None
+        if recipe.objective == "contrastive" and examples.keys is None:  # to mask false negatives, and to mine
+            model.eval()
+            # A new adapter is nearly the identity, so before the first step the model is the base.
+            with autocast(model.device, bf16):
+                vectors = encode_all(model, tokens, packed)
+            if recipe.hard_negatives and examples.columns.shape[1] == 2:
+                examples = mine_negatives(examples, vectors, seed, recipe.hard_negatives)
     else:
         tokens = query_tokens(model, examples, recipe.max_length)
         vectors = index.of(examples, bf16)
@@ -149,18 +154,6 @@ def _plan_steps(
     if recipe.objective == "deletion":
         kind = partial(DeletionSteps, seed=seed, prompt=prompt_of(model, "document"))
     return kind(batches, tokens, examples, vectors, distinct=not recipe.dropout, packed=packed, prefix=prefix)
-
-
-def _base_vectors(
-    model: SentenceTransformer, examples: Examples, tokens: Tokens, recipe: Recipe, bf16: bool, packed: bool
-) -> np.ndarray | None:
-    """Return the frozen base's vectors of all texts, where false negatives are masked or negatives mined by them."""
-    if recipe.objective != "contrastive" or examples.keys is not None:
-        return None
-    model.eval()
-    # A new adapter is nearly the identity, so before the first step the model is the base.
-    with autocast(model.device, bf16):
-        return encode_all(model, tokens, packed)
 
 
 def _arguments(recipe: Recipe, run: Path, seed: int, model: SentenceTransformer) -> Any:
