@@ -35,7 +35,7 @@ def read(
         path: the file or folder.
         shape: settles what the column names leave open.
         columns: canonical names -> the file's.
-        part: "train", "dev" or "test" of a folder.
+        part: "train", "dev" or "test" of a folder; a file is read whole.
 
     Raises:
         DataError: the data cannot be read; names file and line.

@@ -27,8 +27,7 @@ def example_queries(test: Table, before: CachedEncoder, after: CachedEncoder, co
         return []
     rows = spread_rows(len(test), count)
     queries = [test.columns["query"][row] for row in rows]
-    names = list(test.corpus)
-    texts = [test.corpus[name] for name in names]
+    names, texts = list(test.corpus), list(test.corpus.values())
     hits = []
     for encoder in (before, after):
         similarity = encoder.encode_query(queries) @ encoder.encode_document(texts).T

@@ -211,7 +211,7 @@ def read_part(data: str, part: str | None, shape: str | None, columns: dict[str,
         return getattr(read_splits(data), part or "test")  # type: ignore[no-any-return]
     if part is not None and Path(data).is_file():
         raise UsageError(f"part={part}: {data} is a file and has no parts; a file is scored as a whole")
-    return read(data, shape=shape, columns=columns, part=(part or "test") if Path(data).is_dir() else None)
+    return read(data, shape=shape, columns=columns, part=part or "test")
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class _Asked:
 def _few_shot(path: str, table: Table | None) -> Table:
     if table is None or table.shape is not Shape.LABELLED:
         raise UsageError(f"few_shot=... serves labelled data only, {_given(table)}")
-    return read(path, shape="labelled", part="train" if Path(path).is_dir() else None)
+    return read(path, shape="labelled", part="train")
 
 
 def _given(table: Table | None) -> str:

@@ -64,7 +64,7 @@ def read_holdout(
     held_out = []
     for i, source in enumerate(map(str, data)):
         if test:
-            dev, judges = _part(source, "dev", shape), _part(str(test[i]), "test", shape)
+            dev, judges = read(source, shape=shape, part="dev"), read(test[i], shape=shape, part="test")
             dev = drop_shared_rows(dev, judges)[0] if chooses else dev
             if not len(dev):
                 raise DataError(f"{source}: every row also stands in {test[i]}; dev and test must not share rows")
@@ -77,10 +77,6 @@ def read_holdout(
             parts = split_by_shares(table, {"test": 0.5}, seed)[0] if chooses else {"train": table, "test": table}
             held_out.append(HoldoutRows(parts["train"], parts["test"]))
     return held_out
-
-
-def _part(path: str, part: str, shape: str | None) -> Table:
-    return read(path, shape=shape, part=part if Path(path).is_dir() else None)
 
 
 def score_holdout(

@@ -101,8 +101,7 @@ class TrainOptions:
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(known[2:])}"
                 raise UsageError(f"unknown option {given!r} of a training; {hint}")
         values: dict[str, Any] = {"data": data, "name": name, **options}
-        for key, value in values.items():
-            values[key] = str(value) if isinstance(value, Path) else value
+        values = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
         return cls(**values)
 
     def __post_init__(self) -> None:
