@@ -48,7 +48,16 @@ def read_sts(folder: str | Path) -> dict[str, list[tuple[str, str, float]]]:
 
     Raises DataError where a file is missing, not UTF-8 or empty, or a line is not such a row; names file and line.
     """
-    return {name: _read(path) for name, path in _paths(Path(folder)).items()}
+    folder = Path(folder)
+    paths = {name: folder / f"{name}.jsonl" for name in STS_TASKS}
+    files = ", ".join(path.name for path in paths.values())
+    if not folder.is_dir():
+        state = "is no folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {state}; STS7 needs one with {files}")
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise DataError(f"{folder}: {', '.join(missing)} not found. STS7 needs all seven: {files}.")
+    return {name: _read(path) for name, path in paths.items()}
 
 
 class MeanOfTasks:
@@ -66,22 +75,6 @@ class MeanOfTasks:
             for part, start, low, high in zip(self.parts, self.bounds, edges, edges[1:], strict=False)
         ]
         return float(np.mean(values))
-
-
-def _paths(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}; STS7 needs one with "
-            f"{', '.join(f'{name}.jsonl' for name in STS_TASKS)}"
-        )
-    paths = {name: folder / f"{name}.jsonl" for name in STS_TASKS}
-    missing = [path.name for path in paths.values() if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"{folder}: {', '.join(missing)} not found. STS7 needs all seven: "
-            f"{', '.join(path.name for path in paths.values())}."
-        )
-    return paths
 
 
 def _read(path: Path) -> list[tuple[str, str, float]]:

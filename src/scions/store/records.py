@@ -18,13 +18,25 @@ class FieldError(ValueError):
     """A value that does not fit its field; the text starts with the field's path."""
 
 
-def to_object(record: Any) -> dict[str, Any]:
+def to_object(record: Any, path: str = "") -> dict[str, Any]:
     """Return a JSON object of a record's fields in their order, and of the keys in `extra` beside them.
 
     Raises:
         FieldError: a value has another type than its field declares, or is not finite.
     """
-    return _write(record, "")
+    hints, out = _hints(typing.cast(Any, type(record))), {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if field.name == EXTRA:
+            continue
+        here = f"{path}.{field.name}" if path else field.name
+        out[field.name] = to_object(value, here) if dataclasses.is_dataclass(value) else value
+        # Checked when written: a mistake shows where it is made, not when the file is opened.
+        _read(hints[field.name], out[field.name], here)
+    for name, value in record.extra.items():
+        _read(Any, value, f"{path}.{name}" if path else name)
+        out.setdefault(name, value)
+    return out
 
 
 def from_object(kind: type[R], value: Any, path: str = "") -> R:
@@ -53,22 +65,6 @@ def from_object(kind: type[R], value: Any, path: str = "") -> R:
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
-
-
-def _write(record: Any, path: str) -> dict[str, Any]:
-    hints, out = _hints(typing.cast(Any, type(record))), {}
-    for field in dataclasses.fields(record):
-        value = getattr(record, field.name)
-        if field.name == EXTRA:
-            continue
-        here = f"{path}.{field.name}" if path else field.name
-        out[field.name] = _write(value, here) if dataclasses.is_dataclass(value) else value
-        # Checked when written: a mistake shows where it is made, not when the file is opened.
-        _read(hints[field.name], out[field.name], here)
-    for name, value in record.extra.items():
-        _read(Any, value, f"{path}.{name}" if path else name)
-        out.setdefault(name, value)
-    return out
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
