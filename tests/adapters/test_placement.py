@@ -101,7 +101,7 @@ def test_only_the_upper_layers(load):
     sites = find_sites(network, BottleneckConfig(layers=1))
     assert sites.bottlenecks == ("encoder.layer.1.attention.output.dense", "encoder.layer.1.output.dense")
     assert sites.layers == ("encoder.layer.1",)
-    with pytest.raises(AdapterError, match="layers=3, but the model has only 2 layers"):
+    with pytest.raises(AdapterError, match="`layers=3`, but the model has only 2 layers"):
         find_sites(network, BottleneckConfig(layers=3))
 
 

@@ -92,7 +92,7 @@ def test_doubts_show_columns_a_row_and_the_flags(tmp_path: Path, row: dict) -> N
     assert ", ".join(row) in message
     assert repr(next(iter(row.values()))) in message
     assert "columns={'anchor': 'COL', 'positive': 'COL'}" in message
-    assert "shape=texts|pairs" in message
+    assert "shape='texts|pairs" in message
 
 
 @pytest.mark.parametrize("values", [(0, 1), ("0", "1"), (True, False), (0.0, 1.0)])
@@ -101,7 +101,7 @@ def test_judged_pairs_are_never_all_taken_for_positives(tmp_path: Path, values: 
     assert table(tmp_path, quora).shape is Shape.BINARY
     unnamed = [{"anchor": A, "positive": B, "fits": value} for value in values]
     with pytest.raises(
-        DataError, match=r"'fits' beside a pair holds 0 and 1.*columns=\{'label': 'fits'\}.*shape=pairs"
+        DataError, match=r"'fits' beside a pair holds 0 and 1.*columns=\{'label': 'fits'\}.*shape='pairs'"
     ):
         table(tmp_path, unnamed)
     assert table(tmp_path, unnamed, columns={"label": "fits"}).shape is Shape.BINARY
@@ -184,7 +184,7 @@ def test_an_empty_group_stands_alone(tmp_path: Path) -> None:
         (Table(Shape.LABELLED, {"text": [A, B], "label": ["x", "x"]}, "src"), "src: all 2 labels are 'x'"),
         (
             Table(Shape.BINARY, {"sentence1": [A], "sentence2": [B], "label": [1]}, "src"),
-            "both 0 and 1.*shape=pairs",
+            "both 0 and 1.*shape='pairs'",
         ),
         (
             Table(Shape.SCORED, {"sentence1": [A], "sentence2": [B], "score": [0.5]}, "src"),

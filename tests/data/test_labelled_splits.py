@@ -65,7 +65,7 @@ def test_large_labels_give_their_share_and_rare_ones_train() -> None:
 
 def test_a_label_of_three_rows_beside_one_other_is_refused_with_what_it_needs() -> None:
     with pytest.raises(
-        DataError, match=r"a label needs 4 rows, 2 to train.*too small: 'c1' \(3\).*test=... and dev=..."
+        DataError, match=r"a label needs 4 rows, 2 to train.*too small: 'c1' \(3\).*`test=...` and `dev=...`"
     ):
         split(labelled([60, 3]))
     check(split(labelled([60, 4])))

@@ -64,7 +64,7 @@ def test_a_column_by_name(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"headline": "t", "summary": "s"}\n')
     assert list(iter_texts(path, "summary")) == ["s"]
-    with pytest.raises(DataError, match=r"First row: headline='t', summary='s'\. Settle it with column=NAME"):
+    with pytest.raises(DataError, match=r"First row: headline='t', summary='s'\. Settle it with `column='NAME'`"):
         list(iter_texts(path))
     with pytest.raises(DataError, match="no column 'sumary'; did you mean 'summary'"):
         list(iter_texts(path, "sumary"))

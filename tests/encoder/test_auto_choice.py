@@ -177,7 +177,7 @@ def test_what_auto_cannot_stand_for(domains):
             domains.encode_document([LAW, FEVER], adapter=wrong)
     with pytest.raises(UsageError, match=r"encoder.route\(texts\).adapter"):
         domains.space("auto")
-    with pytest.raises(UsageError, match="output_value='token_embeddings': only for the bare base"):
+    with pytest.raises(UsageError, match="`output_value='token_embeddings'`: only for the bare base"):
         domains.encode([LAW], adapter="auto", output_value="token_embeddings")
     with pytest.raises(UsageError, match="row 2 is None"):
         domains.encode([LAW, None], adapter="auto")

@@ -116,7 +116,7 @@ def test_a_base_that_has_moved(publish_adapter, tiny_base):
         id="/nowhere/tiny", weights_sha256=base_fingerprint(tiny_base), architecture="bert", hidden_size=32, layers=2
     )
     _, trained = publish_adapter("legal", base=gone)
-    with pytest.raises(ScionsError, match=r"pass base=\.\.\."):
+    with pytest.raises(ScionsError, match=r"pass `base=\.\.\.`"):
         load_encoder("legal", device="cpu")
     found = load_encoder("legal", base=str(tiny_base), device="cpu")
     np.testing.assert_array_equal(found.encode(TEXTS), trained.encode(TEXTS))

@@ -52,7 +52,7 @@ def test_a_full_disk_later_keeps_the_checkpoint_before(write, short, adapters_as
     data = write("pairs")
     with monkeypatch.context() as patched:
         _fails_at(patched, 3, FULL)
-        with pytest.raises(ScionsError, match=r"disk is full.* checkpoint-2 is kept: resume it with resume=True"):
+        with pytest.raises(ScionsError, match=r"disk is full.* checkpoint-2 is kept: resume it with `resume=True`"):
             train(data, "legal", force=True, **short)
     assert list_adapters() == []
     assert not (adapters_aside / ".training-legal" / "checkpoint-3").exists()

@@ -62,7 +62,7 @@ def test_distillation_keeps_more_than_none(write, short):
 
 def test_general_texts_that_nothing_reads_are_refused(write, short, adapters_aside):
     for parts in ("none", "mask,contrast"):
-        with pytest.raises(UsageError, match=r"general_texts=\'own\'.*leave preserve=\.\.\. out"):
+        with pytest.raises(UsageError, match=r"`general_texts=\'own\'`.*leave `preserve=\.\.\.` out"):
             train(write("pairs"), "legal", preserve=parts, **OWN, **short)
     assert not adapters_aside.exists()
 

@@ -191,7 +191,7 @@ def test_an_existing_name_is_refused_before_anything_is_read(publish_adapter, sh
 def test_a_folder_that_is_no_adapter_is_never_replaced(adapters_aside, short):
     (adapters_aside / "legal").mkdir(parents=True)
     (adapters_aside / "legal" / "thesis.txt").write_text("x")
-    with pytest.raises(AdapterError, match="not even with force=True"):
+    with pytest.raises(AdapterError, match="not even with `force=True`"):
         train("/nowhere/data.jsonl", "legal", force=True, **short)
 
 

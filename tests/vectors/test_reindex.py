@@ -297,7 +297,7 @@ def test_killed_at_any_step_vectors_never_stand_beside_the_record_of_others(
             found = read_vectors(path)
             np.testing.assert_allclose(found.matrix, after if found.space == space.fingerprint else before, atol=1e-6)
         else:
-            with pytest.raises(DataError, match="repeat it with resume=True"):
+            with pytest.raises(DataError, match="repeat it with `resume=True`"):
                 read_vectors(path)
         plan = plan_migration(path, source, space, output=path)
         if plan.needed:

@@ -62,7 +62,7 @@ def find_sites(model: nn.Module, config: BottleneckConfig) -> Sites:
         )
     if config.layers is not None:
         if config.layers > len(layers):
-            raise AdapterError(f"layers={config.layers}, but the model has only {len(layers)} layers")
+            raise AdapterError(f"`layers={config.layers}`, but the model has only {len(layers)} layers")
         layers = layers[-config.layers :]
     bottlenecks: list[str] = []
     norms: list[str] = []

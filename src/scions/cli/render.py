@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scions.cli.flags import with_flags
+
 OUTCOME_STYLES = {"better": "green", "no measurable difference": "yellow", "worse": "red", "forgets too much": "red"}
 
 
@@ -23,13 +25,13 @@ def errors() -> Console:
 
 
 def print_note(text: str) -> None:
-    """Print a remark on stderr."""
-    errors().print(Text(f"note: {text}", style="yellow"), soft_wrap=True)
+    """Print a remark of the library on stderr; parameters in it become flags."""
+    errors().print(Text(f"note: {with_flags(text)}", style="yellow"), soft_wrap=True)
 
 
 def print_stage(text: str) -> None:
-    """Print the current stage on stderr."""
-    errors().print(Text(f"* {text}", style="cyan"), soft_wrap=True)
+    """Print the current stage on stderr; parameters in it become flags."""
+    errors().print(Text(f"* {with_flags(text)}", style="cyan"), soft_wrap=True)
 
 
 def print_line(text: str, style: str = "") -> None:

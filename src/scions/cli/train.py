@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scions.cli.exit_codes import WORSE, exit_code, report
-from scions.cli.flags import with_flags
 from scions.cli.options import AdaptersFolder, base_option, optional, parse_columns
 from scions.errors import AdapterError, Interrupted, ScionsError, UsageError
 from scions.store import Manifest, check_name, default_root
@@ -203,7 +202,7 @@ def _train_one(source: str, name: str, settings: dict[str, Any]) -> TrainResult:
 
         def stage(text: str) -> None:
             bar.close()
-            print_stage(with_flags(text))
+            print_stage(text)
 
         return run(
             source,

@@ -77,7 +77,7 @@ def print_plan(name: str, plan: Plan, dry_run: bool = False) -> None:
         rows.append(("memory", f"at least {size(plan.memory_bytes)}", "of the whole process at its peak"))
     print_table(f"Recipe for {name}", ("setting", "value", "reason"), rows)
     for note in plan.notes:
-        print_note(with_flags(note))
+        print_note(note)
     if dry_run:
         print_line("Nothing was trained (--dry-run).")
 

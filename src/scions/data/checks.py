@@ -19,7 +19,7 @@ def check_trainable(table: Table) -> None:
         labels = set(table.columns["label"])
         if len(labels) == 1:
             need = "both 0 and 1" if table.shape is Shape.BINARY else "at least two"
-            hint = "; rows that all match train as pairs: shape=pairs" if labels == {1} else ""
+            hint = "; rows that all match train as pairs: `shape='pairs'`" if labels == {1} else ""
             raise DataError(
                 f"{table.source}: all {len(table)} labels are {labels.pop()!r}; {need} are needed to learn from{hint}"
             )
@@ -37,7 +37,7 @@ def check_trainable(table: Table) -> None:
 def check_scorable(table: Table, part: str) -> None:
     """Raise DataError where a held-out part cannot rank encoders: one label, equal scores, no label twice."""
     where = f"{table.source}, {part} rows"
-    more = f"Add rows, or name a file with {part}=..."
+    more = f"Add rows, or name a file with `{part}=...`"
     if table.shape in (Shape.LABELLED, Shape.BINARY):
         labels = table.columns["label"]
         if len(set(labels)) < 2:

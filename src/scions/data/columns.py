@@ -110,8 +110,8 @@ def raise_ambiguous(rows: Rows, why: str) -> NoReturn:
     sample = ", ".join(f"{name}={excerpt(rows.rows[0].get(name), 40)}" for name in rows.columns)
     raise AmbiguousColumns(
         f"{rows.path}: {why}. Columns found: {', '.join(rows.columns) or 'none'}. First row: {sample}. "
-        "Settle it with columns={'anchor': 'COL', 'positive': 'COL'} (or text, label, sentence1, sentence2, score, "
-        f"query, negative, group) and/or shape={'|'.join(shape.value for shape in _FILE_SHAPES)}"
+        "Settle it with `columns={'anchor': 'COL', 'positive': 'COL'}` (or text, label, sentence1, sentence2, score, "
+        f"query, negative, group) and/or `shape='{'|'.join(shape.value for shape in _FILE_SHAPES)}'`"
     )
 
 
@@ -240,7 +240,7 @@ def _judged_pair_shape(roles: _Roles) -> Shape:
         raise_ambiguous(
             roles.rows,
             f"column {column!r} holds whole numbers other than 0 and 1: if they are grades of similarity say "
-            f"columns={ {'score': column} }; if they are classes, keep the rows that match as positive pairs",
+            f"`columns={ {'score': column} }`; if they are classes, keep the rows that match as positive pairs",
         )
     raise not_binary_error(roles.rows.path, column, values)
 
@@ -280,7 +280,7 @@ def _choose_shape(roles: _Roles, allowed: list[Shape]) -> Shape:
             raise_ambiguous(
                 roles.rows,
                 f"column {judges!r} beside a pair holds 0 and 1: if it judges the pair say "
-                f"columns={ {'label': judges} }, if it does not, shape=pairs",
+                f"`columns={ {'label': judges} }`, if it does not, `shape='pairs'`",
             )
     if guess in allowed:
         return guess

@@ -196,7 +196,7 @@ def _choose_part(folder: Path, parts: list[str], part: str | None) -> str:
         return parts[0]
     name = None if part is None else part_name(part)
     if name not in parts:
-        problem = "several parts, so say which one (part=...)" if part is None else f"no part {part!r}"
+        problem = "several parts, so say which one (`part=...`)" if part is None else f"no part {part!r}"
         raise UsageError(f"{folder}: {problem}; the folder has: {', '.join(parts) or 'none'}")
     return name
 

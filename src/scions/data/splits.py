@@ -48,7 +48,7 @@ def split_by_shares(table: Table, shares: dict[str, float], seed: int) -> tuple[
     if len(table) < FEWEST_ROWS:
         raise DataError(
             f"{table.source}: {len(table)} rows; figures on held-out rows need at least {FEWEST_ROWS} rows "
-            "(50 or more recommended). Add rows, or name separate files with test=... and dev=..."
+            "(50 or more recommended). Add rows, or name separate files with `test=...` and `dev=...`"
         )
     groups, notes = group_rows(table)
     sizes = Counter(groups)
@@ -57,7 +57,7 @@ def split_by_shares(table: Table, shares: dict[str, float], seed: int) -> tuple[
         raise DataError(
             f"{table.source}: all {len(table)} rows fall into {len(sizes)} group(s) that must stay together, "
             f"and {needed} are needed to hold out {' and '.join(shares)}; "
-            "name separate files with test=... and dev=..."
+            "name separate files with `test=...` and `dev=...`"
         )
     targets = {name: min(CAPS[name], max(1, round(share * len(table)))) for name, share in shares.items()}
     if table.shape is Shape.TEXTS:
@@ -94,8 +94,8 @@ def _labels_too_small(table: Table, parts: list[str]) -> DataError:
     return DataError(
         f"{table.source}: {len(table)} rows of {len(counts)} labels cannot be split: a label needs 4 rows, 2 to train "
         f"and 1 each for dev and test, and a part at least two labels and two rows of one{some}. "
-        f"Add rows, name separate files with {' and '.join(f'{part}=...' for part in parts)}, or leave the labels out "
-        "with shape=texts"
+        f"Add rows, name separate files with {' and '.join(f'`{part}=...`' for part in parts)}, or leave the labels "
+        "out with `shape='texts'`"
     )
 
 

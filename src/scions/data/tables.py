@@ -48,7 +48,7 @@ def build_table(rows: Rows, recognized: RecognizedColumns) -> Table:
     if count * 2 > len(rows.rows):
         raise DataError(
             f"{rows.path}: {count} of {len(rows.rows)} rows have nothing in a needed column; "
-            f"{'; '.join(notes)}. Fill them in, or name other columns with columns=..."
+            f"{'; '.join(notes)}. Fill them in, or name other columns with `columns=...`"
         )
     return Table(shape, table, rows.path, group=group, notes=notes)
 

@@ -41,7 +41,7 @@ def iter_texts(path: str | Path, column: str | None = None) -> Iterator[str]:
     kind = file_format(path)
     if kind == ".txt":
         if column not in (None, "text"):
-            raise DataError(f"{path}: a .txt file has no columns; leave out column=...")
+            raise DataError(f"{path}: a .txt file has no columns; leave out `column=...`")
         return _checked(((f"{path}:{number}", line) for number, line in iter_lines(path)), "line")
     if kind == ".jsonl":
         values = _jsonl_values(path, column)
@@ -96,5 +96,5 @@ def _text_column(path: Path, names: list[str], sample: dict[str, Any], column: s
     except AmbiguousColumns:
         row = ", ".join(f"{name}={excerpt(sample.get(name), 40)}" for name in names)
         raise DataError(
-            f"{path}: cannot tell which column is the text. First row: {row}. Settle it with column=NAME"
+            f"{path}: cannot tell which column is the text. First row: {row}. Settle it with `column='NAME'`"
         ) from None

@@ -26,7 +26,7 @@ def check_load(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name in _LOAD_ANY or (name in _LOAD_OFF and (not value or value == "auto")):
             continue
-        raise UsageError(f"load_adapter takes no {name}={value!r}; it takes peft_model_id, adapter_name and replace")
+        raise UsageError(f"load_adapter takes no `{name}={value!r}`; it takes peft_model_id, adapter_name and replace")
 
 
 def check_encode(
@@ -66,7 +66,7 @@ def check_encode(
 def only_parent(rows: Sequence[Any], output_value: Any, device: Any, pool: Any, extra: Mapping[str, Any]) -> str:
     """Return what in a call only SentenceTransformer itself can do; empty where there is nothing."""
     if output_value != "sentence_embedding":
-        return f"output_value={output_value!r}"
+        return f"`output_value={output_value!r}`"
     if pool is not None or isinstance(device, (list, tuple)):
         return "encoding with several processes"
     special = sorted(set(extra) - {"task"})

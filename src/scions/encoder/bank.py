@@ -50,7 +50,7 @@ class AdapterBank:
             if previous is not None and not replace:
                 raise AdapterError(
                     f"an adapter {weights.name!r} is loaded already (version {previous.version}); "
-                    "pass replace=True to put another in its place, or choose another name"
+                    "pass `replace=True` to put another in its place, or choose another name"
                 )
             self._set({**self._adapters, weights.name: weights})
 

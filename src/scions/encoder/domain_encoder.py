@@ -179,7 +179,7 @@ class DomainEncoder(AdapterMixin, SentenceTransformer, metaclass=_PrintsAsSenten
             self._resolve_inference_device(device)
         choice = self._default if adapter is SET_ADAPTER else adapter
         strengths = strength_rows(strength, len(rows))
-        not_bare = UsageError(f"{special}: only for the bare base; pass adapter=None")
+        not_bare = UsageError(f"{special}: only for the bare base; pass `adapter=None`")
         if special and is_auto(choice):
             raise not_bare
         task = kwargs.get("task")

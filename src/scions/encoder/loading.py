@@ -136,7 +136,7 @@ def _base_place(wanted: str, explicit: str | None, folder: Path, manifest: Manif
             raise
         raise ScionsError(
             f"{folder}: the base model of adapter {manifest.name!r} was not found: {error}. "
-            "If it lies elsewhere, pass base=..."
+            "If it lies elsewhere, pass `base=...`"
         ) from error
 
 

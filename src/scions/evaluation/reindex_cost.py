@@ -40,7 +40,10 @@ class Reindexing:
         cost = f"{self.documents:,} documents, about {time} here ({self.rows_per_second:,.0f} a second)"
         queries = f"Queries alone: {self.query_side.signed}, with 0 documents embedded anew."
         if self.two_sided is None:
-            return [queries, f"Embedding all anew would take {cost}; compare_two_sided=True trains what it would gain."]
+            return [
+                queries,
+                f"Embedding all anew would take {cost}; `compare_two_sided=True` trains what it would gain.",
+            ]
         return [queries, f"Both sides: {self.two_sided.signed}, with every document embedded anew: {cost}."]
 
     def to_dict(self) -> dict[str, Any]:

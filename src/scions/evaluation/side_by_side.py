@@ -160,7 +160,7 @@ def evaluate(
     stage = on_stage or (lambda text: None)
     names = list(dict.fromkeys(str(n) for n in ([encoders] if isinstance(encoders, (str, Path)) else encoders)))
     if data is None and sts is None:
-        raise UsageError("nothing to score on: give data=..., or sts=..., or both")
+        raise UsageError("nothing to score on: give `data=...`, or `sts=...`, or both")
     if not names:
         raise UsageError("nothing to score: name an adapter or a model")
     # Files are checked before anything is loaded or scored.
@@ -172,7 +172,7 @@ def evaluate(
     known = None if vectors is None else read_vectors(vectors)
     if known is not None and (table is None or table.shape is not Shape.RETRIEVAL):
         raise UsageError(
-            f"vectors=... are those of a corpus, which only retrieval data (a BEIR folder) has, {_given(table)}"
+            f"`vectors=...` are those of a corpus, which only retrieval data (a BEIR folder) has, {_given(table)}"
         )
     asked = _resolved(names, base, None if adapters is None else Path(adapters))
     if known is not None and table is not None:
@@ -207,10 +207,10 @@ def read_part(data: str, part: str | None, shape: str | None, columns: dict[str,
     """
     if data.partition(":")[0] == "docstrings" and not Path(data).exists():
         if part not in (None, "train", "dev", "test"):
-            raise UsageError(f"part={part!r}: the built-in corpus has train, dev and test")
+            raise UsageError(f"`part={part!r}`: the built-in corpus has train, dev and test")
         return getattr(read_splits(data), part or "test")  # type: ignore[no-any-return]
     if part is not None and Path(data).is_file():
-        raise UsageError(f"part={part}: {data} is a file and has no parts; a file is scored as a whole")
+        raise UsageError(f"`part={part!r}`: {data} is a file and has no parts; a file is scored as a whole")
     return read(data, shape=shape, columns=columns, part=part or "test")
 
 
@@ -237,12 +237,12 @@ class _Asked:
 
 def _few_shot(path: str, table: Table | None) -> Table:
     if table is None or table.shape is not Shape.LABELLED:
-        raise UsageError(f"few_shot=... serves labelled data only, {_given(table)}")
+        raise UsageError(f"`few_shot=...` serves labelled data only, {_given(table)}")
     return read(path, shape="labelled", part="train")
 
 
 def _given(table: Table | None) -> str:
-    return "without data=..." if table is None else f"and {table.source} is {table.shape.value}"
+    return "without `data=...`" if table is None else f"and {table.source} is {table.shape.value}"
 
 
 def _resolved(names: Sequence[str], base: str | None, adapters: Path | None) -> list[_Asked]:

@@ -22,7 +22,7 @@ def halves(texts: Iterable[str], source: str) -> tuple[list[str], list[str]]:
     if len(long) < FEWEST_TEXTS:
         raise DataError(
             f"{source}: {len(long)} distinct texts have {FEWEST_WORDS} words or more, and scoring plain texts by their "
-            f"halves needs {FEWEST_TEXTS}. Give more texts, or labelled files as dev=... and test=..."
+            f"halves needs {FEWEST_TEXTS}. Give more texts, or labelled files as `dev=...` and `test=...`"
         )
     cuts = [cut_place(words) for words in long]
     return (

@@ -72,7 +72,7 @@ class Verdict:
             SAME: "No measurable difference: held-out rows cannot tell the adapter from the base",
             WORSE: "Worse: the base beats the adapter on held-out rows",
             FORGETS: f"Forgets too much: general text lost {self.general_loss or 0:.2f} points, more than "
-            "max_general_loss=... allows. On held-out rows",
+            "`max_general_loss=...` allows. On held-out rows",
         }
         sentence = f"{words[self.outcome]}: {figures}."
         best = max(self.baselines.items(), key=lambda item: item[1].value, default=None)

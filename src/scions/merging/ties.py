@@ -34,7 +34,7 @@ def ties(
         UsageError: as `normalized`, or a density out of range.
     """
     if not 0 < density <= 1:
-        raise UsageError(f"density=... must be above 0 and at most 1, found {density}")
+        raise UsageError(f"`density=...` must be above 0 and at most 1, found {density}")
     shares = normalized(weights or [1.0] * len(members), len(members))
     merged = average(members, shares)
     trimmed = []

@@ -94,7 +94,7 @@ def compare(
     """
     several = read_several(names, None if adapters is None else Path(adapters))
     if base is not None and texts is None:
-        raise UsageError("base=... has no use without texts=..., which it encodes")
+        raise UsageError("`base=...` has no use without `texts=...`, which it encodes")
     check_comparable(several)
     tensors = {a.name: compared(a.tensors) for a in several}
     domain_cosines, notes = _domain_cosines(several)

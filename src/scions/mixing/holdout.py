@@ -43,7 +43,7 @@ def check_row_options(data: object, shape: str | None, base: str | None) -> None
     """Raise UsageError where options of rows are given without rows."""
     for name, value in (("shape", shape), ("base", base)):
         if value is not None and not data:
-            raise UsageError(f"{name}=... has no use without rows: give data=...")
+            raise UsageError(f"`{name}=...` has no use without rows: give `data=...`")
 
 
 def read_holdout(
@@ -60,7 +60,7 @@ def read_holdout(
         DataError: a file that cannot be read, is too small to be halved, or has only rows that are also in its test.
     """
     if test and len(test) != len(data):
-        raise UsageError(f"each data=... needs its test=...: found {len(data)} of data and {len(test)} of test")
+        raise UsageError(f"each `data=...` needs its `test=...`: found {len(data)} of data and {len(test)} of test")
     held_out = []
     for i, source in enumerate(map(str, data)):
         if test:

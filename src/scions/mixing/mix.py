@@ -184,15 +184,17 @@ def _check_options(
     if strategy not in STRATEGIES:
         raise UsageError(f"strategy {strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
     if strategy == "weighted" and weights is None:
-        raise UsageError("strategy 'weighted' needs a weight for each adapter: give weights=...")
+        raise UsageError("strategy 'weighted' needs a weight for each adapter: give `weights=...`")
     if weights is not None and strategy not in ("weighted", "ties"):
-        raise UsageError(f"strategy {strategy!r} chooses its own weights; weights=... goes with 'weighted' and 'ties'")
+        raise UsageError(
+            f"strategy {strategy!r} chooses its own weights; `weights=...` goes with 'weighted' and 'ties'"
+        )
     if strategy in _NEEDS_DATA and not data:
-        raise UsageError(f"strategy {strategy!r} chooses by rows: give data=...")
+        raise UsageError(f"strategy {strategy!r} chooses by rows: give `data=...`")
     if target is not None and strategy != "greedy":
-        raise UsageError(f"target=... is where greedy mixing starts; strategy {strategy!r} has no use for it")
+        raise UsageError(f"`target=...` is where greedy mixing starts; strategy {strategy!r} has no use for it")
     if density is not None and strategy != "ties":
-        raise UsageError(f"density=... is the share that TIES does not trim; strategy {strategy!r} has no use for it")
+        raise UsageError(f"`density=...` is the share that TIES does not trim; strategy {strategy!r} has no use for it")
 
 
 def _listed(paths: Sequence[str | Path] | str | Path) -> list[str | Path]:

@@ -130,7 +130,7 @@ def prune(
         DataError: rows that cannot be read.
     """
     if curve and data is None:
-        raise UsageError("a curve of scores needs rows: give data=...")
+        raise UsageError("a curve of scores needs rows: give `data=...`")
     check_row_options(data, shape, base)
     place = Path(adapters) if adapters is not None else default_root()
     folder = target_folder(name, place, output, force)
@@ -209,7 +209,7 @@ def prune_adapter(
     if not 0 < sparsity < 1:
         raise UsageError(f"sparsity must lie between 0 and 1 (0.9 takes nine of ten values out), found {sparsity}")
     if bool(against) != (strategy == "sign-aware"):
-        needed = "needs adapters to compare signs with: give against=..." if not against else "takes no against=..."
+        needed = "needs adapters to compare signs with: give `against=...`" if not against else "takes no `against=...`"
         raise UsageError(f"strategy {strategy!r} {needed}")
     if not adapter.is_bottleneck:
         raise AdapterError(f"{adapter.name}: is {adapter.manifest.method}; only bottleneck adapters can be pruned")

@@ -27,7 +27,7 @@ def check_picture(path: Path, force: bool) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"{path}: the folder {path.parent} does not exist")
     if path.exists() and not force:
-        raise UsageError(f"{path} exists; replace it with force=True")
+        raise UsageError(f"{path} exists; replace it with `force=True`")
 
 
 def draw_scores(verdict: Verdict) -> bytes:

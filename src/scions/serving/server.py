@@ -37,7 +37,7 @@ def check_host(host: str, keys: Keys | None) -> None:
         UsageError: ``host`` is not this machine's own address and there are no keys.
     """
     if keys is None and not _is_loopback(host):
-        raise UsageError(f"host={host} is open to the network, which needs keys=...; or use host=127.0.0.1")
+        raise UsageError(f"`host={host!r}` is open to the network, which needs `keys=...`; or use `host='127.0.0.1'`")
 
 
 def build(
@@ -94,7 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        problem = "the port is taken; choose another with port=..." if taken else str(error)
+        problem = "the port is taken; choose another with `port=...`" if taken else str(error)
         raise UsageError(f"cannot listen on {host}:{port}: {problem}") from error
     return listening
 

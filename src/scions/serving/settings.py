@@ -41,10 +41,10 @@ class Settings:
         for name, value in vars(self).items():
             minimum = 0 if name == "linger" else 1
             if value < minimum:
-                raise UsageError(f"{name}={value} is too small; it must be at least {minimum}")
+                raise UsageError(f"`{name}={value}` is too small; it must be at least {minimum}")
         if self.queue_rows < 2 * self.max_rows:
             # One client may fill half of the queue, and the largest request must fit into that half.
             raise UsageError(
-                f"queue_rows={self.queue_rows} is too small; with max_rows={self.max_rows} it must be at least "
+                f"`queue_rows={self.queue_rows}` is too small; with `max_rows={self.max_rows}` it must be at least "
                 f"{2 * self.max_rows}, or the largest request could never be queued"
             )

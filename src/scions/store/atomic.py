@@ -118,13 +118,13 @@ def check_replaceable(target: Path, force: bool) -> None:
     if not os.path.lexists(target):
         return
     if not force:
-        raise NameRefused(f"{target}: exists already; choose another name, or replace it with force=True")
+        raise NameRefused(f"{target}: exists already; choose another name, or replace it with `force=True`")
     if not target.is_dir():
         raise NameRefused(f"{target}: is not a folder, so it is not replaced; move it away or choose another name")
     if any(target.iterdir()) and not any((target / marker).exists() for marker in MARKERS):
         raise NameRefused(
             f"{target}: holds none of {', '.join(MARKERS)}, so it is no published adapter or model and is "
-            "not replaced, not even with force=True; choose another name"
+            "not replaced, not even with `force=True`; choose another name"
         )
 
 

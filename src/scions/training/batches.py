@@ -39,7 +39,7 @@ def plan_batches(examples: Examples, batch_size: int, epochs: float, seed: int) 
     if examples.keys is not None and np.bincount(examples.keys).max() < 2:
         raise DataError(
             f"no label has two training rows ({len(examples)} rows, each of another class): texts of one class attract "
-            "each other. Give more rows per class, or train on the texts alone with objective='deletion'"
+            "each other. Give more rows per class, or train on the texts alone with `objective='deletion'`"
         )
     whole, rest = divmod(len(examples), batch_size)
     steps = max(1, round(epochs * max(1, whole + (rest >= 2))))

@@ -57,14 +57,15 @@ def find_checkpoint(run: Path, settings: dict[str, Any], resume: bool, force: bo
         if force:
             return None
         raise UsageError(
-            f"{run} holds {checkpoint.name} of an interrupted training: resume it with resume=True, or discard it and "
-            "start again with force=True"
+            f"{run} holds {checkpoint.name} of an interrupted training: resume it with `resume=True`, or discard it "
+            "and start again with `force=True`"
         )
     try:
         before = dict(json.loads((run / SETTINGS).read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{run / SETTINGS} cannot be read ({error}), so the training cannot be resumed; start again with force=True"
+            f"{run / SETTINGS} cannot be read ({error}), so the training cannot be resumed; start again with "
+            "`force=True`"
         ) from error
     differ = [key for key in {**before, **settings} if settings.get(key) != before.get(key)]
     if differ:
@@ -100,7 +101,7 @@ def clean_up_on_error(run: Path, trained_values: int) -> Iterator[None]:
         if checkpoint is None:
             raise
         raise Interrupted(
-            f"stopped; {checkpoint.name} is kept in {run}. Resume it with the same options and resume=True"
+            f"stopped; {checkpoint.name} is kept in {run}. Resume it with the same options and `resume=True`"
         ) from None
     except ScionsError:
         _remove_incomplete(run)
@@ -115,7 +116,7 @@ def clean_up_on_error(run: Path, trained_values: int) -> Iterator[None]:
             size = disk_errors.format_bytes(_BYTES_PER_VALUE * trained_values + _OVERHEAD_BYTES)
             free = disk_errors.free_space(run.parent)
             why = f"the disk is full: a checkpoint takes about {size}, free are {free} in {run.parent}"
-        left = "Nothing was kept" if checkpoint is None else f"{checkpoint.name} is kept: resume it with resume=True"
+        left = "Nothing was kept" if checkpoint is None else f"{checkpoint.name} is kept: resume it with `resume=True`"
         raise ScionsError(f"{run}: {why}. {left}, and nothing was published") from error
 
 

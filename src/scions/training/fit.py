@@ -113,7 +113,7 @@ def fit(
     if callback.stop:
         raise Interrupted(
             f"stopped at step {trainer.state.global_step} of {len(batches)}; a checkpoint is saved in {run}. "
-            "Resume it with the same options and resume=True"
+            "Resume it with the same options and `resume=True`"
         )
     best_epoch.use_best()
     model.eval()

@@ -110,18 +110,18 @@ class TrainOptions:
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must be a whole number from 0 to {2**32 - 1}, got {self.seed}")
         if self.max_general_loss is not None and not 0 <= self.max_general_loss <= 100:
-            raise UsageError(f"max_general_loss={self.max_general_loss:g}: give points from 0 to 100")
+            raise UsageError(f"`max_general_loss={self.max_general_loss:g}`: give points from 0 to 100")
         if self.compare_two_sided and not self.query_side:
             raise UsageError(
-                "compare_two_sided=True is a baseline for query_side=True: give that too (without it both sides are "
-                "trained anyway)"
+                "`compare_two_sided=True` is a baseline for `query_side=True`: give that too (without it both sides "
+                "are trained anyway)"
             )
         if not self.query_side and (self.documents is not None or self.document_texts is not None):
             raise UsageError(
-                "documents=... holds vectors that stay as they are, which is for query_side=True only: give both"
+                "`documents=...` holds vectors that stay as they are, which is for `query_side=True` only: give both"
             )
         if self.document_texts is not None and self.documents is None:
-            raise UsageError("document_texts=... are the texts of documents=...: give that file of vectors too")
+            raise UsageError("`document_texts=...` are the texts of `documents=...`: give that file of vectors too")
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -104,8 +104,8 @@ def prepare(options: TrainOptions) -> TrainSetup:
             pairs = drift_pairs()
     if options.max_general_loss is not None and general is None and not pairs:
         raise UsageError(
-            f"max_general_loss={options.max_general_loss:g}: there is nothing to measure it on, since the built-in "
-            "pairs (docstrings of Python's own library) were not found; give general=..."
+            f"`max_general_loss={options.max_general_loss:g}`: there is nothing to measure it on, since the built-in "
+            "pairs (docstrings of Python's own library) were not found; give `general=...`"
         )
     splits = read_splits(
         options.data,
@@ -195,7 +195,7 @@ def _lonely_labels(train: Table, objective: str) -> list[str]:
         raise DataError(
             f"{train.source}: no label has two training rows ({len(train)} rows of {len(counts)} labels), and texts of "
             "one label are what attracts each other. A label needs 2 rows to train and 4 to stand in dev or test as "
-            "well; or train on the texts alone with objective='deletion'"
+            "well; or train on the texts alone with `objective='deletion'`"
         )
     some = ", ".join(repr(label) for label in lonely[:5]) + (", …" if len(lonely) > 5 else "")
     return [f"{len(lonely)} labels have a single training row and train nothing: {some}"] if lonely else []

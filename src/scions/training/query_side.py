@@ -35,14 +35,14 @@ def check_query_side(shape: Shape, objective: str) -> None:
     if shape not in SHAPES:
         shapes = ", ".join(known.value for known in SHAPES)
         raise UsageError(
-            f"query_side=True trains queries to find documents, and in {shape.value} data no text is a query: give "
-            f"rows of the shapes {shapes}, or train without query_side=True and embed the documents anew (scions "
+            f"`query_side=True` trains queries to find documents, and in {shape.value} data no text is a query: give "
+            f"rows of the shapes {shapes}, or train without `query_side=True` and embed the documents anew (scions "
             "reindex)"
         )
     if objective != "contrastive":
         raise UsageError(
-            f"query_side=True contrasts queries with documents, and objective={objective!r} has none: leave out "
-            "objective=..., or train without query_side=True"
+            f"`query_side=True` contrasts queries with documents, and `objective={objective!r}` has none: leave out "
+            "`objective=...`, or train without `query_side=True`"
         )
 
 
@@ -128,8 +128,8 @@ def open_documents(
         corpora = [table.corpus for table in (splits.train, splits.dev, splits.test)]
         if corpora[0] is None or any(corpus != corpora[0] for corpus in corpora):
             raise UsageError(
-                f"documents={str(vectors)!r}: the texts of its rows are known only for a BEIR folder, in the order of "
-                "its corpus; name the file they were made from with document_texts=..."
+                f"`documents={str(vectors)!r}`: the texts of its rows are known only for a BEIR folder, in the order "
+                "of its corpus; name the file they were made from with `document_texts=...`"
             )
         texts, where = list(corpora[0].values()), f"the corpus of {splits.train.source}"
     opened = DocumentVectors(base, len(texts), file, texts)

@@ -124,7 +124,7 @@ def choose_recipe(
             else "many rows: more negatives per step",
             "learning_rate": f"best of {method} in the mean over domains; some need a quarter or four times that",
             "epochs": why_epochs,
-            "preserve": "no general texts are named (general_texts=...)",
+            "preserve": "no general texts are named (`general_texts=...`)",
             "max_length": f"95 % of the texts have at most {longest} tokens; longer ones train slowly",
         },
     )
@@ -145,8 +145,9 @@ def choose_recipe(
     _check(recipe, shape, model_max_length)
     if overrides.get("general_texts") is not None and "distillation" not in recipe.preserved:
         raise UsageError(
-            f"general_texts={recipe.general_texts!r}: these are for distillation, and preserve is {recipe.preserve!r}; "
-            "leave preserve=... out or add distillation to it, or give general=... to measure what general text loses"
+            f"`general_texts={recipe.general_texts!r}`: these are for distillation, and preserve is {recipe.preserve!r}"
+            "; leave `preserve=...` out or add distillation to it, or give `general=...` to measure what general text "
+            "loses"
         )
     return recipe
 

@@ -68,7 +68,7 @@ def score_adapter(setup: TrainSetup, model: SentenceTransformer, base: ScoredMod
     if any(math.isfinite(before) and not math.isfinite(after) for before, after in figures):
         raise TrainingDiverged(
             "training diverged: the adapter gives all texts the same vector. Nothing was published. "
-            f"Try a lower learning rate (now learning_rate={setup.plan.recipe.learning_rate:g})"
+            f"Try a lower learning rate (now `learning_rate={setup.plan.recipe.learning_rate:g}`)"
         )
     return adapter
 

@@ -52,7 +52,7 @@ def make_trainable(
         AdapterError: the architecture is not supported by the method.
     """
     if trainable_share is not None and rank is not None:
-        raise UsageError("give either trainable_share=... or rank=..., not both")
+        raise UsageError("give either `trainable_share=...` or `rank=...`, not both")
     if rank is not None and rank < 1:
         raise UsageError(f"rank must be at least 1, got {rank}")
     total = sum(p.numel() for p in model.parameters())
@@ -66,7 +66,7 @@ def make_trainable(
         raise UsageError(f"the trainable share must lie between 0 and 100 %, got {share:.1%}")
     transformer: Any = model[0].auto_model
     if layers is not None and layers > count_layers(transformer):
-        raise UsageError(f"layers={layers}, but the model has only {count_layers(transformer)} layers")
+        raise UsageError(f"`layers={layers}`, but the model has only {count_layers(transformer)} layers")
     # Modules after the transformer (a Dense, say) stay frozen too: an adapter's file cannot hold them.
     model.requires_grad_(False)
     if method == "lora":

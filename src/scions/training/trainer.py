@@ -121,7 +121,7 @@ class AdapterTrainer(SentenceTransformerTrainer):
             raise TrainingDiverged(
                 f"training diverged: the loss is {self.last_loss} at step {self.state.global_step + 1} of "
                 f"{len(self.steps)}. Nothing was published. "
-                f"Try a lower learning rate (now learning_rate={self.recipe.learning_rate:g})"
+                f"Try a lower learning rate (now `learning_rate={self.recipe.learning_rate:g}`)"
             )
         return (loss, {}) if return_outputs else loss
 

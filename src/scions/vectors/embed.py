@@ -157,7 +157,7 @@ def embed_file(
     except KeyboardInterrupt:
         raise Interrupted(
             f"stopped after {matrix.rows} of {rows} rows; they are kept in {matrix.path}. "
-            "Repeat the same call with resume=True to continue"
+            "Repeat the same call with `resume=True` to continue"
         ) from None
     except OSError as error:
         raise _disk_error(error, output, matrix) from error
@@ -201,11 +201,11 @@ def _refuse_existing(output: Path, matrix: ResumableMatrix, resume: bool, force:
     if force:
         return
     if output.exists():
-        raise UsageError(f"{output}: exists already; choose another name, or replace it with force=True")
+        raise UsageError(f"{output}: exists already; choose another name, or replace it with `force=True`")
     if matrix.exists() and not resume:
         raise UsageError(
-            f"{output}: an interrupted run left its work in {matrix.path}; continue with resume=True, or start again "
-            "with force=True"
+            f"{output}: an interrupted run left its work in {matrix.path}; continue with `resume=True`, or start again "
+            "with `force=True`"
         )
 
 
@@ -213,6 +213,6 @@ def _disk_error(error: OSError, output: Path, matrix: ResumableMatrix) -> Scions
     if is_full(error):
         return ScionsError(
             f"{output}: the disk is full after {matrix.rows} rows; they are kept in {matrix.path}. "
-            "Make room and continue with resume=True"
+            "Make room and continue with `resume=True`"
         )
     return ScionsError(f"{output}: cannot be written: {error.strerror or error} ({error.filename})")

@@ -85,7 +85,7 @@ def read_record(vectors: Path) -> dict[str, Any]:
     stopped = state_path(vectors).is_file() and not beside.exists()
     raise DataError(
         f"{vectors}: nothing says which space these vectors lie in; expected {beside.name} beside it, as scions embed "
-        f"writes it{'. A run was stopped while it wrote them: repeat it with resume=True' if stopped else ''}"
+        f"writes it{'. A run was stopped while it wrote them: repeat it with `resume=True`' if stopped else ''}"
     )
 
 

@@ -18,7 +18,7 @@ from scions.vectors.record import METADATA, record_path, state_path
 FORMATS = (".npy", ".parquet", ".jsonl")
 DTYPES = ("float32", "float16")
 
-_START_AGAIN = "start again with force=True instead of resume=True"
+_START_AGAIN = "start again with `force=True` instead of `resume=True`"
 
 
 class ResumableMatrix:

@@ -121,7 +121,7 @@ def measure_importance(
     if not any(bool(total.any()) for total in total_heads.values()):
         raise AdapterError(
             f"importance: two dropout passes of {transformer.config.model_type!r} give the same vectors, so it "
-            "cannot be measured; use preserve='distillation' instead"
+            "cannot be measured; use `preserve='distillation'` instead"
         )
     averages = [{name: total / len(texts) for name, total in totals.items()} for totals in (total_heads, total_sites)]
     if squash:
