@@ -59,3 +59,15 @@ def test_the_manifest_is_written_as_it_was_read(before):
     for name in ADAPTERS:
         text = (before / "adapters" / name / "scions.json").read_text()
         assert json.loads(Manifest.read(before / "adapters" / name).to_json()) == json.loads(text)
+
+
+def test_the_record_of_vectors_has_the_keys_it_had(before):
+    from scions.encoder import load_encoder, space_of
+    from scions.vectors import embed_file
+
+    encoder = load_encoder("base", base="./base")
+    embed_file(encoder, before / "texts.txt", before / "new.npy", space=space_of(encoder))
+    was, now = (json.loads((before / f"{name}.npy.json").read_text()) for name in ("base", "new"))
+    assert was.keys() == now.keys()
+    assert was["source"].keys() == now["source"].keys()
+    assert {**now, "source": None} == {**was, "source": None}

@@ -54,7 +54,7 @@ def test_every_kind_holds_the_vectors_in_order_with_their_space(embed, encoder, 
     assert seen == [(0, 23), (5, 23), (10, 23), (15, 23), (20, 23), (23, 23)]
     assert (report.rows, report.dimensions, report.resumed_from) == (23, 32, 0)
     assert record["space"] == space_of(encoder).fingerprint
-    assert (record["rows"], record["dimensions"], record["dtype"], record["normalized"]) == (23, 32, dtype, True)
+    assert (record["rows"], record["dimensions"], record["dtype"], record["normalised"]) == (23, 32, dtype, True)
     assert record["source"]["name"] == "texts.txt"
     assert _left(tmp_path) == sorted([f"out.{kind}", f"out.{kind}.json"])
 

@@ -56,7 +56,7 @@ def make_record(
         "rows": settings["rows"],
         "dtype": settings["dtype"],
         # A model that ends in a normalizing module gives unit vectors, asked or not.
-        "normalized": settings["normalize"] or type(encoder[-1]).__name__ == "Normalize",
+        "normalised": settings["normalize"] or type(encoder[-1]).__name__ == "Normalize",
         "prompt": settings["prompt"],
         "max_length": settings["max_length"],
         "truncated": truncated,

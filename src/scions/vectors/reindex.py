@@ -135,7 +135,7 @@ def migrate(
         prompt=plan.old.get("prompt"),
         batch_size=batch_size,
         chunk_rows=chunk_rows,
-        normalize=bool(plan.old.get("normalized", True)),
+        normalize=bool(plan.old.get("normalised", True)),
         dtype=str(plan.old.get("dtype", "float32")),
         resume=resume,
         force=force,
