@@ -26,3 +26,17 @@ def test_the_new_name_warns_of_nothing(recwarn):
 def test_both_names_are_refused():
     with pytest.raises(TypeError, match="both 'adapters' and its old name 'root'"):
         function("legal", adapters="one", root="other")
+
+
+def test_old_names_of_attributes_warn():
+    from scions.evaluation.bootstrap import Interval
+    from scions.evaluation.verdict import SAME, Verdict
+    from scions.training import Plan
+
+    one = Interval(1.0, 0.5, 1.5)
+    verdict = Verdict(SAME, "ndcg@10", one, one, one, metrics=[], general=None, drift=None, baselines={"linear": one})
+    with pytest.warns(DeprecationWarning, match=r"Verdict\.baselines"):
+        assert verdict.rivals == {"linear": one}
+    plan = Plan("base", "lora", "pairs", {}, [], None, 4, 10, 0.1, 5, 0, baseline_seconds=2.0)
+    with pytest.warns(DeprecationWarning, match=r"Plan\.baseline_seconds"):
+        assert plan.rival_seconds == 2.0

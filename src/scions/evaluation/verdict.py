@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from scions.deprecation import warn
 from scions.evaluation import Evaluation, Interval, PairedScore, interval, paired_difference
 from scions.evaluation.reindex_cost import Reindexing
 
@@ -54,6 +55,12 @@ class Verdict:
     def refused(self) -> bool:
         """Whether the adapter is published only with ``force=True``."""
         return self.outcome in (WORSE, FORGETS)
+
+    @property
+    def rivals(self) -> dict[str, Interval]:
+        """The old name of ``baselines``."""
+        warn("Verdict.rivals is deprecated; use Verdict.baselines")
+        return self.baselines
 
     @property
     def general_loss(self) -> float | None:

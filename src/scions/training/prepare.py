@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from scions.data import Shape, Splits, Table, check_scorable, check_trainable, drift_pairs, read, read_splits
 from scions.data.splits import FEWEST_PLAIN_ROWS
+from scions.deprecation import warn
 from scions.encoder.base_info import max_length_of
 from scions.errors import DataError, UsageError
 from scions.evaluation.split_halves import halves
@@ -61,6 +62,12 @@ class Plan:
     memory_bytes: int | None = None
     query_side: bool = False
     documents: int | None = None
+
+    @property
+    def rival_seconds(self) -> float | None:
+        """The old name of ``baseline_seconds``."""
+        warn("Plan.rival_seconds is deprecated; use Plan.baseline_seconds")
+        return self.baseline_seconds
 
 
 @dataclass
