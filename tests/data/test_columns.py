@@ -92,7 +92,7 @@ def test_doubts_show_columns_a_row_and_the_flags(tmp_path: Path, row: dict) -> N
     assert ", ".join(row) in message
     assert repr(next(iter(row.values()))) in message
     assert "columns={'anchor': 'COL', 'positive': 'COL'}" in message
-    assert "shape='texts|pairs" in message
+    assert "`shape=...` (texts, pairs, " in message
 
 
 @pytest.mark.parametrize("values", [(0, 1), ("0", "1"), (True, False), (0.0, 1.0)])

@@ -262,7 +262,7 @@ def test_the_old_names_of_arguments_warn(publish_adapter, domains, adapters_asid
 
 @pytest.mark.parametrize("options", [{"is_trainable": True}, {"hotswap": True}, {"nmae": "law"}])
 def test_an_option_that_cannot_be_served_is_refused(domains, options):
-    with pytest.raises(UsageError, match=f"no {next(iter(options))}="):
+    with pytest.raises(UsageError, match=f"no `{next(iter(options))}="):
         domains.load_adapter("legal", "law", **options)
     with pytest.raises(UsageError, match="one adapter, got 2"):
         domains.set_adapter(["legal", "medical"])

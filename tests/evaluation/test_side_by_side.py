@@ -65,10 +65,10 @@ def test_adapters_of_different_bases_have_no_common_base(publish_adapter, tiny_m
 @pytest.mark.parametrize(
     ("encoders", "options", "message"),
     [
-        (["legal"], {}, r"nothing to score on: give data=\.\.\."),
+        (["legal"], {}, r"nothing to score on: give `data=\.\.\.`"),
         ([], {"data": "x.jsonl"}, "nothing to score: name"),
-        (["legal"], {"sts": ".", "few_shot": "x"}, r"few_shot=\.\.\. serves labelled data only, without data=\.\.\."),
-        (["legal"], {"data": "docstrings", "part": "dve"}, "part='dve': the built-in corpus has"),
+        (["legal"], {"sts": ".", "few_shot": "x"}, r"`few_shot=\.\.\.` serves labelled data only, without `data=\.\.\.`"),
+        (["legal"], {"data": "docstrings", "part": "dve"}, "`part='dve'`: the built-in corpus has"),
     ],
 )
 def test_what_is_refused(encoders, options, message):

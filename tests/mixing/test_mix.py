@@ -140,11 +140,11 @@ def test_similarity_and_clusters_weigh_by_the_texts(three, tmp_path):
         ({"weights": [1, 1]}, "chooses its own weights"),
         ({"strategy": "weighted", "weights": [1]}, "1 weights for 2 adapters"),
         ({"strategy": "weighted", "weights": [1, 0]}, "all of the weight falls on legal"),
-        ({"strategy": "greedy"}, "give data="),
+        ({"strategy": "greedy"}, "give `data="),
         ({"target": "legal"}, "no use for it"),
-        ({"density": 0.5}, "density=... is the share that TIES does not trim"),
-        ({"shape": "pairs"}, r"shape=\.\.\. has no use without rows"),
-        ({"base": "elsewhere"}, r"base=\.\.\. has no use without rows"),
+        ({"density": 0.5}, "`density=...` is the share that TIES does not trim"),
+        ({"shape": "pairs"}, r"`shape=\.\.\.` has no use without rows"),
+        ({"base": "elsewhere"}, r"`base=\.\.\.` has no use without rows"),
     ],
 )
 def test_options_that_do_not_go_together(three, options, said, adapters_aside):

@@ -176,12 +176,12 @@ def test_a_curve_goes_from_whole_to_little(publish, pairs):
         ({"sparsity": 0.0}, "between 0 and 1"),
         ({"strategy": "luck"}, "strategy 'luck' is unknown"),
         ({"strategy": "sign-aware"}, "needs adapters to compare signs with"),
-        ({"against": ["medical"]}, r"takes no against=\.\.\."),
+        ({"against": ["medical"]}, r"takes no `against=\.\.\.`"),
         ({"strategy": "neurons", "sparsity": 0.1}, "takes no whole unit out"),
         ({"strategy": "layers", "sparsity": 0.1}, "takes no whole layer out"),
         ({"curve": True}, "needs rows"),
-        ({"shape": "pairs"}, r"shape=\.\.\. has no use without rows"),
-        ({"base": "elsewhere"}, r"base=\.\.\. has no use without rows"),
+        ({"shape": "pairs"}, r"`shape=\.\.\.` has no use without rows"),
+        ({"base": "elsewhere"}, r"`base=\.\.\.` has no use without rows"),
     ],
 )
 def test_options_out_of_range(three, options, said, adapters_aside):

@@ -187,7 +187,7 @@ def test_rows_without_queries_are_refused_with_what_to_do(write, short, adapters
     ("options", "message"),
     [
         ({"query_side": True, "objective": "simcse"}, "has none"),
-        ({"documents": "x.npy"}, "for query_side=True only"),
+        ({"documents": "x.npy"}, "for `query_side=True` only"),
         ({"compare_two_sided": True}, "give that too"),
         ({"query_side": True, "document_texts": "x.txt"}, "give that file of vectors too"),
         ({"query_side": True, "documents": "none.npy"}, "no such file of vectors"),

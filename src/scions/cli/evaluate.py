@@ -59,6 +59,8 @@ def evaluate(
     names = [name for name in encoders or [] if name != BASE]
     if not no_base or BASE in (encoders or []):
         names.insert(0, BASE)
+    if not names:
+        raise UsageError("nothing to score: name an adapter or a model, or leave out --no-base")
     with status("starting") as show:
         result = run(
             names,

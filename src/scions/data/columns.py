@@ -111,7 +111,7 @@ def raise_ambiguous(rows: Rows, why: str) -> NoReturn:
     raise AmbiguousColumns(
         f"{rows.path}: {why}. Columns found: {', '.join(rows.columns) or 'none'}. First row: {sample}. "
         "Settle it with `columns={'anchor': 'COL', 'positive': 'COL'}` (or text, label, sentence1, sentence2, score, "
-        f"query, negative, group) and/or `shape='{'|'.join(shape.value for shape in _FILE_SHAPES)}'`"
+        f"query, negative, group) and/or `shape=...` ({', '.join(shape.value for shape in _FILE_SHAPES)})"
     )
 
 
