@@ -83,3 +83,9 @@ def test_labels_that_never_occur_twice(short, tmp_path):
     path.write_text("".join(json.dumps({"text": f"the court {i}", "label": f"c{i}"}) + "\n" for i in range(40)))
     with pytest.raises(DataError, match="label"):
         train(path, "legal", **short)
+
+
+def test_mistakes_in_the_data_show_before_the_pairs_for_drift_are_read(tmp_path, short, monkeypatch):
+    monkeypatch.setattr("scions.training.prepare.drift_pairs", lambda: pytest.fail("read before the data"))
+    with pytest.raises(DataError, match="no such file"):
+        train(tmp_path / "none.jsonl", "legal", **short)

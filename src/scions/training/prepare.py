@@ -105,11 +105,9 @@ def prepare(options: TrainOptions) -> TrainSetup:
         ScionsError: whatever is wrong with data, base or options, before anything is trained.
     """
     general = None if options.general is None else read(options.general)
-    pairs: list[tuple[str, str]] = []
-    if general is None:
-        with suppress(OSError, DataError):
-            pairs = drift_pairs()
-    if options.max_general_loss is not None and general is None and not pairs:
+    limited = options.max_general_loss is not None and general is None
+    pairs = _drift_pairs() if limited else []
+    if limited and not pairs:
         raise UsageError(
             f"`max_general_loss={options.max_general_loss:g}`: there is nothing to measure it on, since the built-in "
             "pairs (docstrings of Python's own library) were not found; give `general=...`"
@@ -165,6 +163,8 @@ def prepare(options: TrainOptions) -> TrainSetup:
         query_side=options.query_side,
         documents=None if index is None else index.documents,
     )
+    if general is None and not limited:  # takes a second or two, so only once nothing else can be wrong
+        pairs = _drift_pairs()
     return TrainSetup(
         options, plan, base_path, model, trained, splits, examples, lengths, index, distilled, general, pairs
     )
@@ -176,6 +176,12 @@ def token_lengths(model: SentenceTransformer, texts: list[str], limit: int = 400
     sample = [texts[i] for i in chosen]
     encoded = model.tokenizer(sample, truncation=False, return_attention_mask=False, verbose=False)
     return [len(ids) for ids in encoded["input_ids"]]
+
+
+def _drift_pairs() -> list[tuple[str, str]]:
+    with suppress(OSError, DataError):
+        return drift_pairs()
+    return []
 
 
 def _check_held_out(splits: Splits) -> None:
