@@ -126,7 +126,7 @@ def test_keys_are_stored_as_hashes_only(tmp_path):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.org"])
 def test_without_keys_only_this_machine_is_served(host, tmp_path):
-    with pytest.raises(UsageError, match="needs keys"):
+    with pytest.raises(UsageError, match="needs `keys="):
         check_host(host, None)
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(KEYS))

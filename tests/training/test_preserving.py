@@ -139,7 +139,7 @@ def test_beyond_the_limit_on_general_loss_nothing_is_published(write, short, ada
     if result.verdict.outcome == "worse":
         pytest.skip("worse on the domain too")
     assert (result.verdict.outcome, result.path) == ("forgets too much", None)
-    assert f"lost {100 - result.verdict.drift:.2f} points, more than max_general_loss=" in result.verdict.summary
+    assert f"lost {100 - result.verdict.drift:.2f} points, more than `max_general_loss=" in result.verdict.summary
     assert list(adapters_aside.iterdir()) == []
 
 
