@@ -9,11 +9,11 @@ import pytest
 from scions.encoder.base_info import (
     BaseInfo,
     document_adapter,
-    group_rows,
     max_length_of,
     row_limit,
     row_prompts,
     row_space,
+    rows_by_key,
     weights_space,
 )
 from scions.errors import UsageError
@@ -59,8 +59,8 @@ def test_documents_are_left_to_the_base_by_query_side_adapters():
 
 
 def test_rows_are_grouped_in_order_of_first_appearance():
-    assert group_rows("abacb") == {"a": [0, 2], "b": [1, 4], "c": [3]}
-    assert list(group_rows("cab")) == ["c", "a", "b"]
+    assert rows_by_key("abacb") == {"a": [0, 2], "b": [1, 4], "c": [3]}
+    assert list(rows_by_key("cab")) == ["c", "a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ def _print(result: SideBySide) -> None:
         for encoder in result:
             mean = encoder.sts["STS7"]
             tasks = [figure(encoder.sts[name].evaluation.value) for name in STS_TASKS]
-            cells.append((encoder.label, *tasks, figure(mean.interval()), signed(mean.difference, none="")))
+            cells.append(
+                (encoder.label, *tasks, figure(mean.interval()), signed(encoder.difference_on("STS7"), none=""))
+            )
         headings = ("encoder", *STS_TASKS, "STS7", gain)
         print_table("General similarity tasks, Spearman x100", headings, cells, numbers=range(1, len(headings)))

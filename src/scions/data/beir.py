@@ -109,7 +109,13 @@ def _table(path: Path, queries: dict[str, str], corpus: dict[str, str], notes: l
         "query": [queries[key] for key in relevant],
         "relevant": list(relevant.values()),
     }
-    return Table(Shape.RETRIEVAL, columns, str(path), corpus=corpus, notes=notes)
+    own = sum(key in corpus and key not in judged for key, judged in relevant.items())
+    if own:
+        notes.append(
+            f"{path.name}: {own} of {len(relevant)} queries have a document of their own id, which is left out of "
+            "their ranking"
+        )
+    return Table(Shape.RETRIEVAL, columns, str(path), corpus=corpus, ids=list(relevant), notes=notes)
 
 
 def read_beir(folder: Path) -> dict[str, Table]:

@@ -52,7 +52,8 @@ class Table:
     `columns` holds exactly the names of `COLUMNS[shape]`, lists of one length: texts are `str`; `score` is
     `float`; `label` is `int` 0/1 (BINARY) or `str` (LABELLED); `positive` and `negative` of CANDIDATES are
     `list[str]`; `relevant` is `dict[document id, grade]` into `corpus` (id -> text, RETRIEVAL only). Rows of
-    one `group` stay on one side of a split. `notes` say what was dropped or noticed while reading.
+    one `group` stay on one side of a split. `ids` are the rows' own, of RETRIEVAL the queries': a document of the same
+    id is the query itself. `notes` say what was dropped or noticed while reading.
 
     Raises:
         DataError: names or lengths do not fit the shape.
@@ -63,6 +64,7 @@ class Table:
     source: str
     corpus: dict[str, str] | None = None
     group: list[str] | None = None
+    ids: list[str] | None = None
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,8 +73,9 @@ class Table:
             names = ", ".join(self.columns) or "none"
             raise DataError(f"{self.source}: shape {self.shape.value} has columns {', '.join(expected)}; found {names}")
         lengths = {name: len(values) for name, values in self.columns.items()}
-        if self.group is not None:
-            lengths["group"] = len(self.group)
+        for name, values in (("group", self.group), ("ids", self.ids)):
+            if values is not None:
+                lengths[name] = len(values)
         if len(set(lengths.values())) > 1:
             raise DataError(f"{self.source}: columns of different lengths: {lengths}")
         if (self.corpus is not None) != (self.shape is Shape.RETRIEVAL):
@@ -89,6 +92,7 @@ class Table:
             source=self.source,
             corpus=self.corpus,
             group=None if self.group is None else [self.group[i] for i in indices],
+            ids=None if self.ids is None else [self.ids[i] for i in indices],
             notes=list(self.notes),
         )
 

@@ -136,7 +136,7 @@ def document_adapter(adapter: W | None) -> W | None:
     return None if adapter is None or adapter.query_side else adapter
 
 
-def group_rows(keys: Iterable[K]) -> dict[K, list[int]]:
+def rows_by_key(keys: Iterable[K]) -> dict[K, list[int]]:
     """Return the row numbers of each key, in order of first appearance."""
     groups: dict[K, list[int]] = {}
     for row, key in enumerate(keys):

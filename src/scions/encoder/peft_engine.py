@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from scions.adapters.peft_type import FILE_PREFIX
-from scions.encoder.base_info import group_rows
+from scions.encoder.base_info import rows_by_key
 from scions.encoder.inject import inject_adapter
 from scions.encoder.row_engine import RowBatch, RowEngine
 from scions.engine.adapter_weights import AdapterWeights
@@ -97,7 +97,7 @@ class PeftEngine(RowEngine):
         return context
 
     def encode_batch(self, batch: RowBatch) -> Tensor:
-        groups = group_rows(
+        groups = rows_by_key(
             (0, 1.0, length) if adapter is None else (id(adapter), strength, length)
             for adapter, strength, length in zip(*batch[1:], strict=True)
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from scions.encoder.base_info import group_rows, limit_of, row_prompts
+from scions.encoder.base_info import limit_of, row_prompts, rows_by_key
 from scions.engine.adapter_weights import AdapterWeights
 
 _MAX_COPIES = 8
@@ -54,7 +54,7 @@ class RowTokenizer:
         ids: list[list[int]] = [[]] * len(texts)
         lengths = [0] * len(texts)
         left_out = any(not getattr(module, "include_prompt", True) for module in self.model)
-        for (prompt, limit), rows in group_rows(zip(prompts, limits, strict=True)).items():
+        for (prompt, limit), rows in rows_by_key(zip(prompts, limits, strict=True)).items():
             ids_of_rows, _ = self.tokenize([texts[i] for i in rows], prompt, limit)
             size = self._prompt_length(prompt) if prompt and left_out else 0
             for i, row_ids in zip(rows, ids_of_rows, strict=True):

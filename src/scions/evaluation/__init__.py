@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from scions.deprecation import renamed_names
-from scions.evaluation.bootstrap import Interval, PairedScore, interval, paired_difference, two_level_difference
+from scions.evaluation.bootstrap import (
+    Difference,
+    Interval,
+    PairedScore,
+    interval,
+    paired_difference,
+    two_level_difference,
+)
 from scions.evaluation.drift import drift, drift_of
 from scions.evaluation.encoders import CachedEncoder, Encoder
 from scions.evaluation.scores import Evaluation
@@ -13,6 +20,7 @@ from scions.evaluation.tasks import dev_score, evaluate
 __all__ = [
     "STS_TASKS",
     "CachedEncoder",
+    "Difference",
     "Encoder",
     "Evaluation",
     "Interval",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from scions.data.groups import group_rows
 from scions.data.shapes import Shape, Table
-from scions.encoder.base_info import group_rows
+from scions.encoder.base_info import rows_by_key
 from scions.errors import DataError, UsageError
 from scions.evaluation import metrics
 from scions.evaluation.encoders import Encoder, Vectors, encode_texts
@@ -56,7 +57,14 @@ def labelled(
         right = _few_shot_right(encoder, table, vectors, few_shot, batch_size, seed)
         if right is not None:
             units["few_shot_accuracy"] = MeanOfUnits(right)
-    return concluded(Shape.LABELLED, "v_measure", units, table.columns["text"], full={"same_label_ap": same.of(every)})
+    return concluded(
+        Shape.LABELLED,
+        "v_measure",
+        units,
+        table.columns["text"],
+        full={"same_label_ap": same.of(every)},
+        groups=group_rows(table)[0],
+    )
 
 
 def same_label_ap(encoder: Encoder, table: Table, batch_size: int = 64, seed: int = 0) -> float:
@@ -105,7 +113,7 @@ def _few_shot_right(
     from sklearn.linear_model import LogisticRegression
 
     gold = np.array([str(label) for label in table.columns["label"]])
-    rows_of = group_rows(map(str, few_shot.columns["label"]))
+    rows_of = rows_by_key(map(str, few_shot.columns["label"]))
     if len(rows_of) < 2 or not set(rows_of) & set(gold.tolist()):
         return None
     rng = np.random.default_rng(seed)

@@ -148,3 +148,41 @@ def v_measure(labels: np.ndarray, clusters: np.ndarray) -> float:
 
     apart = entropy(joint.sum(axis=1)) + entropy(joint.sum(axis=0))
     return max(0.0, 2 * (apart - entropy(joint.ravel())) / apart) if apart > 0 else 1.0
+
+
+def v_measures(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """`v_measure` of `[n]` labels against each row of `[draws, n]` clusterings, all codings from 0.
+
+    >>> v_measures(np.array([0, 0, 1, 1]), np.array([[1, 1, 0, 0], [0, 1, 0, 1]])).tolist()
+    [1.0, 0.0]
+    """
+    height, width = int(labels.max()) + 1, int(clusters.max()) + 1
+    cells = height * width
+    keys = np.arange(len(clusters))[:, None] * cells + labels * width + clusters
+    joint = np.bincount(keys.ravel(), minlength=len(clusters) * cells).reshape(-1, height, width) / len(labels)
+
+    def entropies(shares: np.ndarray) -> np.ndarray:
+        logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+        return np.asarray(-(shares * logs).sum(axis=tuple(range(1, shares.ndim))))
+
+    apart = entropies(joint.sum(axis=2)) + entropies(joint.sum(axis=1))
+    together = entropies(joint)
+    found = np.divide(2 * (apart - together), apart, out=np.ones_like(apart), where=apart > 0)
+    return np.asarray(np.maximum(0.0, found))
+
+
+def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`average_precision` of each row of `[draws, n]` scores against `[n]` 0/1 labels.
+
+    >>> average_precisions(np.array([[0.9, 0.8, 0.7], [0.5, 0.5, 0.5]]), np.array([1, 0, 1])).round(4).tolist()
+    [0.8333, 0.6667]
+    """
+    n = scores.shape[1]
+    order = np.argsort(-scores, axis=1)
+    ranked, right = np.take_along_axis(scores, order, axis=1), labels[order]
+    precision = np.cumsum(right, axis=1) / np.arange(1, n + 1)
+    # Equal scores are one step: each has the precision at the last of them.
+    last = np.ones_like(ranked, dtype=bool)
+    last[:, :-1] = ranked[:, 1:] != ranked[:, :-1]
+    end = np.minimum.accumulate(np.where(last, np.arange(n), n)[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray((np.take_along_axis(precision, end, axis=1) * right).sum(axis=1) / labels.sum())

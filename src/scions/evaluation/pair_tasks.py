@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from scions.data.groups import group_rows
 from scions.data.shapes import Shape, Table
 from scions.errors import DataError
 from scions.evaluation import metrics
@@ -16,12 +19,14 @@ def scored(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
     gold = np.asarray(table.columns["score"], dtype=np.float64)
     if len(set(gold.tolist())) < 2:
         raise DataError(f"{table.source}: all {len(gold)} scores equal {gold[0]:g}; Spearman needs different ones.")
-    return similarity_evaluation(_cosines(encoder, table, batch_size), gold, _rows(table))
+    return similarity_evaluation(_cosines(encoder, table, batch_size), gold, _rows(table), group_rows(table)[0])
 
 
-def similarity_evaluation(similarities: np.ndarray, gold: np.ndarray, rows: list[str]) -> Evaluation:
+def similarity_evaluation(
+    similarities: np.ndarray, gold: np.ndarray, rows: list[str], groups: Sequence[int] | None = None
+) -> Evaluation:
     """Return the Evaluation of `[n]` similarities against `[n]` gold scores; `rows` identify the rows."""
-    return concluded(Shape.SCORED, "spearman", {"spearman": SpearmanOfUnits(similarities, gold)}, rows)
+    return concluded(Shape.SCORED, "spearman", {"spearman": SpearmanOfUnits(similarities, gold)}, rows, groups=groups)
 
 
 def binary(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
@@ -42,6 +47,7 @@ def binary(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
             "roc_auc": BinaryOfUnits(metrics.roc_auc, similarities, labels),
         },
         _rows(table),
+        groups=group_rows(table)[0],
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from scions.data.groups import group_rows
 from scions.data.shapes import Shape, Table
-from scions.encoder.base_info import group_rows
+from scions.encoder.base_info import rows_by_key
 from scions.errors import DataError
 from scions.evaluation import metrics
 from scions.evaluation.encoders import Encoder, encode_texts
@@ -21,11 +22,13 @@ DEPTH = 100
 
 @dataclass(frozen=True)
 class Search:
-    """Queries, the documents they search, and the grade (> 0) of each relevant document position, by query."""
+    """Queries, the documents they search, grades (> 0) of relevant document positions by query, and queries' groups."""
 
     queries: list[str]
     documents: list[str]
     relevant: list[dict[int, float]]
+    groups: list[int]
+    own: list[int | None] = field(default_factory=list)
 
 
 def retrieval(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluation:
@@ -56,16 +59,19 @@ def candidates(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluati
     A query without a positive is left out. Of equal cosines the negative ranks first, so that an encoder that gives
     all texts the same vector gains nothing.
     """
-    rows = [(query, list(good), list(bad)) for query, good, bad in table.rows() if good]
+    groups = group_rows(table)[0]
+    rows = [
+        (q, list(good), list(bad), group) for (q, good, bad), group in zip(table.rows(), groups, strict=True) if good
+    ]
     if not rows:
         raise DataError(f"{table.source}: no query has a positive candidate.")
     asked = encode_texts(encoder, [row[0] for row in rows], batch_size=batch_size, role="query")
     offered = encode_texts(
         encoder, [text for row in rows for text in (*row[1], *row[2])], batch_size=batch_size, role="document"
     )
-    width = max(len(good) + len(bad) for _, good, bad in rows)
+    width = max(len(good) + len(bad) for _, good, bad, _ in rows)
     ranked, ideal = np.zeros((len(rows), width)), np.zeros((len(rows), width))
-    for i, (query, good, bad) in enumerate(rows):
+    for i, (query, good, bad, _) in enumerate(rows):
         similarity = offered.of([*bad, *good]) @ asked.of([query])[0]
         order = np.argsort(-np.round(similarity / RESOLUTION), kind="stable")
         ranked[i, : len(order)] = order >= len(bad)
@@ -75,13 +81,13 @@ def candidates(encoder: Encoder, table: Table, batch_size: int = 64) -> Evaluati
         "mrr": MeanOfUnits(metrics.reciprocal_rank_at_k(ranked, width)),
         "ndcg@10": MeanOfUnits(metrics.ndcg_at_k(ranked, ideal, 10)),
     }
-    return concluded(Shape.CANDIDATES, "map", units, [row[0] for row in rows])
+    return concluded(Shape.CANDIDATES, "map", units, [row[0] for row in rows], groups=[row[3] for row in rows])
 
 
 def _searched(encoder: Encoder, search: Search, shape: Shape, batch_size: int, prefix: str = "") -> Evaluation:
     vectors = encode_texts(encoder, search.queries, batch_size=batch_size, role="query").of(search.queries)
     blocks = _encoded_blocks(encoder, search.documents, batch_size)
-    positions = nearest(vectors, blocks, len(search.documents), DEPTH, _own_texts(search))
+    positions = nearest(vectors, blocks, len(search.documents), DEPTH, _excluded(search), search.relevant)
     ranked = np.array(
         [[grades.get(p, 0.0) for p in row] for grades, row in zip(search.relevant, positions.tolist(), strict=True)]
     )
@@ -97,7 +103,9 @@ def _searched(encoder: Encoder, search: Search, shape: Shape, batch_size: int, p
         f"{prefix}recall@10": MeanOfUnits(metrics.recall_at_k(ranked, count, 10)),
         f"{prefix}recall@100": MeanOfUnits(metrics.recall_at_k(ranked, count, 100)),
     }
-    return concluded(shape, f"{prefix}ndcg@10", units, search.queries)
+    return concluded(
+        shape, f"{prefix}ndcg@10", units, search.queries, groups=search.groups, documents=len(search.documents)
+    )
 
 
 def _encoded_blocks(encoder: Encoder, documents: list[str], batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -107,15 +115,17 @@ def _encoded_blocks(encoder: Encoder, documents: list[str], batch_size: int) -> 
         yield start, encode_texts(encoder, block, batch_size=batch_size, role="document").of(block)
 
 
-def _own_texts(search: Search) -> tuple[np.ndarray, np.ndarray]:
-    asked = group_rows(search.queries)
+def _excluded(search: Search) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs (query, document position) of documents that are the query itself, by text or by id."""
+    asked = rows_by_key(search.queries)
     pairs = [
         (number, position)
         for position, document in enumerate(search.documents)
         for number in asked.get(document, ())
         if position not in search.relevant[number]
     ]
-    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    own = [(n, p) for n, p in enumerate(search.own) if p is not None and p not in search.relevant[n]]
+    both = np.array(sorted({*pairs, *own}), dtype=np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
 
@@ -125,6 +135,9 @@ def _of_corpus(table: Table) -> Search:
     place = {key: position for position, key in enumerate(table.corpus)}
     queries: list[str] = []
     relevant: list[dict[int, float]] = []
+    groups: list[int] = []
+    own: list[int | None] = []
+    every = group_rows(table)[0]
     for row, (query, judged) in enumerate(table.rows()):
         missing = next((key for key in judged if key not in place), None)
         if missing is not None:
@@ -136,9 +149,11 @@ def _of_corpus(table: Table) -> Search:
         if grades:
             queries.append(query)
             relevant.append(grades)
+            groups.append(every[row])
+            own.append(place.get(table.ids[row]) if table.ids else None)
     if not queries:
         raise DataError(f"{table.source}: no query has a relevant document (a grade above 0).")
-    return Search(queries, list(table.corpus.values()), relevant)
+    return Search(queries, list(table.corpus.values()), relevant, groups, own)
 
 
 def _of_pairs(table: Table) -> Search:
@@ -146,6 +161,9 @@ def _of_pairs(table: Table) -> Search:
     documents = list(dict.fromkeys([*table.columns["positive"], *negatives]))
     place = {text: position for position, text in enumerate(documents)}
     judged: dict[str, dict[int, float]] = {}
-    for anchor, positive, *_ in table.rows():
+    group: dict[str, int] = {}
+    rows = zip(table.columns["anchor"], table.columns["positive"], group_rows(table)[0], strict=True)
+    for anchor, positive, number in rows:
         judged.setdefault(anchor, {})[place[positive]] = 1.0
-    return Search(list(judged), documents, list(judged.values()))
+        group.setdefault(anchor, number)
+    return Search(list(judged), documents, list(judged.values()), list(group.values()))

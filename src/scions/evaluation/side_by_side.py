@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from scions.encoder import loading
 from scions.encoder.base_info import space_of
 from scions.errors import UsageError
 from scions.evaluation import tasks
-from scions.evaluation.bootstrap import Interval, PairedScore
+from scions.evaluation.bootstrap import Difference, Interval, PairedScore
+from scions.evaluation.paired_test import holm
 from scions.evaluation.scores import Evaluation
 from scions.evaluation.sts import evaluate_sts, read_sts
 from scions.store import Manifest, base_id
@@ -34,12 +35,14 @@ class EncoderScores:
         label: the same for people; of the base, its id too.
         rows: on the rows of ``data``; None where none were given.
         sts: of the general similarity tasks by name, and of their mean ``STS7``; empty where none were given.
+        adjusted: p values of the differences on ``rows`` and on ``STS7``, adjusted for the number of encoders (Holm).
     """
 
     name: str
     label: str
     rows: PairedScore | None
     sts: dict[str, PairedScore]
+    adjusted: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_base(self) -> bool:
@@ -52,9 +55,15 @@ class EncoderScores:
         return self._primary.interval()
 
     @property
-    def difference(self) -> Interval | None:
-        """`score` minus the reference's, resampled together; None for the reference itself."""
-        return self._primary.difference
+    def difference(self) -> Difference | None:
+        """`score` minus the reference's, on the same rows; None for the reference itself."""
+        return self.difference_on(_ROWS if self.rows is not None else "STS7")
+
+    def difference_on(self, task: str) -> Difference | None:
+        """The difference on ``"rows"`` or ``"STS7"``, its ``p`` adjusted for the number of encoders compared."""
+        score = self.rows if task == _ROWS else self.sts[task]
+        difference = None if score is None else score.difference
+        return difference and replace(difference, p=self.adjusted.get(task, difference.p))
 
     @property
     def _primary(self) -> PairedScore:
@@ -65,10 +74,10 @@ class EncoderScores:
         entry: dict[str, Any] = {"name": self.label, "is_base": self.is_base}
         if self.rows is not None:
             metrics = {name: _numbers(self.rows.interval(name)) for name in self.rows.evaluation.scores}
-            entry |= {"primary": self.rows.metric, "metrics": metrics, "difference": _numbers(self.rows.difference)}
+            entry |= {"primary": self.rows.metric, "metrics": metrics, "difference": _numbers(self.difference)}
         if self.sts:
             entry["sts"] = {name: _numbers(score.interval()) for name, score in self.sts.items()}
-            entry["sts_difference"] = _numbers(self.sts["STS7"].difference)
+            entry["sts_difference"] = _numbers(self.difference_on("STS7"))
         return entry
 
 
@@ -194,7 +203,12 @@ def evaluate(
         reference = {} if i == first else evaluations[first]
         paired = {name: PairedScore(score, reference.get(name)) for name, score in evaluations[i].items()}
         results.append(EncoderScores(encoder.name, encoder.label, paired.pop(_ROWS, None), paired))
+    results = _adjusted(results)
     notes = [] if table is None else [*_trained_on(table, asked), *table.notes]
+    if len(results) > 2:
+        notes.append(f"p values are adjusted for {len(results) - 1} comparisons (Holm)")
+    differences = [(encoder.label, encoder.difference) for encoder in results]
+    notes += [f"{label}: {d.limits}" for label, d in differences if d is not None and d.limits]
     return SideBySide(tuple(results), results[first], table, None if sts is None else Path(sts), tuple(notes))
 
 
@@ -263,6 +277,16 @@ def _resolved(names: Sequence[str], base: str | None, adapters: Path | None) -> 
     ]
 
 
+def _adjusted(results: Sequence[EncoderScores]) -> list[EncoderScores]:
+    p: list[dict[str, float]] = [{} for _ in results]
+    for task in (_ROWS, "STS7"):
+        scores = [encoder.rows if task == _ROWS else encoder.sts.get(task) for encoder in results]
+        compared = [(i, s.difference.p) for i, s in enumerate(scores) if s is not None and s.difference is not None]
+        for (i, _), value in zip(compared, holm([value for _, value in compared]), strict=True):
+            p[i][task] = value
+    return [replace(encoder, adjusted=values) for encoder, values in zip(results, p, strict=True)]
+
+
 def _trained_on(table: Table, asked: Sequence[_Asked]) -> list[str]:
     # A manifest holds the file's name alone, and the parts of a folder or of the built-in corpus are disjoint.
     source = Path(table.source)
@@ -277,4 +301,6 @@ def _numbers(value: Interval | None) -> dict[str, float | None] | None:
     if value is None:
         return None
     numbers = {"value": value.value, "low": value.low, "high": value.high}
+    if isinstance(value, Difference):
+        numbers["p"] = value.p
     return {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}

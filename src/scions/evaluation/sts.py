@@ -76,6 +76,18 @@ class MeanOfTasks:
         ]
         return float(np.mean(values))
 
+    def differing(self, other: MeanOfTasks) -> np.ndarray:
+        """`[n]`, which rows two encoders rank differently."""
+        return np.concatenate([mine.differing(others) for mine, others in zip(self.parts, other.parts, strict=True)])
+
+    def exchanged(self, other: MeanOfTasks, swaps: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """As for `SpearmanOfUnits`, within each task."""
+        each = [
+            mine.exchanged(others, swaps, groups[start:end])
+            for mine, others, start, end in zip(self.parts, other.parts, self.bounds, self.bounds[1:], strict=False)
+        ]
+        return np.asarray(np.mean(each, axis=0))
+
 
 def _read(path: Path) -> list[tuple[str, str, float]]:
     read = read_rows(path)

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from scions.deprecation import warn
-from scions.evaluation import Evaluation, Interval, PairedScore, interval, paired_difference
+from scions.evaluation import Difference, Evaluation, Interval, PairedScore, interval, paired_difference
 from scions.evaluation.reindex_cost import Reindexing
 
 # Below this drift the summary warns: the adapter ranks general pairs visibly differently from the base.
 LOW_DRIFT = 90.0
+SATURATED = 99.0  # a base score from which on nothing is left to gain
+FEWEST_DOCUMENTS = 50  # five times the ten documents that the primary metric looks at
 BETTER, SAME, WORSE, FORGETS = "better", "no measurable difference", "worse", "forgets too much"
 _SHOWN = {
     "scored": ("spearman",),
@@ -27,9 +29,8 @@ class Verdict:
     """Base against adapter on the domain's test rows.
 
     Attributes:
-        outcome: ``better``, ``no measurable difference`` or ``worse``: whether the 95 % interval of the paired
-            difference lies above, around or below 0; ``forgets too much``: not worse, but beyond the limit on general
-            loss.
+        outcome: ``better``, ``no measurable difference`` or ``worse``: see `Difference.direction`; ``forgets too
+            much``: not worse, but beyond the limit on general loss.
         metric: the metric that decided; all values are x100.
         difference: adapter minus base, the same rows resampled together.
         metrics: ``(name, base, adapter)`` of every metric shown.
@@ -37,6 +38,8 @@ class Verdict:
         drift: Spearman x100 between the base's and the adapter's similarities of general pairs; None where a general
             set was given.
         baselines: scores of the linear map, full fine-tuning or a two-sided adapter on the same rows.
+        ahead: name of the baseline that is measurably better than the adapter, by the most; None where none is.
+        limits: what these rows cannot show, as sentences.
         reindexing: of a query-side training: its gain, and gain and cost of embedding every document anew.
     """
 
@@ -44,11 +47,13 @@ class Verdict:
     metric: str
     base: Interval
     adapter: Interval
-    difference: Interval
+    difference: Difference
     metrics: list[tuple[str, Interval, Interval]]
     general: dict[str, Any] | None = None
     drift: float | None = None
     baselines: dict[str, Interval] = field(default_factory=dict)
+    ahead: str | None = None
+    limits: list[str] = field(default_factory=list)
     reindexing: Reindexing | None = None
 
     @property
@@ -73,7 +78,9 @@ class Verdict:
     def summary(self) -> str:
         """The verdict as a sentence."""
         figures = f"{self.metric} {self.base.value:.2f} → {self.adapter.value:.2f} ({self.difference.value:+.2f}"
-        figures += f", 95 % interval {self.difference.low:+.2f} to {self.difference.high:+.2f})"
+        figures += (
+            f", 95 % interval {self.difference.low:+.2f} to {self.difference.high:+.2f}, {self.difference.p_text})"
+        )
         words = {
             BETTER: "Better: the adapter beats the base on held-out rows",
             SAME: "No measurable difference: held-out rows cannot tell the adapter from the base",
@@ -82,15 +89,14 @@ class Verdict:
             "`max_general_loss=...` allows. On held-out rows",
         }
         sentence = f"{words[self.outcome]}: {figures}."
-        best = max(self.baselines.items(), key=lambda item: item[1].value, default=None)
-        if best is not None and best[1].value > self.adapter.value:
-            sentence += f" A {best[0]} does better still: {best[1].value:.2f}."
-        return sentence + self._general_loss()
+        if self.ahead is not None:
+            sentence += f" A {self.ahead} does better still: {self.baselines[self.ahead].value:.2f}."
+        return " ".join([sentence + self._general_loss(), *self.limits])
 
     def _general_loss(self) -> str:
         if self.outcome == FORGETS:
             return ""  # the sentence says it
-        if self.general is not None and self.general["difference"]["high"] < 0:
+        if self.general is not None and self.general["worse"]:
             before, after = self.general["before"]["value"], self.general["after"]["value"]
             metric = self.general["metric"]
             return (
@@ -111,6 +117,7 @@ class Verdict:
             "drift": self.drift,
             "rivals": {name: asdict(value) for name, value in self.baselines.items()},
             **({} if self.reindexing is None else {"reindexing": self.reindexing.to_dict()}),
+            "limits": self.limits,
             "summary": self.summary,
         }
 
@@ -135,7 +142,9 @@ def judge(
         max_general_loss: limit on `Verdict.general_loss`.
     """
     before, after, difference = PairedScore(base), PairedScore(adapter), paired_difference(base, adapter)
-    outcome = BETTER if difference.low > 0 else WORSE if difference.high < 0 else SAME
+    outcome = {1: BETTER, 0: SAME, -1: WORSE}[difference.direction]
+    gains = {name: paired_difference(adapter, evaluation) for name, evaluation in (baselines or {}).items()}
+    ahead = max((name for name in gains if gains[name].direction > 0), key=lambda n: gains[n].value, default=None)
     names = [m for m in _SHOWN.get(base.shape.value, _RETRIEVAL) if m in base.scores and m in adapter.scores]
     verdict = Verdict(
         outcome=outcome,
@@ -147,6 +156,8 @@ def judge(
         general=None if general is None else _general(*general),
         drift=drift,
         baselines={name: interval(evaluation) for name, evaluation in (baselines or {}).items()},
+        ahead=ahead,
+        limits=_limits(base, difference),
     )
     lost = verdict.general_loss
     if outcome != WORSE and max_general_loss is not None and lost is not None and lost > max_general_loss:
@@ -154,10 +165,24 @@ def judge(
     return verdict
 
 
+def _limits(base: Evaluation, difference: Difference) -> list[str]:
+    sentences = [difference.limits] if difference.limits else []
+    if base.value >= SATURATED:
+        sentences.append(f"The base has {base.value:.1f} of 100 already: these rows are too easy to show a gain.")
+    if base.documents is not None and base.documents < FEWEST_DOCUMENTS:
+        sentences.append(
+            f"Each query chooses among {base.documents} documents only; with fewer than {FEWEST_DOCUMENTS} most "
+            "rankings are good by chance."
+        )
+    return sentences
+
+
 def _general(base: Evaluation, adapter: Evaluation) -> dict[str, Any]:
+    difference = paired_difference(base, adapter)
     return {
         "metric": base.primary,
         "before": asdict(interval(base)),
         "after": asdict(interval(adapter)),
-        "difference": asdict(paired_difference(base, adapter)),
+        "difference": asdict(difference),
+        "worse": difference.direction < 0,
     }

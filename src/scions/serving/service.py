@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scions.encoder.base_info import DOCUMENT_PROMPTS, BaseInfo, Weights, document_adapter, group_rows
+from scions.encoder.base_info import DOCUMENT_PROMPTS, BaseInfo, Weights, document_adapter, rows_by_key
 from scions.serving.adapter_cache import AdapterCache
 from scions.serving.auto.domain_index import DomainIndex
 from scions.serving.auto.router import Routed, Router, RoutingRequest, encode_rest
@@ -185,7 +185,7 @@ class Service:
         pairs = zip(choices, strengths, strict=True)
         keys = ((choice, 1.0 if choice is None else strength + 0.0) for choice, strength in pairs)
         spaces = []
-        for (choice, strength), rows in group_rows(keys).items():
+        for (choice, strength), rows in rows_by_key(keys).items():
             adapter = adapters[rows[0]]
             space = {
                 "space": self.base_info.space(adapter, strength, dimensions),
@@ -198,7 +198,7 @@ class Service:
         return spaces
 
     def _count(self, choices: Sequence[Choice | None], ids: Sequence[Sequence[int]], cut: int) -> None:
-        for name, rows in group_rows(None if choice is None else choice.name for choice in choices).items():
+        for name, rows in rows_by_key(None if choice is None else choice.name for choice in choices).items():
             self.metrics.encoded(name, len(rows), sum(len(ids[row]) for row in rows))
         self.metrics.truncated(cut)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from scions.encoder.base_info import BaseInfo, Weights, group_rows, row_prompts
+from scions.encoder.base_info import BaseInfo, Weights, row_prompts, rows_by_key
 from scions.serving.errors import invalid, too_large
 from scions.serving.http.requests import EmbeddingsRequest
 from scions.serving.workers import RowBatchEncoder
@@ -65,7 +65,7 @@ class RequestTokenizer:
         loop = asyncio.get_running_loop()
         ids: list[list[int]] = [[]] * len(texts)
         cut = 0
-        for (prompt, limit), rows in group_rows(zip(prompts, limits, strict=True)).items():
+        for (prompt, limit), rows in rows_by_key(zip(prompts, limits, strict=True)).items():
             for part in _slices(texts, rows):
                 part_texts = [texts[row] for row in part]
                 part_ids, part_cut = await loop.run_in_executor(self._thread, self._slice, part_texts, prompt, limit)

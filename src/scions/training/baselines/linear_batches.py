@@ -9,7 +9,7 @@ import torch
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
 from scions.data.shapes import Shape, Table
-from scions.encoder.base_info import group_rows
+from scions.encoder.base_info import rows_by_key
 from scions.errors import DataError
 from scions.training.objectives import retrieval_loss
 
@@ -69,7 +69,7 @@ def _graded(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Ca
 
 def _labeled_rows(train: Table, vectors_of: VectorsOf, rng: np.random.Generator) -> Callable[[], Iterator[Loss]]:
     vectors = torch.from_numpy(vectors_of(train.columns["text"], None))
-    groups = [np.array(rows) for rows in group_rows(map(str, train.columns["label"])).values() if len(rows) > 1]
+    groups = [np.array(rows) for rows in rows_by_key(map(str, train.columns["label"])).values() if len(rows) > 1]
     if len(groups) < 2:
         raise DataError(f"{train.source}: a linear map needs two labels or more with two rows each.")
     size = batch_size(len(vectors))
