@@ -128,3 +128,14 @@ def test_no_train_judgements(folder: Path) -> None:
     (folder / "qrels" / "train.tsv").unlink()
     with pytest.raises(DataError, match=r"no qrels/train\.tsv to train on"):
         read_splits(str(folder))
+
+
+def test_queries_that_stand_in_the_corpus_are_known_by_their_ids(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    for name in ("queries", "corpus"):
+        lines = [{"_id": str(i), "title": "t" if name == "corpus" else "", "text": f"text {i}"} for i in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n0\t1\t1\n1\t1\t1\n")
+    table = read(str(tmp_path), part="test")
+    assert table.ids == ["0", "1"]
+    assert "1 of 2 queries have a document of their own id" in " ".join(table.notes)

@@ -30,3 +30,9 @@ def test_excluded_documents_are_never_found_even_when_nothing_else_is_left():
     documents = np.ones((2, 1), dtype=np.float32)
     found = nearest(documents[:1], [(0, documents)], 2, 5, (np.array([0]), np.array([0])))
     assert found.tolist() == [[1, -1]]
+
+
+def test_of_equal_scores_the_less_relevant_document_comes_first():
+    documents = np.ones((6, 1), dtype=np.float32)
+    found = nearest(documents[:1], [(0, documents[:2]), (2, documents[2:])], 6, 6, relevant=[{0: 2.0, 2: 1.0}])
+    assert found.tolist() == [[1, 3, 4, 5, 2, 0]]

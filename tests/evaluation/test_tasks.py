@@ -207,3 +207,25 @@ def test_a_wrong_number_of_vectors_is_refused(circle):
     table, _ = two_sentences(Shape.SCORED, [0.1, 0.2], [1.0, 2.0], circle)
     with pytest.raises(ScionsError, match=r"shape \(1, 2\) for 3 texts"):
         evaluate(Short(), table)
+
+
+def test_tied_documents_give_one_figure_in_any_order_of_the_corpus(words):
+    documents = {"a": "red fox", "b": "red fox", "c": "red fox", "d": "blue whale"}
+    figures = set()
+    for keys in ("abcd", "dcba", "cadb"):
+        corpus = {key: documents[key] for key in keys}
+        columns = {"query": ["red fox runs", "blue whale swims"], "relevant": [{"b": 1.0}, {"d": 1.0}]}
+        found = evaluate(words, Table(Shape.RETRIEVAL, columns, "t", corpus=corpus))
+        figures.add(tuple(found.scores.values()))
+    assert len(figures) == 1
+    # The relevant one is the third of three equal ones: it counts as found last.
+    assert found.scores["mrr@10"] == pytest.approx(100 * (1 / 3 + 1) / 2)
+
+
+def test_a_document_of_the_querys_own_id_is_left_out_unless_it_is_relevant(words):
+    corpus = {"1": "red fox runs fast", "2": "blue whale", "3": "red hen"}
+    columns = {"query": ["red fox runs", "blue whale"], "relevant": [{"3": 1.0}, {"2": 1.0}]}
+    table = Table(Shape.RETRIEVAL, columns, "t", corpus=corpus, ids=["1", "2"])
+    assert evaluate(words, table).scores["ndcg@10"] == pytest.approx(100)
+    table.ids = None
+    assert evaluate(words, table).scores["ndcg@10"] < 100
