@@ -153,3 +153,20 @@ def test_better_needs_interval_and_test():
     difference = paired_difference(base, other)
     assert difference.low > 0
     assert difference.direction == 0
+
+
+def test_an_undefined_metric_decides_nothing_and_is_said():
+    flat, gold = np.ones(20), np.arange(20)
+    two = [evaluation(SpearmanOfUnits(scores, gold), 20, metric="spearman") for scores in (flat, np.arange(20.0))]
+    difference = paired_difference(*two)
+    assert np.isnan(difference.p)
+    assert (difference.direction, difference.limits) == (0, "The metric is undefined on these rows.")
+    assert holm([0.02, float("nan"), 0.5]) == pytest.approx([0.04, float("nan"), 0.5], nan_ok=True)
+
+
+def test_v_measures_are_those_of_the_single_ones_with_any_number_of_labels():
+    rng = np.random.default_rng(0)
+    for labels in (rng.integers(0, 3, 50), np.arange(50), rng.integers(0, 3000, 50)):
+        clusters = rng.integers(0, labels.max() + 1, (7, 50))
+        single = [metrics.v_measure(labels, row) for row in clusters]
+        assert metrics.v_measures(labels, clusters) == pytest.approx(single)

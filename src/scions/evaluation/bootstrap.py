@@ -67,7 +67,9 @@ class Difference(Interval):
 
     @property
     def p_text(self) -> str:
-        """``p = 0.013``, or ``p < 0.001``."""
+        """``p = 0.013``, or ``p < 0.001``; ``p undefined`` where the metric is."""
+        if np.isnan(self.p):
+            return "p undefined"
         return "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
 
     @property
@@ -85,6 +87,8 @@ class Difference(Interval):
                 f"{self.groups} independent groups of rows decide nothing; {FEWEST_GROUPS} are the least that can, "
                 "some hundred are usual."
             )
+        if np.isnan(self.p):
+            return "The metric is undefined on these rows."
         if not self.differing:
             return "Nothing differs on these rows."
         return f"These rows would show a difference of about {self.detectable:.1f} or more."

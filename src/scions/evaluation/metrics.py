@@ -156,17 +156,23 @@ def v_measures(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     >>> v_measures(np.array([0, 0, 1, 1]), np.array([[1, 1, 0, 0], [0, 1, 0, 1]])).tolist()
     [1.0, 0.0]
     """
-    height, width = int(labels.max()) + 1, int(clusters.max()) + 1
-    cells = height * width
-    keys = np.arange(len(clusters))[:, None] * cells + labels * width + clusters
-    joint = np.bincount(keys.ravel(), minlength=len(clusters) * cells).reshape(-1, height, width) / len(labels)
+    n = clusters.shape[1]
+    width = int(clusters.max()) + 1
 
-    def entropies(shares: np.ndarray) -> np.ndarray:
-        logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-        return np.asarray(-(shares * logs).sum(axis=tuple(range(1, shares.ndim))))
+    def entropies(codes: np.ndarray, size: int) -> np.ndarray:
+        keys = codes + np.arange(len(codes))[:, None] * size
+        if size <= 4 * n:
+            counts = np.bincount(keys.ravel(), minlength=len(codes) * size)
+            cells = np.flatnonzero(counts)
+            counts = counts[cells]
+        else:  # with many labels the table of all cells would not fit
+            cells, counts = np.unique(keys, return_counts=True)
+        shares = counts / n
+        return np.asarray(-np.bincount(cells // size, shares * np.log(shares), minlength=len(codes)))
 
-    apart = entropies(joint.sum(axis=2)) + entropies(joint.sum(axis=1))
-    together = entropies(joint)
+    height = int(labels.max()) + 1
+    apart = entropies(labels[None], height) + entropies(clusters, width)
+    together = entropies(labels * width + clusters, height * width)
     found = np.divide(2 * (apart - together), apart, out=np.ones_like(apart), where=apart > 0)
     return np.asarray(np.maximum(0.0, found))
 

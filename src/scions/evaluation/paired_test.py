@@ -23,7 +23,7 @@ class Randomization:
     """What a randomization test found.
 
     Attributes:
-        p: two-sided; 1 where nothing differs.
+        p: two-sided; 1 where nothing differs, NaN where the metric is undefined.
         groups: independent groups of units.
         differing: groups that the two encoders do not score alike.
         detectable: smallest true difference that the test would show in four of five cases, x100.
@@ -49,6 +49,8 @@ def randomization_test(base: Any, other: Any, groups: np.ndarray, seed: int = 0)
     if not len(differs):
         return Randomization(1.0, count, 0, 2.8 * unit)
     observed = abs(float(base.exchanged(other, np.zeros((1, count), dtype=bool), groups)[0]))
+    if np.isnan(observed):
+        return Randomization(float("nan"), count, len(differs), float("nan"))
     exact = len(differs) <= ENUMERATED
     if exact:
         patterns = (np.arange(2 ** len(differs))[:, None] >> np.arange(len(differs))) & 1
@@ -66,9 +68,10 @@ def randomization_test(base: Any, other: Any, groups: np.ndarray, seed: int = 0)
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for several comparisons (Holm 1979), in their order."""
-    adjusted, running = [0.0] * len(values), 0.0
-    for place, index in enumerate(sorted(range(len(values)), key=lambda i: values[i])):
-        running = max(running, min(1.0, (len(values) - place) * values[index]))
+    """Return p values adjusted for several comparisons (Holm 1979), in their order; NaN stays and does not count."""
+    defined = [i for i, value in enumerate(values) if not np.isnan(value)]
+    adjusted, running = list(values), 0.0
+    for place, index in enumerate(sorted(defined, key=lambda i: values[i])):
+        running = max(running, min(1.0, (len(defined) - place) * values[index]))
         adjusted[index] = running
     return adjusted

@@ -124,7 +124,8 @@ class SpearmanOfUnits:
 
         def correlations(ranks: np.ndarray) -> np.ndarray:
             centered = ranks - ranks.mean(axis=1, keepdims=True)
-            return np.asarray(centered @ gold / np.sqrt((centered**2).sum(axis=1) * (gold @ gold)))
+            norms = np.sqrt((centered**2).sum(axis=1) * (gold @ gold))
+            return np.asarray(np.divide(centered @ gold, norms, out=np.full(len(norms), np.nan), where=norms > 0))
 
         return np.asarray(correlations(np.where(rows, mine, others)) - correlations(np.where(rows, others, mine)))
 
